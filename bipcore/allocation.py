@@ -1,0 +1,159 @@
+"""How many heads and channels each block keeps at a sparsity. Sizes only, no scores."""
+
+import math
+from dataclasses import dataclass
+
+from .errors import InputError
+from .shapes import BlockShape, ModelShape
+
+ALLOCATIONS = ("uniform", "paper")
+
+
+class UNITS:
+    """The units of attention that a plan can remove."""
+
+    HEAD = "head"
+    QUERY_HEAD = "query-head"
+    KV_GROUP = "kv-group"
+    ALL = ("auto", HEAD, QUERY_HEAD, KV_GROUP)
+
+
+@dataclass(frozen=True)
+class BlockBudget:
+    """What a block keeps: attention units (query heads *per KV group* for "query-head"), and
+    FFN channels."""
+
+    attention: int
+    channels: int
+
+
+def resolve_unit(unit: str, shape: ModelShape) -> str:
+    """``unit`` with "auto" replaced by the first that fits the model; raises InputError."""
+    if unit not in UNITS.ALL:
+        raise InputError(f"There is no unit {unit!r}; there are {', '.join(UNITS.ALL)}.")
+    shared = any(block.heads != block.kv_heads for block in shape.blocks)
+    if unit == "auto":
+        return UNITS.QUERY_HEAD if shared else UNITS.HEAD
+    if unit == UNITS.HEAD and shared:
+        raise InputError(
+            "The model's query heads share key/value heads, so a single head cannot be "
+            "removed; use the unit query-head or kv-group."
+        )
+    return unit
+
+
+@dataclass(frozen=True)
+class _BlockUnits:
+    """The attention units of a block: how many, and what removing one saves, in parameters."""
+
+    count: int
+    cost: int
+
+
+def _units_of(shape: ModelShape, block: BlockShape, unit: str) -> _BlockUnits:
+    head, kv_head = shape.head_cost.parameters, shape.kv_head_cost.parameters
+    if block.heads == 0:
+        return _BlockUnits(0, 0)
+    group = block.heads // block.kv_heads
+    if unit == UNITS.HEAD:
+        return _BlockUnits(block.heads, head + kv_head)
+    if unit == UNITS.KV_GROUP:
+        return _BlockUnits(block.kv_heads, group * head + kv_head)
+    return _BlockUnits(group, block.kv_heads * head)
+
+
+def allocate(
+    shape: ModelShape,
+    *,
+    sparsity: float,
+    unit: str,
+    allocation: str,
+    protect_first: int,
+    protect_last: int,
+    round_to: int,
+) -> tuple[BlockBudget, ...]:
+    """What every block keeps. At least one attention unit and one channel of each block stay.
+
+    Raises InputError for values out of range, and for a sparsity that cannot be reached.
+    """
+    _check(shape, sparsity, allocation, protect_first, protect_last, round_to)
+    last = len(shape.blocks) - protect_last
+    active = [protect_first <= index < last for index in range(len(shape.blocks))]
+    sizes = [shape.parameters_of_block(block) for block in shape.blocks]
+    open_size = sum(size for size, is_open in zip(sizes, active, strict=True) if is_open)
+    share = sparsity * sum(sizes) / open_size
+    budgets = []
+    for block, is_open in zip(shape.blocks, active, strict=True):
+        units = _units_of(shape, block, unit)
+        if not is_open or share == 0:
+            budgets.append(BlockBudget(units.count, block.channels))
+        elif allocation == "paper":
+            budgets.append(_paper(block, units, share, round_to))
+        else:
+            budgets.append(_uniform(shape, block, units, share, round_to))
+    return tuple(budgets)
+
+
+def _check(
+    shape: ModelShape,
+    sparsity: float,
+    allocation: str,
+    protect_first: int,
+    protect_last: int,
+    round_to: int,
+) -> None:
+    if not (isinstance(sparsity, (int, float)) and 0 <= sparsity < 1):
+        raise InputError(f"The sparsity is a number from 0 to below 1, not {sparsity}.")
+    if allocation not in ALLOCATIONS:
+        have = ", ".join(ALLOCATIONS)
+        raise InputError(f"There is no allocation {allocation!r}; there are {have}.")
+    if protect_first < 0 or protect_last < 0:
+        raise InputError("The number of protected blocks is at least 0.")
+    if protect_first + protect_last >= len(shape.blocks):
+        raise InputError(
+            f"Protecting {protect_first} + {protect_last} blocks leaves none of the "
+            f"{len(shape.blocks)} to prune; protect fewer."
+        )
+    if round_to < 1:
+        raise InputError(f"Widths are rounded to a multiple of at least 1, not {round_to}.")
+
+
+def _uniform(
+    shape: ModelShape, block: BlockShape, units: _BlockUnits, share: float, round_to: int
+) -> BlockBudget:
+    """Heads to remove rounded down; the channels make up the difference.
+
+    Where the channels alone cannot, more heads go, one at a time.
+    """
+    channel = shape.channel_cost.parameters
+    to_remove = share * shape.parameters_of_block(block)
+    most = block.channels - 1
+    for removed in range(math.floor(share * units.count + 1e-9), max(units.count, 1)):
+        channels = math.floor((to_remove - removed * units.cost) / channel + 0.5)
+        if channels <= most:
+            kept = block.channels - max(channels, 0)
+            return BlockBudget(units.count - removed, _rounded(kept, block.channels, round_to))
+    limit = (max(units.count - 1, 0) * units.cost + most * channel) / shape.parameters_of_block(
+        block
+    )
+    raise InputError(
+        f"The sparsity asks a block to give up {share:.1%} of its parameters, but with one "
+        f"attention unit and one channel left it gives up {limit:.1%}; ask for less, or "
+        "protect fewer blocks."
+    )
+
+
+def _paper(block: BlockShape, units: _BlockUnits, share: float, round_to: int) -> BlockBudget:
+    """The share of the heads and the share of the channels, each rounded to the nearest."""
+    if share >= 1:
+        raise InputError("With these blocks protected the others would have to lose everything.")
+    heads = units.count - math.floor(share * units.count + 0.5)
+    channels = block.channels - math.floor(share * block.channels + 0.5)
+    kept = _rounded(max(channels, min(1, block.channels)), block.channels, round_to)
+    return BlockBudget(max(heads, min(1, units.count)), kept)
+
+
+def _rounded(kept: int, available: int, round_to: int) -> int:
+    """``kept`` to the nearest multiple of ``round_to``, at least one, at most what there is."""
+    multiple = max(math.floor(kept / round_to + 0.5), 1) * round_to
+    return min(multiple, available)

@@ -1,0 +1,146 @@
+"""What a criterion is, and the scores it gives.
+
+A criterion scores one block from its weights and its statistics. It sees no plan and no module.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..adapters import BlockWeights
+from ..errors import InputError
+from ..shapes import ModelShape
+from ..statistics import BlockStatistics
+
+
+@dataclass(frozen=True, eq=False)
+class BlockInput:
+    """What a criterion is given of one block; ``statistics`` is None where it needs none.
+
+    ``tokens`` is the number of calibration tokens behind the statistics.
+    """
+
+    index: int
+    weights: BlockWeights
+    statistics: BlockStatistics | None
+    tokens: int
+
+
+@dataclass(frozen=True, eq=False)
+class ChannelScores:
+    """A criterion's scores of single channels.
+
+    ``query`` (H·h,): what belongs to a channel of one query head alone. ``shared`` (K·h,):
+    what belongs to the channel of a key/value head, and so to every query head that reads it;
+    None where there is nothing. ``ffn`` (F,).
+    """
+
+    query: Tensor
+    shared: Tensor | None
+    ffn: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class BlockScores:
+    """One block's scores, float32 on the CPU: higher is more important.
+
+    ``attention`` (H·h,) by attention output channel, ``heads`` (H,) their sums by query head,
+    ``kv_groups`` (K,) the sums over the query heads that share a key/value head, in which
+    what the heads share counts once, ``ffn`` (F,) by feed-forward channel.
+    """
+
+    attention: Tensor
+    heads: Tensor
+    kv_groups: Tensor
+    ffn: Tensor
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """A named way to score channels.
+
+    ``score_block(block, **options)`` computes it; ``options`` are its defaults; ``needs`` is
+    "weights", "activations" or "nothing". ``formula`` and ``reference`` are for people.
+    """
+
+    name: str
+    title: str
+    formula: str
+    reference: str
+    needs: str
+    score_block: Callable[..., ChannelScores]
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def resolve(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """The defaults overlaid with ``options``; raises InputError for one it does not have."""
+        for name in options:
+            if name not in self.options:
+                have = ", ".join(self.options) or "none"
+                raise InputError(
+                    f"The criterion {self.name!r} has no option {name!r}; it has: {have}."
+                )
+        return dict(self.options) | dict(options)
+
+
+def sum_by_unit(channels: ChannelScores, weights: BlockWeights) -> BlockScores:
+    """Sum channel scores into heads and KV groups (design: head = the sum of its h channels)."""
+    heads, kv_heads, width = weights.heads, weights.kv_heads, weights.head_dim
+    query = channels.query.reshape(heads, width)
+    group = heads // max(kv_heads, 1)
+    if channels.shared is None:
+        shared = query.new_zeros(kv_heads, width)
+    else:
+        shared = channels.shared.reshape(kv_heads, width)
+    attention = query + shared.repeat_interleave(group, dim=0)
+    kv_groups = query.sum(1).reshape(kv_heads, group).sum(1) + shared.sum(1)
+    return BlockScores(
+        *(
+            score.detach().to("cpu", torch.float32).contiguous()
+            for score in (attention.reshape(-1), attention.sum(1), kv_groups, channels.ffn)
+        )
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """The scores of every block, and what they came from.
+
+    ``fingerprint`` is that of the calibration set, None for a criterion that needs none.
+    """
+
+    blocks: tuple[BlockScores, ...]
+    criterion: str
+    options: Mapping[str, Any]
+    shape: ModelShape
+    fingerprint: str | None = None
+
+    def to_tensors(self) -> dict[str, Tensor]:
+        """A flat dictionary for safetensors."""
+        return {
+            f"{index}.{name}": value
+            for index, block in enumerate(self.blocks)
+            for name, value in vars(block).items()
+        }
+
+    def to_dict(self) -> dict:
+        """Everything but the tensors, as plain JSON types."""
+        return {
+            "criterion": self.criterion,
+            "options": dict(self.options),
+            "shape": self.shape.to_dict(),
+            "fingerprint": self.fingerprint,
+        }
+
+    @classmethod
+    def from_stored(cls, tensors: dict[str, Tensor], data: dict) -> "Scores":
+        """The inverse of `to_tensors` and `to_dict`."""
+        names = BlockScores.__dataclass_fields__
+        shape = ModelShape.from_dict(data["shape"])
+        blocks = tuple(
+            BlockScores(**{name: tensors[f"{index}.{name}"] for name in names})
+            for index in range(len(shape.blocks))
+        )
+        return cls(blocks, data["criterion"], data["options"], shape, data["fingerprint"])

@@ -1,0 +1,44 @@
+"""LLM-BIP: block-wise forward importance propagation (arXiv 2412.06419, equations 8 and 9)."""
+
+import torch
+from torch import Tensor
+
+from ..adapters import BlockWeights
+from .base import BlockInput, ChannelScores, Criterion
+
+
+def propagated_weight(weights: BlockWeights) -> Tensor:
+    """p = |W_u|ᵀ (Σ_i |W_d[i,:]|), shape (d,): how far each hidden unit reaches through the FFN.
+
+    0 where the FFN does not read the attention's output (parallel residuals). Row sums of
+    |W_u|ᵀ|W_d|ᵀ by two matrix-vector products, never the d × d product.
+    """
+    if not weights.ffn_reads_attention:
+        return torch.zeros_like(weights.down[:, 0])
+    return weights.up.abs().T @ weights.down.abs().sum(0)
+
+
+def score_block(block: BlockInput) -> ChannelScores:
+    """s^F_j = mean_t|X^F_tj| · Σ_i|W_d[i,j]| and s^H_j = mean_t|X^H_tj| · Σ_i|W_o[i,j]|·(1 + p_i).
+
+    X^F is the product that enters `down_proj` (T × F), X^H the input of `o_proj` (T × H·h).
+    """
+    weights, statistics = block.weights, block.statistics
+    reach = 1 + propagated_weight(weights)  # (d,)
+    attention = weights.o.abs().T @ reach  # (H·h,)
+    ffn = weights.down.abs().sum(0)  # (F,)
+    return ChannelScores(
+        query=statistics.o.mean_abs.to(attention) * attention,
+        shared=None,
+        ffn=statistics.down.mean_abs.to(ffn) * ffn,
+    )
+
+
+CRITERION = Criterion(
+    name="llm-bip",
+    title="LLM-BIP",
+    formula="mean|X_j| · Σ_i |W_ij|; attention carried on through the FFN: Σ_i |W_o[i,j]|·(1+p_i)",
+    reference="https://arxiv.org/abs/2412.06419",
+    needs="activations",
+    score_block=score_block,
+)

@@ -1,0 +1,103 @@
+"""Calls to the Hugging Face hub: quick to fail where there is no network, and in one sentence."""
+
+import logging
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlparse
+
+from .errors import InputError
+
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+_PATTERNS = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "README.md", "LICENSE*")
+_PROXIES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
+
+
+def hub_call(call: Callable, advice: str):
+    """``call()``, or InputError(``advice`` with its ``{reason}`` filled in) when it fails.
+
+    The host is looked up first: the hub library itself retries for half a minute.
+    """
+    if reason := _unreachable():
+        raise InputError(advice.format(reason=reason))
+    try:
+        return call()
+    except (OSError, ValueError, RuntimeError) as error:
+        raise InputError(advice.format(reason=_first_line(error))) from None
+
+
+def _unreachable() -> str | None:
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return "offline mode is set"
+    if any(os.environ.get(name) for name in _PROXIES):
+        return None
+    host = urlparse(constants.ENDPOINT).hostname or "huggingface.co"
+    try:
+        socket.getaddrinfo(host, None)
+    except OSError:
+        return f"{host} cannot be reached"
+    return None
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__
+
+
+def model_folder(name: str) -> Path:
+    """The local folder of the hub model ``name`` (``owner/name`` or ``owner/name@revision``).
+
+    What is already in the hub's cache is used as it is, without a network call; otherwise the
+    configuration, tokenizer and safetensors weights are downloaded. Raises InputError.
+    """
+    from huggingface_hub import snapshot_download
+
+    repo, revision = _parse(name)
+    options = {"repo_id": repo, "revision": revision, "allow_patterns": list(_PATTERNS)}
+    try:
+        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+        folder = Path(snapshot_download(**options, local_files_only=True))
+        if has_weights(folder):
+            return folder
+    except OSError:
+        pass
+    advice = (
+        f"The model {name!r} is not a local folder and could not be had from the hub ({{reason}}). "
+        "Check the name and the network, or give a folder or 'demo'."
+    )
+    return Path(hub_call(lambda: snapshot_download(**options), advice))
+
+
+def _parse(name: str) -> tuple[str, str | None]:
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    repo, _, revision = name.partition("@")
+    try:
+        validate_repo_id(repo)
+    except HFValidationError:
+        raise InputError(
+            f"{name!r} is neither a folder that exists nor a hub model id such as owner/name; "
+            "'demo' is the demo model."
+        ) from None
+    return repo, revision or None
+
+
+def has_weights(folder: Path) -> bool:
+    """Whether ``folder`` has a configuration and all the safetensors files it names."""
+    import json
+
+    if not (folder / "config.json").is_file():
+        return False
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        try:
+            names = set(json.loads(index.read_text())["weight_map"].values())
+        except (ValueError, KeyError, AttributeError):
+            return False
+        return all((folder / name).is_file() for name in names)
+    return any(folder.glob("*.safetensors"))

@@ -1,0 +1,201 @@
+"""A pruning plan: for every block, which query heads and which FFN channels stay.
+
+A plan is data. It knows the sizes of the model, but no module; it is made from scores, survives
+JSON, and says what it realises before anything is cut.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .allocation import UNITS, BlockBudget, allocate, resolve_unit
+from .criteria import BlockScores, Scores
+from .errors import InputError
+from .shapes import BlockShape, ModelShape
+
+FORMAT = "bipcore-plan/1"
+
+
+@dataclass(frozen=True)
+class BlockPlan:
+    """What stays of one block: query heads and FFN channels, ascending indices.
+
+    An empty list means that the sublayer is gone. The key/value heads that stay are those that
+    a kept query head reads.
+    """
+
+    heads: tuple[int, ...]
+    channels: tuple[int, ...]
+
+    def shape(self, before: BlockShape) -> BlockShape:
+        """The widths that remain of ``before``."""
+        group = before.heads // max(before.kv_heads, 1)
+        kv_heads = len({head // group for head in self.heads})
+        return BlockShape(len(self.heads), kv_heads, len(self.channels))
+
+
+@dataclass(frozen=True)
+class PruningPlan:
+    """Kept heads and channels of every block of a model of sizes ``shape``.
+
+    ``spec`` says where the plan came from (criterion, sparsity, unit, ...): plain JSON types.
+    """
+
+    shape: ModelShape
+    blocks: tuple[BlockPlan, ...]
+    spec: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _validate(self)
+
+    @property
+    def pruned_shape(self) -> ModelShape:
+        """The sizes of the pruned model."""
+        kept = (plan.shape(was) for plan, was in zip(self.blocks, self.shape.blocks, strict=True))
+        return self.shape.with_blocks(tuple(kept))
+
+    @property
+    def realised(self) -> float:
+        """The share of the parameters of all decoder blocks that the plan removes, 0 to 1."""
+        return 1 - self.pruned_shape.block_parameters / self.shape.block_parameters
+
+    @property
+    def realised_total(self) -> float:
+        """The share of all parameters, embeddings included, that the plan removes, 0 to 1."""
+        return 1 - self.pruned_shape.parameters / self.shape.parameters
+
+    @property
+    def uniform(self) -> bool:
+        """Whether all blocks have the same widths, so that a stock configuration can say them."""
+        return len(set(self.pruned_shape.blocks)) == 1
+
+    def to_json(self) -> str:
+        """The plan as JSON text; `from_json` reads it back."""
+        blocks = [{"heads": list(b.heads), "channels": list(b.channels)} for b in self.blocks]
+        return json.dumps(
+            {
+                "format": FORMAT,
+                "spec": dict(self.spec),
+                "realised": {"block": self.realised, "total": self.realised_total},
+                "shape": self.shape.to_dict(),
+                "blocks": blocks,
+            }
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> "PruningPlan":
+        """The plan in ``text``; raises InputError when it is not a plan, or contradicts itself."""
+        try:
+            data = json.loads(text)
+            if data["format"] != FORMAT:
+                raise InputError(f"This plan has the format {data['format']!r}, not {FORMAT!r}.")
+            blocks = tuple(
+                BlockPlan(tuple(block["heads"]), tuple(block["channels"]))
+                for block in data["blocks"]
+            )
+            shape, spec = ModelShape.from_dict(data["shape"]), dict(data["spec"])
+        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"This is not a pruning plan: {error}.") from None
+        return cls(shape=shape, blocks=blocks, spec=spec)
+
+
+def _validate(plan: PruningPlan) -> None:
+    if len(plan.blocks) != len(plan.shape.blocks):
+        raise InputError(
+            f"The plan has {len(plan.blocks)} blocks, its model {len(plan.shape.blocks)}."
+        )
+    for index, (block, was) in enumerate(zip(plan.blocks, plan.shape.blocks, strict=True)):
+        for name, kept, limit in (
+            ("heads", block.heads, was.heads),
+            ("channels", block.channels, was.channels),
+        ):
+            if any(not isinstance(i, int) for i in kept) or list(kept) != sorted(set(kept)):
+                raise InputError(f"Block {index}: kept {name} are ascending indices, each once.")
+            if kept and not (kept[0] >= 0 and kept[-1] < limit):
+                raise InputError(f"Block {index}: kept {name} go beyond the {limit} there are.")
+        group = was.heads // max(was.kv_heads, 1)
+        of_group: dict[int, int] = {}
+        for head in block.heads:
+            of_group[head // group] = of_group.get(head // group, 0) + 1
+        if len(set(of_group.values())) > 1:
+            raise InputError(
+                f"Block {index}: every key/value head that stays needs the same number of "
+                "query heads."
+            )
+
+
+def make_plan(
+    scores: Scores,
+    *,
+    sparsity: float,
+    unit: str = "auto",
+    allocation: str = "uniform",
+    protect_first: int = 0,
+    protect_last: int = 0,
+    round_to: int = 1,
+) -> PruningPlan:
+    """Choose what stays: of each block the highest scores, as many as the allocation gives it.
+
+    ``sparsity``: the share of the decoder blocks' parameters to remove, at least 0, below 1.
+    ``unit`` of attention: "head" (every query head has its own key/value head), "query-head"
+    (the same number of query heads out of every KV group), "kv-group" (a key/value head with
+    its query heads), or "auto", the first that fits.
+    ``allocation``: "uniform" rounds the number of heads to remove down and lets the channels
+    make up the difference; "paper" takes the share of the heads and of the channels, rounded
+    separately.
+    ``protect_first`` and ``protect_last`` blocks keep everything; the others give up more.
+    ``round_to``: FFN widths become multiples of it. Raises InputError when it cannot be done.
+    """
+    unit = resolve_unit(unit, scores.shape)
+    budgets = allocate(
+        scores.shape,
+        sparsity=sparsity,
+        unit=unit,
+        allocation=allocation,
+        protect_first=protect_first,
+        protect_last=protect_last,
+        round_to=round_to,
+    )
+    blocks = tuple(
+        _choose(of_block, budget, was, unit)
+        for of_block, budget, was in zip(scores.blocks, budgets, scores.shape.blocks, strict=True)
+    )
+    spec = {
+        "criterion": scores.criterion,
+        "options": dict(scores.options),
+        "calibration": scores.fingerprint,
+        "sparsity": float(sparsity),
+        "unit": unit,
+        "allocation": allocation,
+        "protect_first": protect_first,
+        "protect_last": protect_last,
+        "round_to": round_to,
+    }
+    return PruningPlan(shape=scores.shape, blocks=blocks, spec=spec)
+
+
+def _choose(scores: BlockScores, budget: BlockBudget, was: BlockShape, unit: str) -> BlockPlan:
+    """The highest-scoring units and channels of one block; of equal scores the earlier goes."""
+    group = was.heads // max(was.kv_heads, 1)
+    if unit == UNITS.KV_GROUP:
+        groups = _keep(scores.kv_groups, budget.attention)
+        heads = tuple(g * group + i for g in groups for i in range(group))
+    elif unit == UNITS.QUERY_HEAD:
+        by_group = scores.heads.view(was.kv_heads, group)
+        heads = tuple(
+            g * group + i for g in range(was.kv_heads) for i in _keep(by_group[g], budget.attention)
+        )
+    else:
+        heads = _keep(scores.heads, budget.attention)
+    return BlockPlan(heads=heads, channels=_keep(scores.ffn, budget.channels))
+
+
+def _keep(scores: Tensor, count: int) -> tuple[int, ...]:
+    if not torch.isfinite(scores).all():
+        raise InputError("The scores are not finite numbers; score the model again.")
+    order = torch.argsort(scores, stable=True)
+    return tuple(sorted(order[len(scores) - count :].tolist()))

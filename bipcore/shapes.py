@@ -1,0 +1,109 @@
+"""The sizes of a model, and what follows from them: parameters and multiply-accumulates.
+
+Letters: d hidden size, h head width, H query heads, K key/value heads, F feed-forward channels.
+A `ModelShape` is plain data. It is all that a plan needs to know of a model, so plans for a
+model of any size can be made, and counted, without its weights.
+"""
+
+from dataclasses import asdict, dataclass, replace
+
+from .errors import InputError
+
+
+@dataclass(frozen=True)
+class BlockShape:
+    """The widths of one decoder block: H query heads, K key/value heads, F channels."""
+
+    heads: int
+    kv_heads: int
+    channels: int
+
+
+@dataclass(frozen=True)
+class UnitCost:
+    """What one unit (a query head, a key/value head, a channel) holds.
+
+    ``parameters`` counts weights and biases; ``weights`` only the weights, each of which is
+    one multiply-accumulate a token.
+    """
+
+    parameters: int
+    weights: int
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """The sizes of a causal language model.
+
+    ``block_fixed``: parameters of a block that no plan removes (norms, output biases).
+    ``other_parameters``: everything outside the blocks, a tied embedding counted once.
+    ``other_weights``: weights of the linear layers outside the blocks (the language-model
+    head, tied or not), each one multiply-accumulate a token.
+    """
+
+    model_type: str
+    hidden: int
+    head_dim: int
+    blocks: tuple[BlockShape, ...]
+    head_cost: UnitCost
+    kv_head_cost: UnitCost
+    channel_cost: UnitCost
+    block_fixed: int
+    other_parameters: int
+    other_weights: int
+    max_positions: int | None = None
+
+    def parameters_of_block(self, block: BlockShape) -> int:
+        """Parameters of one block with the widths of ``block``."""
+        return (
+            self.block_fixed
+            + block.heads * self.head_cost.parameters
+            + block.kv_heads * self.kv_head_cost.parameters
+            + block.channels * self.channel_cost.parameters
+        )
+
+    @property
+    def block_parameters(self) -> int:
+        """Parameters of all decoder blocks together."""
+        return sum(self.parameters_of_block(block) for block in self.blocks)
+
+    @property
+    def parameters(self) -> int:
+        """Parameters of the whole model."""
+        return self.block_parameters + self.other_parameters
+
+    def macs(self, seq_len: int) -> int:
+        """Multiply-accumulates of one forward pass over ``seq_len`` tokens, head included.
+
+        T · (weights of every linear layer) + 2 · T² · H · h for each block: the products
+        Q·Kᵀ and A·V, counted in full as the published counts do (LLaMA-7B at 512 tokens:
+        3452 G). Norms, activations and the embedding look-up are left out.
+        """
+        weights = self.other_weights
+        attention_width = 0
+        for block in self.blocks:
+            weights += block.heads * self.head_cost.weights
+            weights += block.kv_heads * self.kv_head_cost.weights
+            weights += block.channels * self.channel_cost.weights
+            attention_width += block.heads * self.head_dim
+        return seq_len * weights + 2 * seq_len**2 * attention_width
+
+    def with_blocks(self, blocks: tuple[BlockShape, ...]) -> "ModelShape":
+        """The same model with other widths."""
+        return replace(self, blocks=tuple(blocks))
+
+    def to_dict(self) -> dict:
+        """Plain JSON types, for `from_dict`."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict) -> "ModelShape":
+        """The inverse of `to_dict`; raises InputError when a field is missing or wrong."""
+        try:
+            fields = dict(data)
+            fields["blocks"] = tuple(BlockShape(**block) for block in fields["blocks"])
+            for name in ("head_cost", "kv_head_cost", "channel_cost"):
+                fields[name] = UnitCost(**fields[name])
+            return cls(**fields)
+        except (KeyError, TypeError) as error:
+            raise InputError(f"the model shape is not complete: {error}") from None

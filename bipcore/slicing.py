@@ -1,0 +1,92 @@
+"""Applying a plan: a new, smaller model; and the masked model, the reference it is tested by."""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from .adapters import Adapter, Selection
+from .errors import InputError
+from .plan import PruningPlan
+
+
+def shallow_clone(model: nn.Module) -> nn.Module:
+    """A copy of ``model`` with modules and configuration of its own that shares every tensor.
+
+    Parameters are new objects over the same storage: moving, casting or freezing the copy does
+    not touch the original. Tied weights stay tied.
+    """
+    memo: dict[int, object] = {}
+    for parameter in model.parameters():
+        shared = nn.Parameter(parameter.detach(), requires_grad=parameter.requires_grad)
+        memo[id(parameter)] = shared
+    for buffer in model.buffers():
+        memo[id(buffer)] = buffer.detach()
+    return copy.deepcopy(model, memo)
+
+
+def check_fits(adapter: Adapter, plan: PruningPlan) -> None:
+    """Raise InputError unless ``plan`` was made for a model of these widths."""
+    if adapter.shape.blocks != plan.shape.blocks:
+        raise InputError("The plan was made for a model of another shape.")
+    if any(parameter.is_meta for parameter in adapter.model.parameters()):
+        raise InputError(
+            "Part of the model is offloaded and cannot be sliced; load it where it fits."
+        )
+
+
+@torch.no_grad()
+def apply_plan(model: nn.Module, plan: PruningPlan) -> nn.Module:
+    """The pruned model: stock `transformers` modules, with the rows and columns cut away.
+
+    ``model`` is not touched; tensors that nothing was cut from are shared with it. The
+    configuration says the new widths where all blocks have the same. Raises InputError when
+    the plan does not fit.
+    """
+    check_fits(Adapter(model), plan)
+    pruned = shallow_clone(model)
+    adapter = Adapter(pruned)
+    for block, keep in zip(adapter.blocks, plan.blocks, strict=True):
+        for selection in block.selections(keep.heads, keep.channels):
+            _slice(selection)
+    adapter.write_widths(pruned.config)
+    for block in adapter.blocks:
+        block.sync_attributes(pruned.config)
+    return pruned
+
+
+def _slice(selection: Selection) -> None:
+    """Cut one linear layer (out, in) down to the selected rows and columns."""
+    linear = selection.linear
+    if selection.rows is not None and len(selection.rows) < linear.out_features:
+        rows = selection.rows.to(linear.weight.device)
+        linear.weight = _parameter(linear.weight[rows], linear.weight)
+        if linear.bias is not None:
+            linear.bias = _parameter(linear.bias[rows], linear.bias)
+        linear.out_features = len(rows)
+    if selection.columns is not None and len(selection.columns) < linear.in_features:
+        columns = selection.columns.to(linear.weight.device)
+        linear.weight = _parameter(linear.weight[:, columns], linear.weight)
+        linear.in_features = len(columns)
+
+
+def _parameter(values: Tensor, like: nn.Parameter) -> nn.Parameter:
+    return nn.Parameter(values.contiguous(), requires_grad=like.requires_grad)
+
+
+@torch.no_grad()
+def masked_model(model: nn.Module, plan: PruningPlan) -> nn.Module:
+    """A full-size copy in which what the plan removes contributes nothing.
+
+    The columns of the output projections that read removed heads and channels are zero. Slow
+    and plain: the reference that `apply_plan` must equal.
+    """
+    check_fits(Adapter(model), plan)
+    masked = copy.deepcopy(model)
+    for block, keep in zip(Adapter(masked).blocks, plan.blocks, strict=True):
+        for selection in block.selections(keep.heads, keep.channels):
+            if selection.columns is not None:
+                gone = torch.ones(selection.linear.in_features, dtype=torch.bool)
+                gone[selection.columns] = False
+                selection.linear.weight[:, gone.to(selection.linear.weight.device)] = 0
+    return masked

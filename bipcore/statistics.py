@@ -1,0 +1,152 @@
+"""Streaming statistics of one forward pass: first and second moments of every projection's input.
+
+No activation is kept: each is reduced over its tokens as it passes, so memory does not depend on
+the number of samples. The statistics serve every activation criterion, and do not depend on one.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from .adapters import SITES, Adapter
+from .calibration import CalibrationSet
+from .errors import InputError
+from .hooks import capture_inputs
+from .progress import Progress, silent
+
+
+@dataclass(frozen=True, eq=False)
+class InputMoments:
+    """Moments over all T·N calibration tokens of an input X with n channels; float64, (n,) each.
+
+    ``mean`` is mean_t X_tj, ``mean_abs`` mean_t |X_tj|, ``mean_square`` mean_t X_tj².
+    """
+
+    mean: Tensor
+    mean_abs: Tensor
+    mean_square: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class BlockStatistics:
+    """One block: the inputs of q/k/v (d), of o (H·h, X^H), of gate/up (d), of down (F, X^F)."""
+
+    qkv: InputMoments
+    o: InputMoments
+    up: InputMoments
+    down: InputMoments
+
+
+@dataclass(frozen=True, eq=False)
+class Statistics:
+    """The statistics of all blocks over ``tokens`` calibration tokens, on the CPU."""
+
+    blocks: tuple[BlockStatistics, ...]
+    tokens: int
+    fingerprint: str
+
+    def to_tensors(self) -> dict[str, Tensor]:
+        """A flat dictionary for safetensors; `from_tensors` reads it back."""
+        tensors = {"tokens": torch.tensor(self.tokens)}
+        for index, block in enumerate(self.blocks):
+            for site in SITES:
+                for name, value in vars(getattr(block, site)).items():
+                    tensors[f"{index}.{site}.{name}"] = value
+        return tensors
+
+    @classmethod
+    def from_tensors(cls, tensors: dict[str, Tensor], fingerprint: str) -> "Statistics":
+        """The inverse of `to_tensors`."""
+        names = InputMoments.__dataclass_fields__
+        count = 1 + max(int(key.split(".")[0]) for key in tensors if "." in key)
+        blocks = tuple(
+            BlockStatistics(
+                *(InputMoments(*(tensors[f"{i}.{site}.{n}"] for n in names)) for site in SITES)
+            )
+            for i in range(count)
+        )
+        return cls(blocks=blocks, tokens=int(tensors["tokens"]), fingerprint=fingerprint)
+
+
+class _Moments:
+    """Running sums of one input: float32 over a batch, float64 over the batches.
+
+    ``scratch`` holds one buffer a shape, shared by all inputs: without it, allocating the
+    intermediate results costs more than computing them.
+    """
+
+    def __init__(self, scratch: dict) -> None:
+        self.sums: Tensor | None = None
+        self.scratch = scratch
+
+    def add(self, x: Tensor) -> None:
+        x = x.detach().reshape(-1, x.shape[-1]).float()  # (B·T, n)
+        key = (x.shape, x.device)
+        if key not in self.scratch:
+            self.scratch[key] = torch.empty_like(x)
+        buffer = self.scratch[key]
+        absolute = torch.abs(x, out=buffer).sum(0)
+        square = torch.mul(x, x, out=buffer).sum(0)
+        batch = torch.stack([x.sum(0), absolute, square])
+        self.sums = batch.double() if self.sums is None else self.sums + batch.double()
+
+    def result(self, tokens: int) -> InputMoments:
+        return InputMoments(*(self.sums / tokens).cpu().unbind(0))
+
+
+@torch.no_grad()
+def collect_statistics(
+    model: nn.Module,
+    calibration: CalibrationSet,
+    *,
+    batch_size: int = 4,
+    progress: Progress | None = None,
+) -> Statistics:
+    """Run ``calibration`` through the blocks of ``model`` once and keep each input's moments.
+
+    ``batch_size`` is in samples. The language-model head is not run, the model not changed.
+    Raises InputError for an unsupported model, or samples longer than it can read.
+    """
+    adapter = Adapter(model)
+    check_length(adapter, calibration)
+    if batch_size < 1:
+        raise InputError(f"The batch size is at least 1, not {batch_size}.")
+    modules = {(i, s): m for i, b in enumerate(adapter.blocks) for s, m in b.sites.items()}
+    scratch: dict = {}
+    moments = {key: _Moments(scratch) for key in modules}
+    report = progress or silent
+    training = model.training
+    model.eval()
+    try:
+        with capture_inputs(modules, lambda key, x: moments[key].add(x)):
+            for start in range(0, calibration.samples, batch_size):
+                report(start / calibration.samples, "Forward pass over the calibration set")
+                batch = calibration.tokens[start : start + batch_size]
+                adapter.run_blocks(batch.to(adapter.input_device))
+    finally:
+        model.train(training)
+    report(1.0, "Forward pass over the calibration set")
+    count = calibration.tokens.numel()
+    blocks = tuple(
+        BlockStatistics(*(moments[i, site].result(count) for site in SITES))
+        for i in range(len(adapter.blocks))
+    )
+    return Statistics(blocks=blocks, tokens=count, fingerprint=calibration.fingerprint)
+
+
+def check_length(adapter: Adapter, calibration: CalibrationSet) -> None:
+    """Raise InputError where samples are longer than the model's positions, or ids too large."""
+    limit = getattr(adapter.model.config, "max_position_embeddings", None)
+    if limit and calibration.seq_len > limit:
+        raise InputError(
+            f"Samples of {calibration.seq_len} tokens are longer than the {limit} positions "
+            "of the model; ask for a shorter sequence length."
+        )
+    vocabulary = adapter.model.get_input_embeddings().weight.shape[0]
+    largest = int(calibration.tokens.max())
+    if largest >= vocabulary:
+        raise InputError(
+            f"Token id {largest} is beyond the model's vocabulary of {vocabulary}; "
+            "tokenise with the model's own tokenizer."
+        )
