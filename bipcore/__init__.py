@@ -1,4 +1,56 @@
 """bipcore: LLM-BIP scores, structured pruning, and seeing what it did. One verb chain:
 
 score -> plan -> apply -> evaluate
+
+>>> import bipcore
+>>> model, tokenizer = bipcore.load_model("demo")
+>>> calibration = bipcore.load_calibration(
+...     "builtin", tokenizer, samples=32, seq_len=256, seed=0)
+>>> statistics = bipcore.collect_statistics(model, calibration)
+>>> scores = bipcore.score(model, statistics, "llm-bip")
+>>> plan = bipcore.make_plan(scores, sparsity=0.2)
+>>> pruned = bipcore.apply_plan(model, plan)
+>>> bipcore.save_pruned(pruned, tokenizer, "out", plan=plan)
 """
+
+import importlib
+
+_HOMES = {
+    "CalibrationSet": "calibration",
+    "load_calibration": "calibration",
+    "load_model": "models",
+    "Statistics": "statistics",
+    "collect_statistics": "statistics",
+    "CRITERIA": "criteria",
+    "Scores": "criteria",
+    "score": "criteria",
+    "PruningPlan": "plan",
+    "make_plan": "plan",
+    "apply_plan": "slicing",
+    "masked_model": "slicing",
+    "load_test_tokens": "evaluation",
+    "perplexity": "evaluation",
+    "Profile": "profiling",
+    "profile_model": "profiling",
+    "Sampling": "generation",
+    "Export": "export",
+    "save_pruned": "export",
+    "load_pruned": "export",
+    "load_plan": "export",
+    "InputError": "errors",
+    "RunStore": "runs",
+    "Pipeline": "pipeline",
+}
+
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str):
+    """Import what is asked for when it is asked for: torch alone takes seconds."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'bipcore' has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -15,13 +15,14 @@ class UNITS:
     HEAD = "head"
     QUERY_HEAD = "query-head"
     KV_GROUP = "kv-group"
-    ALL = ("auto", HEAD, QUERY_HEAD, KV_GROUP)
+    NONE = "none"
+    ALL = ("auto", HEAD, QUERY_HEAD, KV_GROUP, NONE)
 
 
 @dataclass(frozen=True)
 class BlockBudget:
-    """What a block keeps: attention units (query heads *per KV group* for "query-head"), and
-    FFN channels."""
+    """What a block keeps: attention units (query heads *per KV group* for "query-head", query
+    heads for "none"), and FFN channels."""
 
     attention: int
     channels: int
@@ -44,22 +45,26 @@ def resolve_unit(unit: str, shape: ModelShape) -> str:
 
 @dataclass(frozen=True)
 class _BlockUnits:
-    """The attention units of a block: how many, and what removing one saves, in parameters."""
+    """The attention units of a block: how many, what removing one saves in parameters, and how
+    many may go."""
 
     count: int
     cost: int
+    removable: int
 
 
 def _units_of(shape: ModelShape, block: BlockShape, unit: str) -> _BlockUnits:
     head, kv_head = shape.head_cost.parameters, shape.kv_head_cost.parameters
-    if block.heads == 0:
-        return _BlockUnits(0, 0)
+    if block.heads == 0 or unit == UNITS.NONE:
+        return _BlockUnits(block.heads, 0, removable=0)
     group = block.heads // block.kv_heads
     if unit == UNITS.HEAD:
-        return _BlockUnits(block.heads, head + kv_head)
-    if unit == UNITS.KV_GROUP:
-        return _BlockUnits(block.kv_heads, group * head + kv_head)
-    return _BlockUnits(group, block.kv_heads * head)
+        count, cost = block.heads, head + kv_head
+    elif unit == UNITS.KV_GROUP:
+        count, cost = block.kv_heads, group * head + kv_head
+    else:
+        count, cost = group, block.kv_heads * head
+    return _BlockUnits(count, cost, removable=count - 1)
 
 
 def allocate(
@@ -92,6 +97,22 @@ def allocate(
         else:
             budgets.append(_uniform(shape, block, units, share, round_to))
     return tuple(budgets)
+
+
+def pruned_shape(shape: ModelShape, **settings) -> ModelShape:
+    """The sizes that `allocate` with the same ``settings`` leaves; no scores are needed."""
+    unit = settings["unit"]
+    blocks = []
+    for block, budget in zip(shape.blocks, allocate(shape, **settings), strict=True):
+        group = block.heads // max(block.kv_heads, 1)
+        heads, kv_heads = {
+            UNITS.HEAD: (budget.attention, budget.attention),
+            UNITS.KV_GROUP: (budget.attention * group, budget.attention),
+            UNITS.QUERY_HEAD: (budget.attention * block.kv_heads, block.kv_heads),
+            UNITS.NONE: (block.heads, block.kv_heads),
+        }[unit]
+        blocks.append(BlockShape(heads, kv_heads, budget.channels))
+    return shape.with_blocks(tuple(blocks))
 
 
 def _check(
@@ -127,19 +148,18 @@ def _uniform(
     """
     channel = shape.channel_cost.parameters
     to_remove = share * shape.parameters_of_block(block)
-    most = block.channels - 1
-    for removed in range(math.floor(share * units.count + 1e-9), max(units.count, 1)):
+    most = max(block.channels - 1, 0)
+    fewest = min(math.floor(share * units.count + 1e-9), units.removable)
+    for removed in range(fewest, units.removable + 1):
         channels = math.floor((to_remove - removed * units.cost) / channel + 0.5)
         if channels <= most:
             kept = block.channels - max(channels, 0)
             return BlockBudget(units.count - removed, _rounded(kept, block.channels, round_to))
-    limit = (max(units.count - 1, 0) * units.cost + most * channel) / shape.parameters_of_block(
-        block
-    )
+    limit = (units.removable * units.cost + most * channel) / shape.parameters_of_block(block)
     raise InputError(
-        f"The sparsity asks a block to give up {share:.1%} of its parameters, but with one "
-        f"attention unit and one channel left it gives up {limit:.1%}; ask for less, or "
-        "protect fewer blocks."
+        f"The sparsity asks a block to give up {share:.1%} of its parameters, but it can give up "
+        f"at most {limit:.1%}, one attention unit and one channel being kept; ask for less, "
+        "protect fewer blocks, or take another attention unit."
     )
 
 
@@ -147,10 +167,10 @@ def _paper(block: BlockShape, units: _BlockUnits, share: float, round_to: int) -
     """The share of the heads and the share of the channels, each rounded to the nearest."""
     if share >= 1:
         raise InputError("With these blocks protected the others would have to lose everything.")
-    heads = units.count - math.floor(share * units.count + 0.5)
+    heads = min(math.floor(share * units.count + 0.5), units.removable)
     channels = block.channels - math.floor(share * block.channels + 0.5)
-    kept = _rounded(max(channels, min(1, block.channels)), block.channels, round_to)
-    return BlockBudget(max(heads, min(1, units.count)), kept)
+    kept = _rounded(channels, block.channels, round_to)
+    return BlockBudget(units.count - heads, kept)
 
 
 def _rounded(kept: int, available: int, round_to: int) -> int:

@@ -11,3 +11,15 @@ class InputError(ValueError):
 
 class Cancelled(Exception):
     """Raised out of a progress callable to stop the computation that called it."""
+
+
+def explain(error: BaseException) -> str | None:
+    """One sentence for an error that a user can do something about; None for a bug."""
+    if isinstance(error, InputError):
+        return str(error)
+    if type(error).__name__ in ("OutOfMemoryError", "MemoryError"):
+        return (
+            "There is not enough memory for this; use a smaller model, fewer or shorter samples, "
+            "or a device with more."
+        )
+    return None

@@ -143,7 +143,7 @@ def make_plan(
     ``sparsity``: the share of the decoder blocks' parameters to remove, at least 0, below 1.
     ``unit`` of attention: "head" (every query head has its own key/value head), "query-head"
     (the same number of query heads out of every KV group), "kv-group" (a key/value head with
-    its query heads), or "auto", the first that fits.
+    its query heads), "none" (attention is kept whole), or "auto", the first that fits.
     ``allocation``: "uniform" rounds the number of heads to remove down and lets the channels
     make up the difference; "paper" takes the share of the heads and of the channels, rounded
     separately.

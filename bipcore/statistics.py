@@ -89,10 +89,12 @@ class _Moments:
         absolute = torch.abs(x, out=buffer).sum(0)
         square = torch.mul(x, x, out=buffer).sum(0)
         batch = torch.stack([x.sum(0), absolute, square])
-        self.sums = batch.double() if self.sums is None else self.sums + batch.double()
+        if batch.device.type != "mps":  # which has no float64
+            batch = batch.double()
+        self.sums = batch if self.sums is None else self.sums + batch
 
     def result(self, tokens: int) -> InputMoments:
-        return InputMoments(*(self.sums / tokens).cpu().unbind(0))
+        return InputMoments(*(self.sums.cpu().double() / tokens).unbind(0))
 
 
 @torch.no_grad()

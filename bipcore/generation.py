@@ -1,0 +1,139 @@
+"""Generating text token by token, so that two models can take turns on one device."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers import (
+    LogitsProcessorList,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from .adapters import Adapter
+from .errors import InputError
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is chosen. ``temperature`` 0 is greedy; ``top_k`` 0 and ``top_p`` 1
+    leave all tokens in. ``chat`` wraps the prompt in the model's chat template, if it has one."""
+
+    max_new_tokens: int = 64
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    seed: int = 0
+    chat: bool = True
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1:
+            raise InputError("The number of new tokens is at least 1.")
+        if self.temperature < 0 or self.top_k < 0 or not 0 < self.top_p <= 1:
+            raise InputError("Temperature and top-k are at least 0, top-p is above 0 and up to 1.")
+
+
+@dataclass(frozen=True)
+class Generated:
+    """A continuation so far. ``seconds`` is the time this model ran, the prompt's pass in
+    ``prompt_seconds``; ``done`` when it ended, by itself (``stopped``) or by the limit."""
+
+    text: str
+    tokens: int
+    seconds: float
+    prompt_seconds: float
+    done: bool
+    stopped: bool = False
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """The rate after the first token, which the pass over the prompt gives."""
+        return (self.tokens - 1) / self.seconds if self.tokens > 1 and self.seconds else None
+
+
+def encode_prompt(tokenizer, prompt: str, *, chat: bool) -> Tensor:
+    """The prompt's token ids (1, T), in the chat template where asked for and there is one."""
+    if not prompt.strip():
+        raise InputError("The prompt is empty; write something for the models to continue.")
+    if chat and getattr(tokenizer, "chat_template", None):
+        messages = [{"role": "user", "content": prompt}]
+        encoded = tokenizer.apply_chat_template(
+            messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
+        )
+    else:
+        encoded = tokenizer(prompt, return_tensors="pt", verbose=False)
+    return encoded["input_ids"]
+
+
+def stream(model: nn.Module, tokenizer, prompt: str, sampling: Sampling) -> Iterator[Generated]:
+    """Continue ``prompt``; yields the continuation after every token.
+
+    Between two steps nothing runs, so several streams can be advanced in turn, and each
+    counts its own time only. Raises InputError when the prompt is empty or too long.
+    """
+    ids = encode_prompt(tokenizer, prompt, chat=sampling.chat)
+    limit = getattr(model.config, "max_position_embeddings", None)
+    if limit and ids.shape[1] + sampling.max_new_tokens > limit:
+        raise InputError(
+            f"The prompt of {ids.shape[1]} tokens and {sampling.max_new_tokens} new ones do not "
+            f"fit the model's {limit} positions; shorten one of them."
+        )
+    return _steps(model, tokenizer, ids.to(Adapter(model).input_device), sampling)
+
+
+def _steps(model: nn.Module, tokenizer, ids: Tensor, sampling: Sampling) -> Iterator[Generated]:
+    choose = _Chooser(sampling)
+    ends = _end_tokens(model, tokenizer)
+    history, step, cache = ids, ids, None
+    seconds = prompt_seconds = 0.0
+    for count in range(1, sampling.max_new_tokens + 1):
+        start = time.perf_counter()
+        with torch.no_grad():
+            output = model(input_ids=step, past_key_values=cache, use_cache=True)
+            cache = output.past_key_values
+            step = choose(history, output.logits[:, -1].float())
+        history = torch.cat([history, step], dim=1)
+        token = int(step)
+        elapsed = time.perf_counter() - start
+        prompt_seconds, seconds = (
+            (elapsed, 0.0) if count == 1 else (prompt_seconds, seconds + elapsed)
+        )
+        stopped = token in ends
+        done = stopped or count == sampling.max_new_tokens
+        new = history[0, ids.shape[1] :].tolist()
+        text = tokenizer.decode(new[:-1] if stopped else new, skip_special_tokens=True)
+        if not done:
+            text = text.rstrip("\ufffd")  # a character whose bytes are not all there yet
+        yield Generated(text, count, seconds, prompt_seconds, done, stopped)
+        if done:
+            return
+
+
+class _Chooser:
+    """Picks the next token (1, 1) from logits (1, V), with a generator of its own."""
+
+    def __init__(self, sampling: Sampling):
+        self.greedy = sampling.temperature == 0
+        self.generator = torch.Generator().manual_seed(sampling.seed)
+        self.warpers = LogitsProcessorList()
+        if not self.greedy:
+            self.warpers.append(TemperatureLogitsWarper(float(sampling.temperature)))
+            if sampling.top_k:
+                self.warpers.append(TopKLogitsWarper(sampling.top_k))
+            if sampling.top_p < 1:
+                self.warpers.append(TopPLogitsWarper(sampling.top_p))
+
+    def __call__(self, history: Tensor, logits: Tensor) -> Tensor:
+        if self.greedy:
+            return logits.argmax(-1, keepdim=True)
+        probabilities = self.warpers(history, logits).softmax(-1).cpu()
+        return torch.multinomial(probabilities, 1, generator=self.generator).to(logits.device)
+
+
+def _end_tokens(model: nn.Module, tokenizer) -> set[int]:
+    ends = model.generation_config.eos_token_id if model.can_generate() else None
+    ends = ends if isinstance(ends, list) else [ends]
+    return {token for token in (*ends, tokenizer.eos_token_id) if token is not None}

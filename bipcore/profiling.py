@@ -1,0 +1,160 @@
+"""What a model costs: parameters, multiply-accumulates, latency, throughput, peak memory."""
+
+import statistics
+import threading
+import time
+from dataclasses import dataclass
+
+import psutil
+import torch
+from torch import nn
+
+from .adapters import Adapter
+from .errors import InputError
+from .progress import Progress, silent
+from .shapes import ModelShape
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The cost of one forward pass over ``batch_size`` × ``seq_len`` tokens.
+
+    ``macs`` are for one sequence (see `ModelShape.macs`). ``latency`` is the median in seconds,
+    ``tokens_per_second`` follows from it; ``peak_memory`` in bytes is the device's peak on a GPU
+    and the process's resident peak during the passes on a CPU. Those three are None where
+    nothing was run.
+    """
+
+    parameters: int
+    block_parameters: int
+    macs: int
+    seq_len: int
+    batch_size: int = 1
+    device: str | None = None
+    dtype: str | None = None
+    latency: float | None = None
+    tokens_per_second: float | None = None
+    peak_memory: int | None = None
+
+
+def profile_shape(shape: ModelShape, *, seq_len: int) -> Profile:
+    """What the sizes alone say; nothing is run. Raises InputError for a wrong length."""
+    _check_length(shape, seq_len)
+    return Profile(
+        parameters=shape.parameters,
+        block_parameters=shape.block_parameters,
+        macs=shape.macs(seq_len),
+        seq_len=seq_len,
+    )
+
+
+@torch.no_grad()
+def profile_model(
+    model: nn.Module,
+    *,
+    seq_len: int,
+    batch_size: int = 1,
+    repeats: int = 5,
+    warmup: int = 1,
+    progress: Progress | None = None,
+) -> Profile:
+    """Measure ``model``: the median of ``repeats`` forward passes after ``warmup``, synchronised.
+
+    The tokens are random ids from a fixed seed; their values do not change the cost.
+    """
+    adapter = Adapter(model)
+    shape = adapter.shape
+    _check_length(shape, seq_len)
+    if min(batch_size, repeats) < 1 or warmup < 0:
+        raise InputError("Batch size and repeats are at least 1, warm-up at least 0.")
+    vocabulary = model.get_input_embeddings().weight.shape[0]
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(vocabulary, (batch_size, seq_len), generator=generator)
+    tokens = tokens.to(adapter.input_device)
+    report, seconds = progress or silent, []
+    with _PeakMemory(adapter.input_device) as peak:
+        for run in range(warmup + repeats):
+            report(run / (warmup + repeats), "Measuring the forward pass")
+            _synchronise(adapter.input_device)
+            start = time.perf_counter()
+            model(input_ids=tokens, use_cache=False)
+            _synchronise(adapter.input_device)
+            seconds.append(time.perf_counter() - start)
+    latency = statistics.median(seconds[warmup:])
+    weight = next(model.parameters())
+    return Profile(
+        parameters=shape.parameters,
+        block_parameters=shape.block_parameters,
+        macs=shape.macs(seq_len),
+        seq_len=seq_len,
+        batch_size=batch_size,
+        device=str(weight.device),
+        dtype=str(weight.dtype).removeprefix("torch."),
+        latency=latency,
+        tokens_per_second=batch_size * seq_len / latency,
+        peak_memory=peak.bytes,
+    )
+
+
+def profile_rows(profile: Profile) -> list[tuple[str, str]]:
+    """The figures of a profile, worded for people, with their units."""
+    rows = [
+        ("Parameters", f"{profile.parameters / 1e6:,.2f} M"),
+        ("Block parameters", f"{profile.block_parameters / 1e6:,.2f} M"),
+        (f"MACs at {profile.seq_len} tokens", f"{profile.macs / 1e9:,.2f} G"),
+    ]
+    if profile.latency is not None:
+        rows += [
+            ("Latency", f"{profile.latency * 1e3:,.1f} ms"),
+            ("Tokens a second", f"{profile.tokens_per_second:,.0f}"),
+            ("Peak memory", f"{profile.peak_memory / 2**20:,.0f} MiB"),
+        ]
+    return rows
+
+
+def _check_length(shape: ModelShape, seq_len: int) -> None:
+    limit = shape.max_positions
+    if seq_len < 1 or (limit and seq_len > limit):
+        raise InputError(f"The sequence length is from 1 to {limit}, not {seq_len}.")
+
+
+def _synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        for index in range(torch.cuda.device_count()):
+            torch.cuda.synchronize(index)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+class _PeakMemory:
+    """Peak memory in bytes while the context is open: all GPUs' allocations, or this process's
+    resident size, sampled every 5 ms."""
+
+    def __init__(self, device: torch.device):
+        self.on_gpu = device.type == "cuda"
+        self.bytes = 0
+        self._done = threading.Event()
+
+    def __enter__(self) -> "_PeakMemory":
+        if self.on_gpu:
+            for index in range(torch.cuda.device_count()):
+                torch.cuda.reset_peak_memory_stats(index)
+        else:
+            self._thread = threading.Thread(target=self._sample, daemon=True)
+            self._thread.start()
+        return self
+
+    def _sample(self) -> None:
+        process = psutil.Process()
+        while True:
+            self.bytes = max(self.bytes, process.memory_info().rss)
+            if self._done.wait(0.005):
+                return
+
+    def __exit__(self, *exception) -> None:
+        if self.on_gpu:
+            devices = range(torch.cuda.device_count())
+            self.bytes = sum(torch.cuda.max_memory_allocated(index) for index in devices)
+        else:
+            self._done.set()
+            self._thread.join()

@@ -1,0 +1,228 @@
+"""The run store: results of frozen specs, under ``cache/<kind>/<digest>/``.
+
+An entry is a folder with ``spec.json`` (the spec, and name, size and SHA-256 of each file) beside
+its files. It is written under a temporary name and renamed, so it is whole or not there. An entry
+that does not match its ``spec.json`` is set aside and computed again. Processes may share a store.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import time
+import uuid
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from .errors import InputError
+
+VERSION = 1
+"""Raised whenever the meaning of stored results changes; part of every digest."""
+
+_HASH_LIMIT = 64 * 2**20
+_MARKS = (".tmp-", ".damaged-")
+
+
+def cache_root() -> Path:
+    """The folder of the run store: ``BIPCORE_CACHE``, or ``cache/`` beside the package."""
+    default = Path(__file__).resolve().parent.parent / "cache"
+    return Path(os.environ.get("BIPCORE_CACHE") or default).expanduser()
+
+
+def canonical(spec: Any) -> Any:
+    """``spec`` (a dataclass or plain data) as plain JSON types."""
+    if is_dataclass(spec):
+        spec = asdict(spec)
+    return json.loads(json.dumps(spec, sort_keys=True))
+
+
+def digest(spec: Any) -> str:
+    """16 hexadecimal digits that identify a spec."""
+    text = json.dumps([VERSION, canonical(spec)], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What `RunStore.entries` lists: size in bytes, age as a POSIX time; ``whole`` is False for
+    what was set aside or is still being written."""
+
+    kind: str
+    digest: str
+    path: Path
+    size: int
+    written: float
+    spec: Any
+    whole: bool
+
+
+class RunStore:
+    """Stored results by kind and spec. ``root`` is made when something is first written."""
+
+    def __init__(self, root: Path | str | None = None):
+        self.root = Path(root) if root is not None else cache_root()
+
+    def path(self, kind: str, spec: Any) -> Path:
+        """Where the entry of ``spec`` lies, or would lie."""
+        return self.root / kind / digest(spec)
+
+    def folder(self, kind: str, spec: Any, build: Callable[[Path], None]) -> Path:
+        """The entry's folder; where there is none, ``build(folder)`` fills a new one first."""
+        path = self.path(kind, spec)
+        if self.find(kind, spec) is not None:
+            return path
+        unfinished = path.parent / f"{path.name}{_MARKS[0]}{uuid.uuid4().hex[:8]}"
+        try:
+            unfinished.mkdir(parents=True)
+            build(unfinished)
+            _write_manifest(unfinished, spec)
+            self._publish(unfinished, path, spec)
+        except (OSError, safetensors.SafetensorError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise InputError(
+                f"The run store {self.root} cannot be written: {reason}; "
+                "free some space, or set BIPCORE_CACHE to another folder."
+            ) from error
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+        return path
+
+    def _publish(self, unfinished: Path, path: Path, spec: Any) -> None:
+        """Rename into place; where another process was first and is whole, keep its entry."""
+        try:
+            os.rename(unfinished, path)
+        except OSError:
+            if _problem(path) is None:
+                return
+            _set_aside(path)
+            os.rename(unfinished, path)
+
+    def find(self, kind: str, spec: Any) -> Path | None:
+        """The folder of a whole entry; None where there is none. A damaged one is set aside."""
+        path = self.path(kind, spec)
+        if not path.exists():
+            return None
+        problem = _problem(path)
+        if problem is None:
+            return path
+        warnings.warn(
+            f"The stored result {kind}/{path.name} is damaged ({problem}); computing it again.",
+            stacklevel=2,
+        )
+        _set_aside(path)
+        return None
+
+    def json(self, kind: str, spec: Any, compute: Callable[[], dict]) -> dict:
+        """The stored dictionary of ``spec``, or ``compute()``, stored."""
+        _, data = self.tensors(kind, spec, lambda: ({}, compute()))
+        return data
+
+    def tensors(
+        self, kind: str, spec: Any, compute: Callable[[], tuple[dict[str, Tensor], dict]]
+    ) -> tuple[dict[str, Tensor], dict]:
+        """The stored tensors and dictionary of ``spec``, or those of ``compute()``, stored."""
+        folder = self.find(kind, spec)
+        if folder is None:
+            tensors, data = compute()
+            self.folder(kind, spec, lambda new: _write_result(new, tensors, data))
+            return tensors, data
+        file = folder / "data.safetensors"
+        tensors = load_file(file) if file.exists() else {}
+        return tensors, json.loads((folder / "data.json").read_text())
+
+    def entries(self) -> Iterator[Entry]:
+        """Everything in the store, unfinished and set-aside folders included."""
+        if not self.root.is_dir():
+            return
+        for path in sorted(self.root.glob("*/*")):
+            if not path.is_dir():
+                continue
+            whole = not any(mark in path.name for mark in _MARKS)
+            files = [file for file in path.rglob("*") if file.is_file()]
+            yield Entry(
+                kind=path.parent.name,
+                digest=path.name,
+                path=path,
+                size=sum(file.stat().st_size for file in files),
+                written=path.stat().st_mtime,
+                spec=_read_spec(path) if whole else None,
+                whole=whole,
+            )
+
+    def clear(self, kind: str | None = None, *, unfinished_older_than: float = 3600) -> int:
+        """Remove entries (of one kind); the bytes freed.
+
+        What is being written by another process, younger than so many seconds, is left.
+        """
+        freed = 0
+        for entry in list(self.entries()):
+            if kind is not None and entry.kind != kind:
+                continue
+            busy = _MARKS[0] in entry.digest and time.time() - entry.written < unfinished_older_than
+            if not busy:
+                shutil.rmtree(entry.path, ignore_errors=True)
+                freed += entry.size
+        return freed
+
+
+def _write_result(folder: Path, tensors: dict[str, Tensor], data: dict) -> None:
+    (folder / "data.json").write_text(json.dumps(data))
+    if tensors:
+        save_file({k: v.contiguous() for k, v in tensors.items()}, folder / "data.safetensors")
+
+
+def _write_manifest(folder: Path, spec: Any) -> None:
+    files = {}
+    for file in sorted(folder.rglob("*")):
+        if file.is_file():
+            size = file.stat().st_size
+            files[str(file.relative_to(folder))] = {"size": size, "sha256": _sha256(file)}
+    manifest = {"version": VERSION, "spec": canonical(spec), "files": files}
+    (folder / "spec.json").write_text(json.dumps(manifest, indent=1))
+
+
+def _sha256(file: Path) -> str | None:
+    """The file's SHA-256; None for files too large to read at every look."""
+    if file.stat().st_size > _HASH_LIMIT:
+        return None
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def _problem(folder: Path) -> str | None:
+    """What is wrong with an entry, or None."""
+    try:
+        files = json.loads((folder / "spec.json").read_text())["files"]
+        for name, expected in files.items():
+            file = folder / name
+            if file.stat().st_size != expected["size"]:
+                return f"{name} is truncated"
+            if expected["sha256"] and _sha256(file) != expected["sha256"]:
+                return f"{name} has changed"
+            if name.endswith(".safetensors"):
+                with safetensors.safe_open(file, framework="pt"):
+                    pass
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return f"unreadable: {type(error).__name__}"
+    except safetensors.SafetensorError:
+        return "its tensors cannot be read"
+    return None
+
+
+def _set_aside(path: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):  # another process may have been first
+        os.rename(path, path.with_name(f"{path.name}{_MARKS[1]}{uuid.uuid4().hex[:8]}"))
+
+
+def _read_spec(path: Path) -> Any:
+    try:
+        return json.loads((path / "spec.json").read_text())["spec"]
+    except (OSError, ValueError, KeyError):
+        return None

@@ -1,0 +1,90 @@
+"""Frozen specs: what a result is a pure function of. Plain data, with defaults.
+
+`identity` turns a spec into what the run store is keyed by: where a spec names a file or a
+folder, its content counts and not only its name.
+"""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .models import DEMO, demo_identity, resolve_device
+from .texts import find_text
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Which model, where it runs and in which type (see `models.load_model`)."""
+
+    name: str = DEMO
+    device: str = "auto"
+    dtype: str = "auto"
+
+    def identity(self) -> dict:
+        """The model's content and number type; the device does not count."""
+        on_cpu = resolve_device(self.device) == "cpu"
+        dtype = "float32" if self.dtype == "auto" and on_cpu else self.dtype
+        return {"name": self.name, "content": _model_content(self.name), "dtype": dtype}
+
+
+def _model_content(name: str) -> Any:
+    if name == DEMO:
+        return demo_identity()
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        return None
+    files = sorted(f for f in folder.iterdir() if f.suffix in (".json", ".safetensors", ".model"))
+    stats = [(file, file.stat()) for file in files]
+    return [[file.name, stat.st_size, stat.st_mtime_ns] for file, stat in stats]
+
+
+@dataclass(frozen=True)
+class CalibrationSpec:
+    """Which text calibrates: ``samples`` of ``seq_len`` tokens (see `load_calibration`)."""
+
+    source: str = "builtin"
+    samples: int = 32
+    seq_len: int = 256
+    seed: int = 0
+
+    def identity(self) -> dict:
+        """The spec with the text's content; raises InputError where there is no such text."""
+        return asdict(self) | {"content": find_text(self.source, purpose="calibration").identity}
+
+    def __str__(self) -> str:
+        return f"{self.source}, {self.samples} × {self.seq_len} tokens, seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class ScoreSpec:
+    """Scores of ``model`` by ``criterion``; ``options`` are (name, value) pairs of its own."""
+
+    model: ModelSpec = field(default_factory=ModelSpec)
+    calibration: CalibrationSpec = field(default_factory=CalibrationSpec)
+    criterion: str = "llm-bip"
+    options: tuple[tuple[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
+class PlanSpec:
+    """How much to cut, and how it is shared out (see `make_plan`)."""
+
+    sparsity: float = 0.2
+    unit: str = "auto"
+    allocation: str = "uniform"
+    protect_first: int = 0
+    protect_last: int = 0
+    round_to: int = 1
+
+
+@dataclass(frozen=True)
+class EvaluationSpec:
+    """Perplexity of the test text ``text``, its first ``max_tokens`` tokens (None: all)."""
+
+    text: str = "builtin"
+    window: int = 512
+    max_tokens: int | None = 4096
+
+    def identity(self) -> dict:
+        """The spec with the text's content; raises InputError where there is no such text."""
+        return asdict(self) | {"content": find_text(self.text, purpose="test").identity}
