@@ -72,7 +72,7 @@ def profile_model(
     tokens = torch.randint(vocabulary, (batch_size, seq_len), generator=generator)
     tokens = tokens.to(adapter.input_device)
     report, seconds = progress or silent, []
-    with _PeakMemory(adapter.input_device) as peak:
+    with PeakMemory(adapter.input_device) as peak:
         for run in range(warmup + repeats):
             report(run / (warmup + repeats), "Measuring the forward pass")
             _synchronise(adapter.input_device)
@@ -126,7 +126,7 @@ def _synchronise(device: torch.device) -> None:
         torch.mps.synchronize()
 
 
-class _PeakMemory:
+class PeakMemory:
     """Peak memory in bytes while the context is open: all GPUs' allocations, or this process's
     resident size, sampled every 5 ms."""
 
@@ -135,7 +135,7 @@ class _PeakMemory:
         self.bytes = 0
         self._done = threading.Event()
 
-    def __enter__(self) -> "_PeakMemory":
+    def __enter__(self) -> "PeakMemory":
         if self.on_gpu:
             for index in range(torch.cuda.device_count()):
                 torch.cuda.reset_peak_memory_stats(index)

@@ -14,7 +14,7 @@ import time
 import uuid
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +38,8 @@ def cache_root() -> Path:
 
 
 def canonical(spec: Any) -> Any:
-    """``spec`` (a dataclass or plain data) as plain JSON types."""
-    if is_dataclass(spec):
-        spec = asdict(spec)
-    return json.loads(json.dumps(spec, sort_keys=True))
+    """``spec`` (dataclasses and plain data) as plain JSON types."""
+    return json.loads(json.dumps(spec, sort_keys=True, default=asdict))
 
 
 def digest(spec: Any) -> str:

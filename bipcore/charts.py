@@ -1,0 +1,161 @@
+"""Charts: data in, plotly figure out. Pure functions; colours mean one thing everywhere.
+
+The colours are from Okabe and Ito's set, which colour-blind readers can tell apart.
+"""
+
+import plotly.graph_objects as go
+from torch import Tensor
+
+from .criteria import Scores
+from .plan import PruningPlan
+
+KEPT = "#0072B2"
+REMOVED = "#D55E00"
+DENSE = "#5B6770"
+PRUNED = "#009E73"
+_SCALE = [[0, "#F2F7FB"], [0.5, "#7FB4D9"], [1, "#08406B"]]
+_BARS = 60
+
+
+def channel_distributions(scores: Scores, plan: PruningPlan) -> go.Figure:
+    """A box of the FFN channel scores of every block, and the score that separates kept from
+    removed ones."""
+    blocks, cuts = list(range(len(scores.blocks))), []
+    quantiles = []
+    for block, keep in zip(scores.blocks, plan.blocks, strict=True):
+        points = block.ffn.new_tensor([0.01, 0.25, 0.5, 0.75, 0.99])
+        quantiles.append(block.ffn.quantile(points).tolist())
+        removed = _split(block.ffn, keep.channels)[1]
+        cuts.append(float(removed.max()) if len(removed) else None)
+    low, q1, median, q3, high = zip(*quantiles, strict=True)
+    figure = go.Figure(
+        go.Box(
+            x=blocks,
+            lowerfence=low,
+            q1=q1,
+            median=median,
+            q3=q3,
+            upperfence=high,
+            name="channel scores (1 %, quartiles, 99 %)",
+            marker_color=KEPT,
+            line_width=1,
+        )
+    )
+    figure.add_scatter(
+        x=blocks,
+        y=cuts,
+        mode="markers",
+        name="cut: channels below are removed",
+        marker={"color": REMOVED, "symbol": "line-ew-open", "size": 12, "line_width": 3},
+        hovertemplate="block %{x}: removed up to %{y:.4g}<extra></extra>",
+    )
+    return _styled(figure, "Block", "FFN channel score", log=_positive(low))
+
+
+def head_distributions(scores: Scores, plan: PruningPlan) -> go.Figure:
+    """Every head's score, by block, kept and removed ones apart."""
+    figure = go.Figure()
+    groups: dict[bool, list[tuple[int, int, float]]] = {True: [], False: []}
+    for number, (block, keep) in enumerate(zip(scores.blocks, plan.blocks, strict=True)):
+        kept = set(keep.heads)
+        for head, value in enumerate(block.heads.tolist()):
+            groups[head in kept].append((number, head, value))
+    for is_kept, color, symbol in ((True, KEPT, "circle"), (False, REMOVED, "x")):
+        points = groups[is_kept]
+        figure.add_scatter(
+            x=[point[0] for point in points],
+            y=[point[2] for point in points],
+            customdata=[point[1] for point in points],
+            mode="markers",
+            name=f"{'kept' if is_kept else 'removed'} heads ({len(points)})",
+            marker={"color": color, "symbol": symbol, "size": 8},
+            hovertemplate="block %{x}, head %{customdata}: %{y:.4g}<extra></extra>",
+        )
+    values = [point[2] for points in groups.values() for point in points]
+    return _styled(figure, "Block", "Head score", log=_positive(values))
+
+
+def head_map(scores: Scores, plan: PruningPlan) -> go.Figure:
+    """Blocks × heads: each head's share of its block's score; removed heads carry a cross."""
+    shares, removed = [], []
+    for number, (block, keep) in enumerate(zip(scores.blocks, plan.blocks, strict=True)):
+        total = float(block.heads.sum())
+        shares.append([v / total if total else 0 for v in block.heads.tolist()])
+        kept = set(keep.heads)
+        removed += [(number, head) for head in range(len(block.heads)) if head not in kept]
+    figure = go.Figure(
+        go.Heatmap(
+            z=list(zip(*shares, strict=True)) if _same_length(shares) else shares,
+            colorscale=_SCALE,
+            colorbar={"title": "share of<br>the block", "tickformat": ".0%"},
+            hovertemplate="block %{x}, head %{y}: %{z:.1%} of the block<extra></extra>",
+            xgap=1,
+            ygap=1,
+        )
+    )
+    figure.add_scatter(
+        x=[block for block, _ in removed],
+        y=[head for _, head in removed],
+        mode="markers",
+        name=f"removed heads ({len(removed)})",
+        showlegend=True,
+        marker={"color": REMOVED, "symbol": "x", "size": 9},
+        hovertemplate="block %{x}, head %{y}: removed<extra></extra>",
+    )
+    shape = scores.shape.blocks[0]
+    group = shape.heads // max(shape.kv_heads, 1)
+    if 1 < group < shape.heads:
+        for edge in range(group, shape.heads, group):
+            figure.add_hline(y=edge - 0.5, line={"color": "#444", "width": 1, "dash": "dot"})
+    return _styled(figure, "Block", "Query head")
+
+
+def channel_histogram(scores: Scores, plan: PruningPlan, block: int) -> go.Figure:
+    """How the channel scores of one block are spread, kept and removed ones in their colours."""
+    values = scores.blocks[block].ffn
+    log = bool((values > 0).all())
+    values = values.log10() if log else values
+    low, high = float(values.min()), float(values.max())
+    step = (high - low) / _BARS or 1.0
+    kept, removed = _split(values, plan.blocks[block].channels)
+    figure = go.Figure()
+    for chosen, name, color in ((kept, "kept", KEPT), (removed, "removed", REMOVED)):
+        figure.add_histogram(
+            x=chosen.tolist(),
+            xbins={"start": low, "end": high + step, "size": step},
+            name=f"{name} channels ({len(chosen)})",
+            marker_color=color,
+            hovertemplate="%{y} channels at %{x:.3f}<extra></extra>",
+        )
+    figure.update_layout(barmode="stack", bargap=0.02)
+    return _styled(figure, "log₁₀ of the channel score" if log else "Channel score", "Channels")
+
+
+def _split(values: Tensor, kept: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """The values at the indices ``kept``, and the others."""
+    mask = values.new_zeros(len(values)).bool()
+    mask[list(kept)] = True
+    return values[mask], values[~mask]
+
+
+def _styled(figure: go.Figure, x: str, y: str, *, log: bool = False) -> go.Figure:
+    figure.update_layout(
+        template="plotly_white",
+        showlegend=True,
+        height=380,
+        margin={"l": 60, "r": 20, "t": 40, "b": 50},
+        legend={"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0},
+        xaxis_title=x,
+        yaxis_title=f"{y} (log scale)" if log else y,
+    )
+    if log:
+        figure.update_yaxes(type="log", exponentformat="power", dtick=1)
+    return figure
+
+
+def _positive(values) -> bool:
+    return all(value > 0 for value in values)
+
+
+def _same_length(rows: list[list]) -> bool:
+    return len({len(row) for row in rows}) == 1

@@ -1,0 +1,50 @@
+"""Writing the pruned model to a folder."""
+
+import re
+
+import streamlit as st
+
+from bipcore.export import check_destination
+from bipcore.models import load_config
+from bipcore.runs import digest
+from bipcore.specs import EvaluationSpec
+from bipcore.stock import stock_problem
+from ui.exports import show_export
+from ui.page import begin
+from ui.results import error_box, need_scores
+from ui.summary import plan_metrics
+
+settings = begin(
+    "Export",
+    "Writes the pruned model as safetensors with its tokenizer, plan and model card. The folder "
+    "is read back and compared before it counts as done.",
+)
+scores, plan = need_scores(settings)
+plan_metrics(plan)
+
+with error_box():
+    problem = stock_problem(plan, load_config(settings.model))
+if problem:
+    st.error(f"This plan cannot be exported. {problem}")
+else:
+    st.success("Loads in stock `transformers` with `AutoModelForCausalLM.from_pretrained(folder)`.")
+
+short = re.sub(r"[^\w.-]+", "-", settings.model.rstrip("/").split("/")[-1])
+with st.form("export-form"):
+    folder = st.text_input(
+        "Folder, on the machine that runs this app",
+        f"exports/{short}-{settings.criterion}-{settings.sparsity:.0%}".replace("%", ""),
+        key=f"folder-{short}-{settings.criterion}-{settings.sparsity}",
+    )
+    measure = st.checkbox(
+        "Measure the perplexity before and after, for the model card (builtin text)",
+        True,
+        key="ppl",
+    )
+    pressed = st.form_submit_button("Export", type="primary", disabled=bool(problem), key="export")
+
+key = "export-" + digest([plan.to_json(), settings.model_spec.identity(), folder, measure])
+if pressed:
+    with error_box():
+        check_destination(folder)
+show_export(key, settings, plan, folder, EvaluationSpec() if measure else None, start=pressed)

@@ -1,0 +1,67 @@
+"""The scores, block by block, and what the plan removes."""
+
+import streamlit as st
+
+from bipcore.charts import (
+    channel_distributions,
+    channel_histogram,
+    head_distributions,
+    head_map,
+)
+from bipcore.frames import scores_frame
+from ui.page import begin
+from ui.results import need_scores
+from ui.summary import plan_metrics
+
+_KINDS = {"FFN channels": "channel", "Query heads": "head", "KV groups": "kv_group"}
+
+settings = begin(
+    "Scores",
+    "How important each head and channel is by the chosen criterion, and what the chosen sparsity "
+    "removes. Scores have no unit; compare them within a block.",
+)
+scores, plan = need_scores(settings)
+plan_metrics(plan)
+
+st.subheader("FFN channels, by block")
+st.plotly_chart(channel_distributions(scores, plan), key="channels")
+
+left, right = st.columns(2)
+with left:
+    st.subheader("Attention heads, by block")
+    st.plotly_chart(head_distributions(scores, plan), key="heads")
+with right:
+    st.subheader("Blocks × heads")
+    st.plotly_chart(head_map(scores, plan), key="map")
+
+st.subheader("One block")
+block = st.slider("Block", 0, len(scores.blocks) - 1, 0) if len(scores.blocks) > 1 else 0
+st.plotly_chart(channel_histogram(scores, plan, block), key="histogram")
+
+st.subheader("Largest and smallest")
+frame = scores_frame(scores, plan)
+kind = st.segmented_control("Of", list(_KINDS), default="FFN channels", key="kind")
+chosen = frame[frame["kind"] == _KINDS[kind or "FFN channels"]].drop(columns="kind")
+columns = {
+    "block": "Block",
+    "index": "Index",
+    "score": st.column_config.NumberColumn("Score", format="%.4g"),
+    "kept": "Kept",
+}
+for column, title, rows in zip(
+    st.columns(2),
+    ("Largest, of all blocks", "Smallest, of all blocks"),
+    (chosen.nlargest(20, "score"), chosen.nsmallest(20, "score")),
+    strict=True,
+):
+    column.caption(title)
+    column.dataframe(rows, hide_index=True, column_config=columns)
+
+st.download_button(
+    "Download all scores as CSV",
+    data=lambda: frame.to_csv(index=False),
+    file_name=f"scores-{settings.criterion}.csv",
+    mime="text/csv",
+    on_click="ignore",
+    icon=":material/download:",
+)

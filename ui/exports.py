@@ -1,0 +1,46 @@
+"""The export's job, and what came of it."""
+
+import streamlit as st
+
+from bipcore.export import Export
+from bipcore.pipeline import Pipeline
+from bipcore.plan import PruningPlan
+from bipcore.specs import EvaluationSpec
+
+from .jobs import Job, worker
+from .results import need
+from .settings import Settings
+
+
+def show_export(
+    key: str,
+    settings: Settings,
+    plan: PruningPlan,
+    folder: str,
+    evaluation: EvaluationSpec | None,
+    *,
+    start: bool,
+) -> None:
+    """Start the export where asked, and show its progress or its result; else nothing."""
+
+    def work(pipeline: Pipeline, job: Job) -> Export:
+        return pipeline.export(settings.model_spec, plan, folder, evaluation=evaluation)
+
+    if start:
+        worker().forget(key)
+    if start or worker().find(key) is not None:
+        _show(need(key, f"Exporting to {folder}", work))
+
+
+def _show(export: Export) -> None:
+    st.success(
+        f"Exported to `{export.folder}`: {export.parameters / 1e6:,.1f} M parameters, "
+        f"{export.bytes / 2**20:,.0f} MiB. Read back as `{export.model_class}`; the largest "
+        f"difference of its logits from the model in memory is {export.max_logit_difference:.2g}."
+    )
+    st.code(
+        "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
+        f'model = AutoModelForCausalLM.from_pretrained("{export.folder}")\n'
+        f'tokenizer = AutoTokenizer.from_pretrained("{export.folder}")',
+        language="python",
+    )

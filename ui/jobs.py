@@ -1,0 +1,151 @@
+"""One worker thread per process that owns the device and does everything that takes long.
+
+Pages submit a job under a key that says what it computes, poll it, and may cancel it. Whoever
+asks for the same key gets the same job, so a page change, a reload or a second tab finds it.
+Nothing here calls Streamlit.
+"""
+
+import logging
+import queue
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+from bipcore.errors import Cancelled, explain
+from bipcore.pipeline import Pipeline
+
+QUEUED, RUNNING, DONE, FAILED, CANCELLED = "queued", "running", "done", "failed", "cancelled"
+_KEPT = 64  # finished jobs that can still be found
+
+log = logging.getLogger(__name__)
+
+
+class Job:
+    """One piece of work: its state, progress (0 to 1), result or error, and partial results."""
+
+    def __init__(self, key: str, title: str, work: Callable[["Pipeline", "Job"], Any]):
+        self.key = key
+        self.title = title
+        self.state = QUEUED
+        self.fraction = 0.0
+        self.message = "Waiting for the work before it"
+        self.partial: Any = None
+        self.result: Any = None
+        self.error: str | None = None
+        self.started: float | None = None
+        self._work = work
+        self._cancel = threading.Event()
+
+    @property
+    def active(self) -> bool:
+        """Whether it waits or runs."""
+        return self.state in (QUEUED, RUNNING)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """An estimate from the share done so far; None while there is too little to go by."""
+        if self.started is None or self.fraction < 0.05:
+            return None
+        elapsed = time.monotonic() - self.started
+        return elapsed / self.fraction * (1 - self.fraction)
+
+    def cancel(self) -> None:
+        """Ask it to stop; it does at its next step."""
+        self._cancel.set()
+        if self.state == QUEUED:
+            self.state = CANCELLED
+
+    def report(self, fraction: float, message: str) -> None:
+        """The progress callable that the work is given; raises Cancelled when it is to stop."""
+        if self._cancel.is_set():
+            raise Cancelled
+        self.fraction, self.message = min(max(fraction, 0.0), 1.0), message
+
+    def run(self, pipeline: Pipeline) -> None:
+        """Do the work and keep how it ended. Called by the worker's thread."""
+        self.started = time.monotonic()
+        self.state = RUNNING
+        pipeline.progress = self.report
+        try:
+            self.report(0.0, "Starting")
+            self.result = self._work(pipeline, self)
+            self.fraction, self.state = 1.0, DONE
+        except Cancelled:
+            self.state = CANCELLED
+        except Exception as error:
+            self.error = explain(error)
+            if self.error is None:
+                log.exception("The job %r failed", self.title)
+                self.error = f"This failed in a way it should not: {type(error).__name__}: {error}"
+            self.state = FAILED
+        finally:
+            self._work = None  # whatever it holds on to can go
+
+
+class Worker:
+    """Runs jobs one after the other in a daemon thread, with a `Pipeline` of its own."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._jobs: OrderedDict[str, Job] = OrderedDict()
+        self._queue: queue.SimpleQueue[Job] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    def submit(self, key: str, title: str, work: Callable[[Pipeline, Job], Any]) -> Job:
+        """The job under ``key``: the one that waits, runs or is done, else a new one."""
+        with self._lock:
+            job = self._jobs.get(key)
+            if job is not None and (job.active or job.state == DONE):
+                return job
+            job = Job(key, title, work)
+            self._jobs[key] = job
+            self._jobs.move_to_end(key)
+            self._forget_oldest()
+            self._queue.put(job)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._loop, name="bipcore", daemon=True)
+                self._thread.start()
+            return job
+
+    def find(self, key: str) -> Job | None:
+        """The job under ``key``, in whatever state."""
+        with self._lock:
+            return self._jobs.get(key)
+
+    def forget(self, key: str) -> None:
+        """Drop the finished job under ``key``, so that it can be submitted again."""
+        with self._lock:
+            if key in self._jobs and not self._jobs[key].active:
+                del self._jobs[key]
+
+    def active(self) -> list[Job]:
+        """The jobs that run or wait, in order."""
+        with self._lock:
+            return [job for job in self._jobs.values() if job.active]
+
+    def _forget_oldest(self) -> None:
+        finished = [key for key, job in self._jobs.items() if not job.active]
+        for key in finished[: max(0, len(finished) - _KEPT)]:
+            del self._jobs[key]
+
+    def _loop(self) -> None:
+        pipeline = Pipeline()
+        while True:
+            job = self._queue.get()
+            if job.state == QUEUED:
+                job.run(pipeline)
+
+
+_worker: Worker | None = None
+_worker_lock = threading.Lock()
+
+
+def worker() -> Worker:
+    """The worker of this process."""
+    global _worker
+    with _worker_lock:
+        if _worker is None:
+            _worker = Worker()
+        return _worker

@@ -1,0 +1,146 @@
+"""The frame of every page: its title, the navigation and the sidebar that all pages share."""
+
+from dataclasses import replace
+
+import streamlit as st
+
+from bipcore.allocation import ALLOCATIONS, UNITS
+from bipcore.criteria import CRITERIA
+from bipcore.models import DTYPES
+from bipcore.texts import NAMED
+
+from .jobs import worker
+from .settings import MOST_SPARSITY, ROUND_TO, Settings, read_settings, write_settings
+
+PAGES = (
+    ("app.py", "Overview", ":material/home:"),
+    ("pages/scores.py", "Scores", ":material/bar_chart:"),
+    ("pages/generate.py", "Generate", ":material/chat:"),
+    ("pages/export.py", "Export", ":material/download:"),
+)
+
+
+def begin(title: str, explanation: str) -> Settings:
+    """Set the page up and draw what all pages share; the settings that the sidebar says.
+
+    Every page calls it first, so that each stands by itself behind a deep link.
+    """
+    st.set_page_config(page_title=f"{title} · bipcore", page_icon="✂️", layout="wide")
+    settings, problems = read_settings()
+    with st.sidebar:
+        st.markdown("### ✂️ bipcore")
+        for path, label, icon in PAGES:
+            st.page_link(path, label=label, icon=icon)
+        settings = _model_form(settings)
+        settings = _plan_controls(settings)
+        _active_jobs()
+    write_settings(settings)
+    st.title(title)
+    st.caption(explanation)
+    for problem in problems:
+        st.error(problem)
+    return settings
+
+
+def _seed(name: str, value) -> str:
+    """The widget key for a setting, given its value where the widget has none of its own yet."""
+    key = f"set-{name}"
+    if key not in st.session_state:
+        st.session_state[key] = value
+    return key
+
+
+def _model_form(settings: Settings) -> Settings:
+    """Model and calibration: expensive to change, so they take effect with the button."""
+    with st.form("model-form", border=False):
+        st.markdown("**Model and calibration**")
+        model = st.text_input(
+            "Model",
+            key=_seed("model", settings.model),
+            help="demo, a folder on the machine that runs this app, or a hub id (owner/name).",
+        )
+        texts = (*NAMED, settings.text) if settings.text not in NAMED else NAMED
+        text = st.selectbox(
+            "Calibration text",
+            texts,
+            key=_seed("text", settings.text),
+            accept_new_options=True,
+            help="builtin is Python's language reference; or type the path of a text or JSONL "
+            "file. The others come from the folder BIPCORE_DATA, else from the hub.",
+        )
+        left, right = st.columns(2)
+        samples = left.number_input(
+            "Samples", 1, None, step=1, key=_seed("samples", settings.samples)
+        )
+        seq_len = right.number_input(
+            "Tokens each", 2, None, step=1, key=_seed("seq_len", settings.seq_len)
+        )
+        seed = left.number_input("Seed", 0, None, step=1, key=_seed("seed", settings.seed))
+        dtype = right.selectbox("Type", DTYPES, key=_seed("dtype", settings.dtype))
+        pressed = st.form_submit_button("Load and score", key="load", width="stretch")
+    if not pressed:
+        return settings
+    return replace(
+        settings,
+        model=model.strip() or "demo",
+        text=text or "builtin",
+        samples=int(samples),
+        seq_len=int(seq_len),
+        seed=int(seed),
+        dtype=dtype,
+    )
+
+
+def _plan_controls(settings: Settings) -> Settings:
+    """Criterion and plan: cheap to change, so they take effect at once."""
+    names = tuple(CRITERIA)
+    criterion = st.selectbox(
+        "Criterion",
+        names,
+        key=_seed("criterion", settings.criterion),
+        format_func=lambda name: CRITERIA[name].title,
+    )
+    st.caption(f"{CRITERIA[criterion].formula} · [paper]({CRITERIA[criterion].reference})")
+    percent = st.slider(
+        "Sparsity, % of the blocks' parameters",
+        0,
+        round(MOST_SPARSITY * 100),
+        key=_seed("percent", round(settings.sparsity * 100)),
+    )
+    with st.expander("Plan options"):
+        unit = st.selectbox("Attention unit", UNITS.ALL, key=_seed("unit", settings.unit))
+        allocation = st.selectbox(
+            "Allocation", ALLOCATIONS, key=_seed("allocation", settings.allocation)
+        )
+        first = st.number_input(
+            "Protect first blocks", 0, None, step=1, key=_seed("first", settings.protect_first)
+        )
+        last = st.number_input(
+            "Protect last blocks", 0, None, step=1, key=_seed("last", settings.protect_last)
+        )
+        multiple = st.selectbox(
+            "Round FFN widths to", ROUND_TO, key=_seed("round", settings.round_to)
+        )
+    return replace(
+        settings,
+        criterion=criterion,
+        sparsity=percent / 100,
+        unit=unit,
+        allocation=allocation,
+        protect_first=int(first),
+        protect_last=int(last),
+        round_to=multiple,
+    )
+
+
+def _active_jobs() -> None:
+    """What the worker is doing, on whichever page it was started."""
+    if not worker().active():
+        return
+
+    @st.fragment(run_every=1.0)
+    def panel() -> None:
+        for job in worker().active():
+            st.caption(f"⏳ {job.title} · {job.fraction:.0%}")
+
+    panel()

@@ -1,0 +1,114 @@
+"""Reading results for a page: from the run store, or by a job that the page waits for."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import streamlit as st
+
+from bipcore.criteria import Scores
+from bipcore.errors import explain
+from bipcore.pipeline import Pipeline, describe, score_identity
+from bipcore.plan import PruningPlan, make_plan
+from bipcore.runs import RunStore, digest
+from bipcore.specs import PlanSpec, ScoreSpec
+
+from .jobs import CANCELLED, DONE, FAILED, Job, worker
+from .settings import Settings
+
+
+@contextmanager
+def error_box() -> Iterator[None]:
+    """Within it, an error that the user can mend becomes a box, and the page ends there."""
+    try:
+        yield
+    except Exception as error:
+        sentence = explain(error)
+        if sentence is None:
+            raise
+        st.error(sentence)
+        st.stop()
+
+
+def need(key: str, title: str, work: Callable[[Pipeline, Job], Any]) -> Any:
+    """The result of a job; while there is none, show how it goes and end the page there."""
+    job = worker().submit(key, title, work) if _may_start(key) else worker().find(key)
+    if job.state != DONE:
+        _show_unfinished(job)
+        st.stop()
+    return job.result
+
+
+def _show_unfinished(job: Job) -> None:
+    if job.active:
+        show_progress(job)
+        return
+    if job.state == FAILED:
+        st.error(job.error)
+    else:
+        st.info(f"{job.title}: cancelled.")
+    if st.button("Try again", key=f"again-{job.key}"):
+        worker().forget(job.key)
+        st.rerun()
+
+
+def _may_start(key: str) -> bool:
+    """Not where it failed or was cancelled: that is shown until the user asks again."""
+    job = worker().find(key)
+    return job is None or job.state not in (FAILED, CANCELLED)
+
+
+def show_progress(job: Job) -> None:
+    """Progress, an estimate of the time left and a button to cancel, kept up to date."""
+
+    @st.fragment(run_every=0.5)
+    def panel() -> None:
+        if not job.active:
+            st.rerun()
+        left = job.seconds_left
+        estimate = f" · about {left:.0f} s left" if left is not None else ""
+        st.progress(job.fraction, text=f"**{job.title}** · {job.message}{estimate}")
+        if st.button("Cancel", key=f"cancel-{job.key}"):
+            job.cancel()
+
+    panel()
+
+
+def need_scores(settings: Settings) -> tuple[Scores, PruningPlan]:
+    """The scores and the plan of the settings, computed first where they are not stored."""
+    with error_box():
+        spec = settings.score_spec
+        key = digest(score_identity(spec))
+        scores = _stored_scores(key, spec)
+    if scores is None:
+        title = f"Scoring {settings.model} with {settings.criterion}"
+        need(f"scores-{key}", title, lambda pipeline, job: bool(pipeline.scores(spec)))
+        worker().forget(f"scores-{key}")
+        scores = _stored_scores(key, spec)
+    with error_box():
+        return scores, _plan(key, scores, spec, settings.plan_spec)
+
+
+def _stored_scores(key: str, spec: ScoreSpec) -> Scores | None:
+    """Kept in memory once read; None where the store has none."""
+    kept = _memory()
+    if key not in kept:
+        store = RunStore()
+        if store.find("scores", score_identity(spec)) is None:
+            return None
+        kept[key] = Pipeline(store).scores(spec)
+        while len(kept) > 8:
+            del kept[next(iter(kept))]
+    return kept[key]
+
+
+@st.cache_resource(show_spinner=False)
+def _memory() -> dict[str, Scores]:
+    return {}
+
+
+@st.cache_resource(max_entries=32, show_spinner=False)
+def _plan(key: str, _scores: Scores, _spec: ScoreSpec, plan: PlanSpec) -> PruningPlan:
+    """``key`` identifies scores and spec."""
+    settings = {name: getattr(plan, name) for name in PlanSpec.__dataclass_fields__}
+    return describe(make_plan(_scores, **settings), _spec)

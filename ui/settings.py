@@ -1,0 +1,112 @@
+"""What the user has chosen, for all pages: kept in the session and said in the address.
+
+The address names only what differs from the defaults, so a link or a reload brings it back.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+
+import streamlit as st
+
+from bipcore.allocation import ALLOCATIONS, UNITS
+from bipcore.criteria import CRITERIA
+from bipcore.models import DTYPES
+from bipcore.specs import CalibrationSpec, ModelSpec, PlanSpec, ScoreSpec
+
+MOST_SPARSITY = 0.9
+ROUND_TO = (1, 8, 32, 64, 128, 256)
+
+_KEY = "settings"
+_LEAST = {"samples": 1, "seq_len": 2}
+_CHOICES = {
+    "criterion": tuple(CRITERIA),
+    "dtype": DTYPES,
+    "unit": UNITS.ALL,
+    "allocation": ALLOCATIONS,
+    "round_to": ROUND_TO,
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Flat, one field a widget; the specs are made from it."""
+
+    model: str = "demo"
+    device: str = "auto"
+    dtype: str = "auto"
+    text: str = "builtin"
+    samples: int = 32
+    seq_len: int = 256
+    seed: int = 0
+    criterion: str = "llm-bip"
+    sparsity: float = 0.2
+    unit: str = "auto"
+    allocation: str = "uniform"
+    protect_first: int = 0
+    protect_last: int = 0
+    round_to: int = 1
+
+    @property
+    def model_spec(self) -> ModelSpec:
+        return ModelSpec(self.model, self.device, self.dtype)
+
+    @property
+    def score_spec(self) -> ScoreSpec:
+        calibration = CalibrationSpec(self.text, self.samples, self.seq_len, self.seed)
+        return ScoreSpec(self.model_spec, calibration, self.criterion)
+
+    @property
+    def plan_spec(self) -> PlanSpec:
+        return PlanSpec(**{field.name: getattr(self, field.name) for field in fields(PlanSpec)})
+
+
+def read_settings() -> tuple[Settings, list[str]]:
+    """The session's settings, at first those of the address; and what in it could not be used."""
+    if _KEY in st.session_state:
+        return st.session_state[_KEY], []
+    return from_query(st.query_params)
+
+
+def write_settings(settings: Settings) -> None:
+    """Keep the settings in the session and in the address."""
+    st.session_state[_KEY] = settings
+    wanted = to_query(settings)
+    if dict(st.query_params) != wanted:
+        st.query_params.from_dict(wanted)
+
+
+def to_query(settings: Settings) -> dict[str, str]:
+    """What differs from the defaults, as text."""
+    default = Settings()
+    values = {field.name: getattr(settings, field.name) for field in fields(Settings)}
+    return {name: str(v) for name, v in values.items() if v != getattr(default, name)}
+
+
+def from_query(query: Mapping[str, str]) -> tuple[Settings, list[str]]:
+    """The inverse of `to_query`; what is unknown or malformed is named and left at its default."""
+    settings, problems = Settings(), []
+    kinds = {field.name: type(getattr(settings, field.name)) for field in fields(Settings)}
+    for name, text in query.items():
+        if name not in kinds:
+            problems.append(f"The address names a setting {name!r} that does not exist.")
+            continue
+        try:
+            value = kinds[name](text)
+            usable = _usable(name, value)
+        except ValueError:
+            usable = False
+        if usable:
+            settings = replace(settings, **{name: value})
+        else:
+            problems.append(
+                f"The address says {name}={text}, which cannot be used; it was left out."
+            )
+    return settings, problems
+
+
+def _usable(name: str, value) -> bool:
+    if name in _CHOICES:
+        return value in _CHOICES[name]
+    if name == "sparsity":
+        return 0 <= value <= MOST_SPARSITY
+    return value >= _LEAST.get(name, 0) if isinstance(value, int) else bool(value)

@@ -1,0 +1,73 @@
+"""Showing two continuations while they grow."""
+
+import streamlit as st
+
+from bipcore.generation import Generated, Sampling
+from bipcore.pipeline import Pipeline
+from bipcore.plan import PruningPlan
+from bipcore.specs import ModelSpec
+
+from .jobs import CANCELLED, DONE, FAILED, Job, worker
+
+
+def generation_job(
+    key: str, model: ModelSpec, plan: PruningPlan, prompt: str, sampling: Sampling, *, again: bool
+) -> Job:
+    """The job under ``key``, started where there is none, or once more with ``again``."""
+
+    def work(pipeline: Pipeline, job: Job) -> dict[str, Generated]:
+        for state in pipeline.generate(model, plan, prompt, sampling):
+            job.partial = state
+            tokens = max(result.tokens for result in state.values())
+            job.report(tokens / sampling.max_new_tokens, "Generating")
+        return job.partial
+
+    if again:
+        worker().forget(key)
+    found = worker().find(key)
+    return found or worker().submit(key, "Generating with both models", work)
+
+
+def show_streams(job: Job, plan: PruningPlan, name: str) -> None:
+    """Both texts side by side, kept up to date while the job is active."""
+    columns = ("dense", "Original", name), ("pruned", "Pruned", f"{plan.realised:.1%} removed")
+
+    @st.fragment(run_every=0.3 if job.active else None)
+    def panel(was_active: bool) -> None:
+        if was_active and not job.active:
+            st.rerun()
+        _status(job)
+        state = job.partial or {}
+        for column, (key, title, caption) in zip(st.columns(2), columns, strict=True):
+            with column.container(border=True, height="stretch"):
+                st.markdown(f"**{title}** · {caption}")
+                _continuation(state.get(key), job)
+
+    panel(job.active)
+
+
+def _status(job: Job) -> None:
+    if job.active:
+        left, right = st.columns([5, 1])
+        left.progress(job.fraction, text=job.message)
+        if right.button("Stop", key=f"stop-{job.key}", width="stretch"):
+            job.cancel()
+    elif job.state == FAILED:
+        st.error(job.error)
+    elif job.state == CANCELLED:
+        st.info("Stopped. Press Generate to start again.")
+
+
+def _continuation(result: Generated | None, job: Job) -> None:
+    if result is None:
+        st.caption("…" if job.active else "Nothing was generated.")
+        return
+    st.text(result.text or " ")
+    rate = result.tokens_per_second
+    speed = f"{rate:.1f} tokens/s" if rate else "-"
+    end = ""
+    if job.state == DONE:
+        end = " · ended by itself" if result.stopped else " · reached the limit of new tokens"
+    st.caption(
+        f"{result.tokens} tokens · {speed} · prompt read in {result.prompt_seconds:.2f} s{end}"
+    )

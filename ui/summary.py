@@ -1,0 +1,76 @@
+"""The figures of a plan, as the pages show them."""
+
+import streamlit as st
+
+from bipcore.plan import PruningPlan
+from bipcore.shapes import BlockShape
+
+
+def plan_metrics(plan: PruningPlan) -> None:
+    """A row of metrics: asked and realised sparsity, parameters, MACs, widths."""
+    before, after = plan.shape, plan.pruned_shape
+    columns = st.columns(5)
+    columns[0].metric(
+        "Removed, of the blocks",
+        f"{plan.realised:.1%}",
+        f"asked {plan.spec['sparsity']:.0%}",
+        delta_color="off",
+        delta_arrow="off",
+        help="The share of the decoder blocks' parameters that the plan removes.",
+    )
+    columns[1].metric(
+        "Removed, of the model",
+        f"{plan.realised_total:.1%}",
+        help="The share of all parameters, the embedding and the head included.",
+    )
+    columns[2].metric(
+        "Parameters",
+        f"{after.parameters / 1e6:,.1f} M",
+        f"{(after.parameters - before.parameters) / 1e6:,.1f} M",
+        delta_color="inverse",
+    )
+    columns[3].metric(
+        "MACs, 512 tokens",
+        f"{after.macs(512) / 1e9:,.1f} G",
+        f"{(after.macs(512) - before.macs(512)) / 1e9:,.1f} G",
+        delta_color="inverse",
+        help="Multiply-accumulates of one forward pass over 512 tokens, counted from the widths.",
+    )
+    columns[4].metric(
+        "Widths of a block",
+        _widths(after.blocks),
+        f"from {_widths(before.blocks)}",
+        delta_color="off",
+        delta_arrow="off",
+        help="Query heads / key-value heads / FFN channels.",
+    )
+    if not any(len(b.heads) < s.heads for b, s in zip(plan.blocks, before.blocks, strict=True)):
+        st.caption(_why_no_heads(plan))
+
+
+def _widths(blocks: tuple[BlockShape, ...]) -> str:
+    """ "9/3/1126", or a range of each where the blocks differ."""
+    parts = []
+    for name in ("heads", "kv_heads", "channels"):
+        values = {getattr(block, name) for block in blocks}
+        low, high = min(values), max(values)
+        parts.append(f"{low}" if low == high else f"{low}-{high}")
+    return " / ".join(parts)
+
+
+def _why_no_heads(plan: PruningPlan) -> str:
+    if not plan.spec["sparsity"]:
+        return "At a sparsity of 0 nothing is removed."
+    if plan.spec["unit"] == "none":
+        return "The attention unit is none: only FFN channels are removed."
+    shape = plan.shape.blocks[0]
+    units = {
+        "head": shape.heads,
+        "kv-group": shape.kv_heads,
+        "query-head": shape.heads // max(shape.kv_heads, 1),
+    }[plan.spec["unit"]]
+    of = " of every KV group" if plan.spec["unit"] == "query-head" else ""
+    return (
+        f"No attention head is removed at this sparsity: there are {units} units{of} to choose "
+        f"from, so the first goes at {1 / units:.0%}. The FFN channels make up the difference."
+    )
