@@ -1,0 +1,278 @@
+"""The commands, each against what the library says."""
+
+import csv
+import json
+import logging
+import math
+import warnings
+
+import pytest
+
+from bipcore import console
+from bipcore.__main__ import main
+from bipcore.evaluation import load_test_tokens, perplexity
+from bipcore.export import load_plan, load_pruned
+from bipcore.generation import Sampling, stream
+from bipcore.models import load_model
+from bipcore.runs import RunStore
+from tests.chains import chain_model
+from tests.folders import model_folder, text_tokenizer
+from tests.passes import counted_passes
+
+SETTINGS = ("--samples", "4", "--seq-len", "16")
+EVALUATION = ("--window", "16", "--max-tokens", "64")
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch) -> RunStore:
+    """The run store of the commands: an empty one."""
+    monkeypatch.setenv("BIPCORE_CACHE", str(tmp_path / "store"))
+    return RunStore()
+
+
+@pytest.fixture
+def model(tmp_path) -> str:
+    return str(model_folder(tmp_path / "model"))
+
+
+@pytest.fixture
+def run(capsys, monkeypatch, cache):
+    """Runs a command that has to succeed in silence; what it printed on stdout."""
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
+    levels = {name: logging.getLogger(name).level for name in ("transformers", "huggingface_hub")}
+
+    def command(*arguments: object) -> str:
+        status = main([str(argument) for argument in arguments])
+        printed = capsys.readouterr()
+        assert (status, printed.err.strip()) == (0, "")
+        return printed.out
+
+    yield command
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
+
+
+@pytest.fixture
+def run_json(run):
+    """The same with --json: the one object that was printed."""
+
+    def command(*arguments: object) -> dict:
+        found = json.loads(run(*arguments, "--json"))
+        assert isinstance(found, dict)
+        return found
+
+    return command
+
+
+def test_score_says_what_it_scored_and_every_block(run_json, model):
+    found = run_json("score", model, *SETTINGS, "--criterion", "wanda")
+    assert found["spec"]["criterion"] == "wanda"
+    assert found["spec"]["calibration"] == {
+        "source": "builtin",
+        "samples": 4,
+        "seq_len": 16,
+        "seed": 0,
+    }
+    assert [block["block"] for block in found["blocks"]] == [0, 1, 2]
+    assert [len(block["heads"]) for block in found["blocks"]] == [8, 8, 8]
+    assert "realised" not in found
+
+
+def test_a_second_score_reads_the_store_and_runs_no_pass(run_json, model):
+    with counted_passes() as passes:
+        first = run_json("score", model, *SETTINGS)
+        assert len(passes) == 1
+        second = run_json("score", model, *SETTINGS)
+    assert len(passes) == 1
+    assert (first.pop("cached"), second.pop("cached")) == (False, True)
+    assert first == second
+
+
+def test_where_there_is_no_terminal_stderr_stays_empty(capsys, cache, model):
+    assert main(["score", model, *SETTINGS, "--json"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_score_with_a_sparsity_says_what_would_go(run_json, model):
+    found = run_json("score", model, *SETTINGS, "--sparsity", 0.5)
+    assert found["realised"] == pytest.approx(0.5, abs=0.01)
+    assert found["parameters"] < found["parameters_before"]
+    assert [block["heads_removed"] for block in found["blocks"]] == [4, 4, 4]
+
+
+def test_an_option_of_the_criterion_reaches_it(run_json, model):
+    seeds = [
+        run_json("score", model, "--criterion", "random", "--option", f"seed={n}") for n in "12"
+    ]
+    assert [found["spec"]["options"] for found in seeds] == [[["seed", 1]], [["seed", 2]]]
+    assert seeds[0]["blocks"] != seeds[1]["blocks"]
+
+
+def test_score_writes_every_score_to_a_csv_file(run_json, model, tmp_path):
+    found = run_json("score", model, *SETTINGS, "--sparsity", 0.5, "--csv", tmp_path / "s.csv")
+    with (tmp_path / "s.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 3 * (8 + 8 + 96)
+    heads = [float(row["score"]) for row in rows if row["kind"] == "head"]
+    assert heads == pytest.approx([h for block in found["blocks"] for h in block["heads"]])
+    assert sum(row["kept"] == "True" for row in rows if row["kind"] == "head") == 12
+
+
+def test_score_prints_a_table_for_people(run, model):
+    table = run("score", model, *SETTINGS)
+    assert "llm-bip scores of" in table
+    assert len([line for line in table.splitlines() if line.startswith("│")]) == 3
+
+
+@pytest.mark.parametrize("plan", [(), ("--sparsity", 0.5)])
+def test_no_figure_of_a_table_is_cut_short(run, model, plan):
+    assert "…" not in run("score", model, *SETTINGS, *plan)
+
+
+def test_prune_exports_a_model_and_says_how_it_changed(run_json, model, tmp_path):
+    out = tmp_path / "out"
+    found = run_json("prune", model, *SETTINGS, *EVALUATION, "--sparsity", 0.5, "--output", out)
+    pruned, tokenizer = load_pruned(out)
+    tokens = load_test_tokens("builtin", tokenizer, max_tokens=64)
+    assert found["perplexity_after"] == pytest.approx(perplexity(pruned, tokens, window=16))
+    assert found["parameters"] == sum(p.numel() for p in pruned.parameters())
+    assert found["realised"] == load_plan(out).realised == pytest.approx(0.5, abs=0.01)
+    assert (found["folder"], found["model_class"]) == (str(out), "LlamaForCausalLM")
+
+
+def test_a_second_prune_reads_the_store_and_runs_no_pass(run_json, model, tmp_path):
+    arguments = ("prune", model, *SETTINGS, *EVALUATION, "--output", tmp_path / "out")
+    first = run_json(*arguments)
+    with counted_passes() as passes:
+        second = run_json(*arguments)
+    assert passes == []
+    assert (first.pop("cached"), second.pop("cached")) == (False, True)
+    assert first == second
+
+
+def test_prune_need_not_evaluate(run_json, model, tmp_path):
+    found = run_json("prune", model, *SETTINGS, "--no-evaluate", "--output", tmp_path / "out")
+    assert not any(name.startswith("perplexity") for name in found)
+
+
+def test_prune_prints_facts_for_people(run, model, tmp_path):
+    table = run("prune", model, *SETTINGS, *EVALUATION, "--output", tmp_path / "out")
+    assert "realised" in table
+    assert "perplexity_after" in table
+
+
+def test_evaluate_gives_the_perplexity_of_the_library(run_json, model):
+    found = run_json("evaluate", model, *EVALUATION)
+    dense, tokenizer = load_model(model)
+    tokens = load_test_tokens("builtin", tokenizer, max_tokens=64)
+    assert found["dense"]["perplexity"] == pytest.approx(perplexity(dense, tokens, window=16))
+    assert "pruned" not in found
+
+
+def test_evaluate_with_a_sparsity_gives_both(run_json, model):
+    found = run_json("evaluate", model, *SETTINGS, *EVALUATION, "--sparsity", 0.5)
+    assert found["pruned"]["perplexity"] != found["dense"]["perplexity"]
+    assert found["pruned"]["tokens"] == found["dense"]["tokens"] == 64
+
+
+def test_evaluate_reads_the_whole_text_on_request(run_json, model, tmp_path):
+    (tmp_path / "text.txt").write_text("word " * 840)
+    found = run_json(
+        "evaluate", model, "--window", 128, "--max-tokens", 0, "--text", tmp_path / "text.txt"
+    )
+    assert found["dense"]["tokens"] == 4200
+
+
+def test_profile_counts_and_measures(run_json, model):
+    found = run_json("profile", model, "--seq-len", 16, "--repeats", 1, "--sparsity", 0.5)
+    dense, _ = load_model(model)
+    assert found["parameters"] == sum(parameter.numel() for parameter in dense.parameters())
+    assert found["latency"] > 0
+    assert found["pruned"]["macs"] < found["macs"]
+
+
+def test_profile_of_llama_7b_needs_no_network_and_no_weights(run_json):
+    found = run_json("profile", "huggyllama/llama-7b", "--seq-len", 512, "--shapes-only")
+    assert found["parameters"] == pytest.approx(6.738e9, rel=1e-3)
+    assert found["macs"] == pytest.approx(3.452e12, rel=1e-3)
+    assert found["latency"] is None
+
+
+def test_profile_prints_both_columns_for_people(run, model):
+    table = run("profile", model, "--seq-len", 16, "--shapes-only", "--sparsity", 0.5)
+    assert all(word in table for word in ("Dense", "Pruned", "MACs at 16 tokens"))
+
+
+def test_generate_gives_the_text_of_the_library(run_json, model):
+    found = run_json("generate", model, "--prompt", "hello", "--max-new-tokens", 8)
+    expected = list(stream(*load_model(model), "hello", Sampling(max_new_tokens=8)))[-1]
+    assert found["dense"]["text"] == expected.text
+    assert "pruned" not in found
+
+
+def test_generate_with_a_sparsity_gives_both(run_json, model):
+    arguments = ("--prompt", "hello", "--max-new-tokens", 8, "--sparsity", 0.5)
+    found = run_json("generate", model, *SETTINGS, *arguments)
+    assert found["dense"]["text"] != found["pruned"]["text"]
+    assert found["realised"] == pytest.approx(0.5, abs=0.01)
+
+
+def test_generate_samples_by_its_seed(run_json, model):
+    settings = ("--max-new-tokens", 12, "--temperature", 1.5)
+    arguments = ("generate", model, "--prompt", "hello", *settings)
+    texts = [run_json(*arguments, "--sampling-seed", n)["dense"]["text"] for n in (1, 1, 2)]
+    assert texts[0] == texts[1] != texts[2]
+
+
+def test_generate_prints_texts_as_they_are(run, tmp_path):
+    chain_model("a[b]é").save_pretrained(tmp_path / "chain")
+    text_tokenizer().save_pretrained(tmp_path / "chain")
+    assert "[b]é" in run("generate", tmp_path / "chain", "--prompt", "a")
+
+
+def test_cache_list_names_what_is_stored(run, run_json, model, cache):
+    run("score", model, *SETTINGS)
+    found = run_json("cache", "list")
+    assert found["root"] == str(cache.root)
+    assert sorted(entry["kind"] for entry in found["entries"]) == ["scores", "statistics"]
+    assert all(entry["digest"] in run("cache", "list") for entry in found["entries"])
+
+
+def test_cache_size_adds_up(run, run_json, model, cache):
+    run("score", model, *SETTINGS)
+    found = run_json("cache", "size")
+    assert found["bytes"] == sum(entry.size for entry in cache.entries())
+    assert found["bytes"] == found["scores"] + found["statistics"]
+
+
+def test_cache_clear_empties_the_store(run, run_json, model, cache):
+    run("score", model, *SETTINGS)
+    size = run_json("cache", "size")["bytes"]
+    assert run_json("cache", "clear")["freed"] == size
+    assert list(cache.entries()) == []
+
+
+def test_cache_clear_can_be_told_one_kind(run, run_json, model, cache):
+    run("score", model, *SETTINGS)
+    run_json("cache", "clear", "--kind", "scores")
+    assert [entry.kind for entry in cache.entries()] == ["statistics"]
+
+
+def test_an_empty_cache_can_be_listed_measured_and_cleared(run_json):
+    assert run_json("cache", "list")["entries"] == []
+    assert run_json("cache", "size")["bytes"] == 0
+    assert run_json("cache", "clear")["freed"] == 0
+
+
+def test_infinity_is_null_in_json(capsys):
+    console.emit_json({"perplexity": math.inf, "rows": (1.5, math.nan)})
+    assert json.loads(capsys.readouterr().out) == {"perplexity": None, "rows": [1.5, None]}
+
+
+def test_an_interrupted_command_says_so(run, capsys, monkeypatch, model):
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("bipcore.pipeline.Pipeline.scores", interrupt)
+    assert main(["score", model]) == 130
+    assert capsys.readouterr().err.strip() == "error: Interrupted."
