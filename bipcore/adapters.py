@@ -155,8 +155,7 @@ class Block:
     def kv_heads_of(self, heads: Sequence[int]) -> list[int]:
         """The key/value heads that the query heads ``heads`` read."""
         shape = self.shape
-        group = shape.heads // shape.kv_heads if shape.kv_heads else 1
-        return sorted({head // group for head in heads})
+        return sorted({head // shape.group for head in heads})
 
     def selections(self, heads: Sequence[int], channels: Sequence[int]) -> list[Selection]:
         """What stays of each projection when these query heads and channels stay."""
@@ -178,7 +177,7 @@ class Block:
         """Bring what the modules read at run time in line with the widths of the weights."""
         shape = self.shape
         values = {
-            "num_key_value_groups": shape.heads // max(shape.kv_heads, 1),
+            "num_key_value_groups": shape.group,
             "num_key_value_heads": shape.kv_heads,
             "num_heads": shape.heads,
             "embed_dim": shape.heads * self.head_dim,
@@ -206,7 +205,12 @@ class Adapter:
     def __init__(self, model: nn.Module):
         self.model = model
         self.family = family_of(model.config)
-        modules = model.get_submodule(self.family.blocks)
+        try:
+            modules = model.get_submodule(self.family.blocks)
+        except AttributeError:
+            raise InputError(
+                f"A {type(model).__name__} is not a causal language model; load it with its head."
+            ) from None
         self.blocks = tuple(Block(module, self.family) for module in modules)
 
     def run_blocks(self, tokens: Tensor) -> None:

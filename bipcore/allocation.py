@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 
 from .errors import InputError
 from .shapes import BlockShape, ModelShape
@@ -35,6 +36,8 @@ def resolve_unit(unit: str, shape: ModelShape) -> str:
     shared = any(block.heads != block.kv_heads for block in shape.blocks)
     if unit == "auto":
         return UNITS.QUERY_HEAD if shared else UNITS.HEAD
+    if unit == UNITS.QUERY_HEAD and not shared:
+        return UNITS.HEAD  # every query head has a key/value head of its own, which goes with it
     if unit == UNITS.HEAD and shared:
         raise InputError(
             "The model's query heads share key/value heads, so a single head cannot be "
@@ -57,7 +60,7 @@ def _units_of(shape: ModelShape, block: BlockShape, unit: str) -> _BlockUnits:
     head, kv_head = shape.head_cost.parameters, shape.kv_head_cost.parameters
     if block.heads == 0 or unit == UNITS.NONE:
         return _BlockUnits(block.heads, 0, removable=0)
-    group = block.heads // block.kv_heads
+    group = block.group
     if unit == UNITS.HEAD:
         count, cost = block.heads, head + kv_head
     elif unit == UNITS.KV_GROUP:
@@ -99,15 +102,14 @@ def allocate(
     return tuple(budgets)
 
 
-def pruned_shape(shape: ModelShape, **settings) -> ModelShape:
+def allocated_shape(shape: ModelShape, **settings) -> ModelShape:
     """The sizes that `allocate` with the same ``settings`` leaves; no scores are needed."""
     unit = settings["unit"]
     blocks = []
     for block, budget in zip(shape.blocks, allocate(shape, **settings), strict=True):
-        group = block.heads // max(block.kv_heads, 1)
         heads, kv_heads = {
             UNITS.HEAD: (budget.attention, budget.attention),
-            UNITS.KV_GROUP: (budget.attention * group, budget.attention),
+            UNITS.KV_GROUP: (budget.attention * block.group, budget.attention),
             UNITS.QUERY_HEAD: (budget.attention * block.kv_heads, block.kv_heads),
             UNITS.NONE: (block.heads, block.kv_heads),
         }[unit]
@@ -123,20 +125,29 @@ def _check(
     protect_last: int,
     round_to: int,
 ) -> None:
-    if not (isinstance(sparsity, (int, float)) and 0 <= sparsity < 1):
+    if not (isinstance(sparsity, Real) and 0 <= sparsity < 1):
         raise InputError(f"The sparsity is a number from 0 to below 1, not {sparsity}.")
     if allocation not in ALLOCATIONS:
         have = ", ".join(ALLOCATIONS)
         raise InputError(f"There is no allocation {allocation!r}; there are {have}.")
-    if protect_first < 0 or protect_last < 0:
-        raise InputError("The number of protected blocks is at least 0.")
+    for value, least, name in (
+        (protect_first, 0, "The number of protected first blocks"),
+        (protect_last, 0, "The number of protected last blocks"),
+        (round_to, 1, "The multiple that widths are rounded to"),
+    ):
+        if not isinstance(value, int) or value < least:
+            raise InputError(f"{name} is a whole number, at least {least}, not {value!r}.")
     if protect_first + protect_last >= len(shape.blocks):
         raise InputError(
             f"Protecting {protect_first} + {protect_last} blocks leaves none of the "
             f"{len(shape.blocks)} to prune; protect fewer."
         )
-    if round_to < 1:
-        raise InputError(f"Widths are rounded to a multiple of at least 1, not {round_to}.")
+    narrowest = min(block.channels for block in shape.blocks)
+    if sparsity and narrowest and round_to > narrowest:
+        raise InputError(
+            f"A width of {narrowest} channels cannot become a multiple of {round_to}; round to "
+            "less."
+        )
 
 
 def _uniform(
@@ -175,5 +186,5 @@ def _paper(block: BlockShape, units: _BlockUnits, share: float, round_to: int) -
 
 def _rounded(kept: int, available: int, round_to: int) -> int:
     """``kept`` to the nearest multiple of ``round_to``, at least one, at most what there is."""
-    multiple = max(math.floor(kept / round_to + 0.5), 1) * round_to
-    return min(multiple, available)
+    multiples = max(math.floor(kept / round_to + 0.5), 1)
+    return min(multiples, available // round_to) * round_to

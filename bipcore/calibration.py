@@ -12,6 +12,8 @@ from torch import Tensor
 from .errors import InputError
 from .texts import TextSource, find_text
 
+_INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+
 
 @dataclass(frozen=True, eq=False)
 class CalibrationSet:
@@ -32,7 +34,8 @@ class CalibrationSet:
 
         Raises InputError when it is empty, not integer, or of another rank.
         """
-        if not isinstance(tokens, Tensor) or tokens.is_floating_point() or tokens.ndim > 2:
+        integer = isinstance(tokens, Tensor) and tokens.dtype in _INTEGERS
+        if not integer or tokens.ndim not in (1, 2):
             raise InputError("Calibration tokens are an integer tensor of shape (N, T).")
         tokens = torch.atleast_2d(tokens).detach().to("cpu", torch.long).contiguous()
         if tokens.numel() == 0:

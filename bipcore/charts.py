@@ -103,9 +103,8 @@ def head_map(scores: Scores, plan: PruningPlan) -> go.Figure:
         hovertemplate="block %{x}, head %{y}: removed<extra></extra>",
     )
     shape = scores.shape.blocks[0]
-    group = shape.heads // max(shape.kv_heads, 1)
-    if 1 < group < shape.heads:
-        for edge in range(group, shape.heads, group):
+    if 1 < shape.group < shape.heads:
+        for edge in range(shape.group, shape.heads, shape.group):
             figure.add_hline(y=edge - 0.5, line={"color": "#444", "width": 1, "dash": "dot"})
     return _styled(figure, "Block", "Query head")
 

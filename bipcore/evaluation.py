@@ -9,6 +9,7 @@ from torch.nn import functional
 from .adapters import Adapter
 from .calibration import tokenize
 from .errors import InputError
+from .hooks import evaluation_mode
 from .progress import Progress, silent
 from .texts import find_text
 
@@ -49,17 +50,13 @@ def perplexity(
     report = progress or silent
     device = Adapter(model).input_device
     total, count = 0.0, 0
-    training = model.training
-    model.eval()
-    try:
+    with evaluation_mode(model):
         for start in range(0, len(windows), batch_size):
             report(start / len(windows), f"Perplexity, window {window}")
             batch = windows[start : start + batch_size].to(device)  # (B, window)
             logits = model(input_ids=batch, use_cache=False).logits  # (B, window, vocabulary)
             total += _negative_log_likelihood(logits, batch)
             count += batch.shape[0] * (window - 1)
-    finally:
-        model.train(training)
     report(1.0, f"Perplexity, window {window}")
     mean = total / count
     return math.exp(mean) if mean < 700 else math.inf

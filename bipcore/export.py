@@ -18,8 +18,10 @@ from transformers import AutoModelForCausalLM
 from .adapters import Adapter
 from .card import model_card
 from .errors import InputError
+from .hooks import evaluation_mode
 from .models import load_model
 from .plan import PruningPlan
+from .profiling import random_tokens
 from .progress import Progress, silent
 from .runs import digest
 from .stock import stock_form
@@ -217,13 +219,12 @@ def _compare(model: nn.Module, stock: nn.Module, folder: Path) -> float:
     ):
         raise InputError("The export was not kept: its weights, read back, are not those written.")
     device = Adapter(model).input_device
-    vocabulary = model.get_input_embeddings().weight.shape[0]
-    generator = torch.Generator().manual_seed(0)
     length = min(32, getattr(model.config, "max_position_embeddings", None) or 32)
-    tokens = torch.randint(vocabulary, (2, length), generator=generator)
-    expected = model.eval()(input_ids=tokens.to(device), use_cache=False).logits.float().cpu()
+    tokens = random_tokens(model, 2, length).to(device)
+    with evaluation_mode(model):
+        expected = model(input_ids=tokens, use_cache=False).logits.float().cpu()
     again = again.to(device).eval()
-    logits = again(input_ids=tokens.to(device), use_cache=False).logits.float().cpu()
+    logits = again(input_ids=tokens, use_cache=False).logits.float().cpu()
     scale = max(1.0, float(expected.abs().max()))
     difference = float((logits - expected).abs().max())
     if not difference <= _TOLERANCE.get(stock.dtype, 2e-2) * scale:

@@ -16,6 +16,7 @@ class Family:
     ``qkv_layout`` says how query, key and value rows lie: in three modules (``separate``), one
     after the other in one module (``concatenated``), or by head (``interleaved``).
     ``reloads_heads``: the stock class can be built with fewer heads of the same width.
+    ``runs_without_heads``: its attention runs with no head at all.
     ``heads_divide_hidden``: its configuration insists that H divides d.
     """
 
@@ -31,6 +32,7 @@ class Family:
     gated: bool = True
     channels_field: str = "intermediate_size"
     reloads_heads: bool = True
+    runs_without_heads: bool = True
     heads_divide_hidden: bool = False
 
 
@@ -57,6 +59,7 @@ FAMILIES: dict[str, Family] = {
         gated=False,
         channels_field="ffn_dim",
         reloads_heads=False,
+        runs_without_heads=False,
     ),
     "gpt_neox": Family(
         "GPT-NeoX",

@@ -28,10 +28,9 @@ def scores_frame(scores: Scores, plan: PruningPlan | None = None) -> pd.DataFram
 
 def _kept(scores: Scores, plan: PruningPlan, number: int) -> dict[str, set[int]]:
     was, block = scores.shape.blocks[number], plan.blocks[number]
-    group = was.heads // max(was.kv_heads, 1)
     return {
         "head": set(block.heads),
-        "kv_group": {head // group for head in block.heads},
+        "kv_group": {head // was.group for head in block.heads},
         "channel": set(block.channels),
     }
 

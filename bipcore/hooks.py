@@ -1,10 +1,22 @@
-"""Watching the inputs of modules during a forward pass. The only place that registers hooks."""
+"""Watching a model while it runs. The only place that registers hooks."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Within the block ``model`` is in evaluation mode; each module's own mode comes back after."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
 
 
 @contextmanager

@@ -15,17 +15,17 @@ _PATTERNS = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "README.m
 _PROXIES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
 
 
-def hub_call(call: Callable, advice: str):
-    """``call()``, or InputError(``advice`` with its ``{reason}`` filled in) when it fails.
+def hub_call(call: Callable, advice: Callable[[str], str]):
+    """``call()``, or InputError(``advice(reason)``) when it fails.
 
     The host is looked up first: the hub library itself retries for half a minute.
     """
     if reason := _unreachable():
-        raise InputError(advice.format(reason=reason))
+        raise InputError(advice(reason))
     try:
         return call()
     except (OSError, ValueError, RuntimeError) as error:
-        raise InputError(advice.format(reason=_first_line(error))) from None
+        raise InputError(advice(_first_line(error))) from None
 
 
 def _unreachable() -> str | None:
@@ -56,7 +56,7 @@ def model_folder(name: str) -> Path:
     """
     from huggingface_hub import snapshot_download
 
-    repo, revision = _parse(name)
+    repo, revision = parse_id(name)
     options = {"repo_id": repo, "revision": revision, "allow_patterns": list(_PATTERNS)}
     try:
         logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
@@ -65,14 +65,19 @@ def model_folder(name: str) -> Path:
             return folder
     except OSError:
         pass
-    advice = (
-        f"The model {name!r} is not a local folder and could not be had from the hub ({{reason}}). "
-        "Check the name and the network, or give a folder or 'demo'."
+    return Path(
+        hub_call(
+            lambda: snapshot_download(**options),
+            lambda reason: (
+                f"The model {name!r} is not a local folder and could not be had from the hub "
+                f"({reason}); check the name and the network, or give a folder or 'demo'."
+            ),
+        )
     )
-    return Path(hub_call(lambda: snapshot_download(**options), advice))
 
 
-def _parse(name: str) -> tuple[str, str | None]:
+def parse_id(name: str) -> tuple[str, str | None]:
+    """The repository and the revision (None: the main one) of a hub id; raises InputError."""
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id
 

@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufCo
 
 from .errors import InputError
 from .families import family_of
-from .hub import hub_call, model_folder
+from .hub import hub_call, model_folder, parse_id
 from .progress import Progress, silent
 from .runs import RunStore
 
@@ -132,11 +132,16 @@ def load_config(name: str, *, store: RunStore | None = None):
         return AutoConfig.for_model(**json.loads((_CONFIGS / bundled[name]).read_text()))
     if name == DEMO or Path(name).expanduser().exists() or name.count("/") != 1:
         return _read_config(find_folder(name, store=store))
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
-    repo, _, revision = name.partition("@")
-    advice = f"The configuration of {name!r} could not be had from the hub ({{reason}})."
-    path = hub_call(lambda: hf_hub_download(repo, "config.json", revision=revision or None), advice)
+    repo, revision = parse_id(name)
+    known = try_to_load_from_cache(repo, "config.json", revision=revision)
+    if isinstance(known, str):
+        return _read_config(Path(known).parent)
+    path = hub_call(
+        lambda: hf_hub_download(repo, "config.json", revision=revision),
+        lambda reason: f"The configuration of {name!r} could not be had from the hub ({reason}).",
+    )
     return _read_config(Path(path).parent)
 
 

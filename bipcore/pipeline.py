@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from .adapters import Adapter
-from .allocation import allocate, pruned_shape, resolve_unit
+from .allocation import allocate, allocated_shape, resolve_unit
 from .calibration import load_calibration
 from .criteria import Scores, find_criterion, score
 from .evaluation import load_test_tokens, perplexity
@@ -158,7 +158,7 @@ class Pipeline:
         if plan is None:
             return dense, None
         settings = asdict(plan) | {"unit": resolve_unit(plan.unit, shape)}
-        return dense, profile_shape(pruned_shape(shape, **settings), seq_len=seq_len)
+        return dense, profile_shape(allocated_shape(shape, **settings), seq_len=seq_len)
 
     def generate(
         self, spec: ModelSpec, plan: PruningPlan | None, prompt: str, sampling: Sampling

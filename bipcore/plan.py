@@ -5,6 +5,7 @@ JSON, and says what it realises before anything is cut.
 """
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -33,8 +34,7 @@ class BlockPlan:
 
     def shape(self, before: BlockShape) -> BlockShape:
         """The widths that remain of ``before``."""
-        group = before.heads // max(before.kv_heads, 1)
-        kv_heads = len({head // group for head in self.heads})
+        kv_heads = len({head // before.group for head in self.heads})
         return BlockShape(len(self.heads), kv_heads, len(self.channels))
 
 
@@ -98,7 +98,9 @@ class PruningPlan:
                 for block in data["blocks"]
             )
             shape, spec = ModelShape.from_dict(data["shape"]), dict(data["spec"])
-        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        except InputError:
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"This is not a pruning plan: {error}.") from None
         return cls(shape=shape, blocks=blocks, spec=spec)
 
@@ -117,10 +119,7 @@ def _validate(plan: PruningPlan) -> None:
                 raise InputError(f"Block {index}: kept {name} are ascending indices, each once.")
             if kept and not (kept[0] >= 0 and kept[-1] < limit):
                 raise InputError(f"Block {index}: kept {name} go beyond the {limit} there are.")
-        group = was.heads // max(was.kv_heads, 1)
-        of_group: dict[int, int] = {}
-        for head in block.heads:
-            of_group[head // group] = of_group.get(head // group, 0) + 1
+        of_group = Counter(head // was.group for head in block.heads)
         if len(set(of_group.values())) > 1:
             raise InputError(
                 f"Block {index}: every key/value head that stays needs the same number of "
@@ -180,7 +179,7 @@ def make_plan(
 
 def _choose(scores: BlockScores, budget: BlockBudget, was: BlockShape, unit: str) -> BlockPlan:
     """The highest-scoring units and channels of one block; of equal scores the earlier goes."""
-    group = was.heads // max(was.kv_heads, 1)
+    group = was.group
     if unit == UNITS.KV_GROUP:
         groups = _keep(scores.kv_groups, budget.attention)
         heads = tuple(g * group + i for g in groups for i in range(group))

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import psutil
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .adapters import Adapter
 from .errors import InputError
+from .hooks import evaluation_mode
 from .progress import Progress, silent
 from .shapes import ModelShape
 
@@ -63,22 +64,19 @@ def profile_model(
     The tokens are random ids from a fixed seed; their values do not change the cost.
     """
     adapter = Adapter(model)
-    shape = adapter.shape
+    shape, device = adapter.shape, adapter.input_device
     _check_length(shape, seq_len)
     if min(batch_size, repeats) < 1 or warmup < 0:
         raise InputError("Batch size and repeats are at least 1, warm-up at least 0.")
-    vocabulary = model.get_input_embeddings().weight.shape[0]
-    generator = torch.Generator().manual_seed(0)
-    tokens = torch.randint(vocabulary, (batch_size, seq_len), generator=generator)
-    tokens = tokens.to(adapter.input_device)
+    tokens = random_tokens(model, batch_size, seq_len).to(device)
     report, seconds = progress or silent, []
-    with PeakMemory(adapter.input_device) as peak:
+    with evaluation_mode(model), PeakMemory(device) as peak:
         for run in range(warmup + repeats):
             report(run / (warmup + repeats), "Measuring the forward pass")
-            _synchronise(adapter.input_device)
+            _synchronise(device)
             start = time.perf_counter()
             model(input_ids=tokens, use_cache=False)
-            _synchronise(adapter.input_device)
+            _synchronise(device)
             seconds.append(time.perf_counter() - start)
     latency = statistics.median(seconds[warmup:])
     weight = next(model.parameters())
@@ -94,6 +92,13 @@ def profile_model(
         tokens_per_second=batch_size * seq_len / latency,
         peak_memory=peak.bytes,
     )
+
+
+def random_tokens(model: nn.Module, batch_size: int, seq_len: int) -> Tensor:
+    """Token ids (B, T) from a fixed seed, within the model's vocabulary."""
+    vocabulary = model.get_input_embeddings().weight.shape[0]
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(vocabulary, (batch_size, seq_len), generator=generator)
 
 
 def profile_rows(profile: Profile) -> list[tuple[str, str]]:

@@ -18,6 +18,11 @@ class BlockShape:
     kv_heads: int
     channels: int
 
+    @property
+    def group(self) -> int:
+        """The query heads that share one key/value head, H / K; 1 where there are no heads."""
+        return self.heads // self.kv_heads if self.kv_heads else 1
+
 
 @dataclass(frozen=True)
 class UnitCost:
@@ -104,6 +109,21 @@ class ModelShape:
             fields["blocks"] = tuple(BlockShape(**block) for block in fields["blocks"])
             for name in ("head_cost", "kv_head_cost", "channel_cost"):
                 fields[name] = UnitCost(**fields[name])
-            return cls(**fields)
-        except (KeyError, TypeError) as error:
-            raise InputError(f"the model shape is not complete: {error}") from None
+            shape = cls(**fields)
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"The model shape is not complete: {error}.") from None
+        shape._check()
+        return shape
+
+    def _check(self) -> None:
+        counts = [self.hidden, self.head_dim, self.block_fixed]
+        counts += [self.other_parameters, self.other_weights]
+        for block in (*self.blocks, self.head_cost, self.kv_head_cost, self.channel_cost):
+            counts += vars(block).values()
+        if not all(isinstance(count, int) and count >= 0 for count in counts):
+            raise InputError("The sizes in a model shape are whole numbers, at least 0.")
+        if not self.blocks or any(
+            bool(block.heads) != bool(block.kv_heads) or block.heads % max(block.kv_heads, 1)
+            for block in self.blocks
+        ):
+            raise InputError("In a model shape every key/value head has as many query heads.")

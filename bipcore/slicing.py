@@ -14,7 +14,8 @@ def shallow_clone(model: nn.Module) -> nn.Module:
     """A copy of ``model`` with modules and configuration of its own that shares every tensor.
 
     Parameters are new objects over the same storage: moving, casting or freezing the copy does
-    not touch the original. Tied weights stay tied.
+    not touch the original. Changing values in place does (training, for instance): clone the
+    parameters before that. Tied weights stay tied.
     """
     memo: dict[int, object] = {}
     for parameter in model.parameters():
@@ -26,9 +27,18 @@ def shallow_clone(model: nn.Module) -> nn.Module:
 
 
 def check_fits(adapter: Adapter, plan: PruningPlan) -> None:
-    """Raise InputError unless ``plan`` was made for a model of these widths."""
-    if adapter.shape.blocks != plan.shape.blocks:
-        raise InputError("The plan was made for a model of another shape.")
+    """Raise InputError unless ``plan`` was made for a model of these sizes, and can be applied."""
+    shape = adapter.shape
+    for name in ("model_type", "hidden", "head_dim", "blocks"):
+        if getattr(shape, name) != getattr(plan.shape, name):
+            raise InputError(f"The plan was made for a model of another shape (its {name}).")
+    for index, keep in enumerate(plan.blocks):
+        # The cache takes its length from the first block, so that one needs a head to keep.
+        if not keep.heads and (index == 0 or not adapter.family.runs_without_heads):
+            raise InputError(
+                f"The plan removes the whole attention of block {index}, which "
+                f"{adapter.family.title} cannot run without; keep at least one head there."
+            )
     if any(parameter.is_meta for parameter in adapter.model.parameters()):
         raise InputError(
             "Part of the model is offloaded and cannot be sliced; load it where it fits."

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from .adapters import SITES, Adapter
 from .calibration import CalibrationSet
 from .errors import InputError
-from .hooks import capture_inputs
+from .hooks import capture_inputs, evaluation_mode
 from .progress import Progress, silent
 
 
@@ -118,16 +118,12 @@ def collect_statistics(
     scratch: dict = {}
     moments = {key: _Moments(scratch) for key in modules}
     report = progress or silent
-    training = model.training
-    model.eval()
-    try:
-        with capture_inputs(modules, lambda key, x: moments[key].add(x)):
-            for start in range(0, calibration.samples, batch_size):
-                report(start / calibration.samples, "Forward pass over the calibration set")
-                batch = calibration.tokens[start : start + batch_size]
-                adapter.run_blocks(batch.to(adapter.input_device))
-    finally:
-        model.train(training)
+    watched = capture_inputs(modules, lambda key, x: moments[key].add(x))
+    with evaluation_mode(model), watched:
+        for start in range(0, calibration.samples, batch_size):
+            report(start / calibration.samples, "Forward pass over the calibration set")
+            batch = calibration.tokens[start : start + batch_size]
+            adapter.run_blocks(batch.to(adapter.input_device))
     report(1.0, "Forward pass over the calibration set")
     count = calibration.tokens.numel()
     blocks = tuple(
@@ -146,9 +142,9 @@ def check_length(adapter: Adapter, calibration: CalibrationSet) -> None:
             "of the model; ask for a shorter sequence length."
         )
     vocabulary = adapter.model.get_input_embeddings().weight.shape[0]
-    largest = int(calibration.tokens.max())
-    if largest >= vocabulary:
-        raise InputError(
-            f"Token id {largest} is beyond the model's vocabulary of {vocabulary}; "
-            "tokenise with the model's own tokenizer."
-        )
+    for token in (int(calibration.tokens.min()), int(calibration.tokens.max())):
+        if not 0 <= token < vocabulary:
+            raise InputError(
+                f"Token id {token} is beyond the model's vocabulary of {vocabulary}; "
+                "tokenise with the model's own tokenizer."
+            )

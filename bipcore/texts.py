@@ -101,10 +101,14 @@ def _join_lines(name: str, lines: list[str]) -> str:
 
 
 def _user_file(name: str) -> TextSource:
-    path = Path(name).expanduser()
-    if path.is_dir():
+    try:
+        path = Path(name).expanduser()
+        is_folder, exists = path.is_dir(), path.exists()
+    except (OSError, RuntimeError):  # a name too long, or of an unknown user's home
+        path, is_folder, exists = Path(name), False, False
+    if is_folder:
         raise InputError(f"{name} is a folder; give a .txt or .jsonl file of text.")
-    if not path.exists():
+    if not exists:
         raise InputError(
             f"There is no text called {name!r}: give one of {', '.join(NAMED)}, "
             "or the path of a .txt or .jsonl file that exists."
@@ -121,7 +125,7 @@ def _user_file(name: str) -> TextSource:
 
 def _read_utf8(path: Path) -> str:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
         raise InputError(f"{path} is not UTF-8 text; give a plain text or JSONL file.") from None
     except OSError as error:
@@ -137,7 +141,8 @@ def _jsonl_texts(text: str, path: Path) -> Iterator[str]:
             continue
         try:
             document = json.loads(line)["text"]
-        except (json.JSONDecodeError, KeyError, TypeError):
+            document.encode()
+        except (ValueError, KeyError, TypeError, AttributeError):
             document = None
         if not isinstance(document, str):
             raise InputError(
@@ -188,8 +193,10 @@ def _load_dataset(name: str, *args, **options):
 
     root = os.environ.get("BIPCORE_DATA")
     tried = f"not in BIPCORE_DATA ({root})" if root else "BIPCORE_DATA is not set"
-    advice = (
-        f"The text {name!r} was not found: {tried}, and the hub gave nothing ({{reason}}). "
-        "Set BIPCORE_DATA to a folder that has it, or use 'builtin' or a file of your own."
+    return hub_call(
+        lambda: load_dataset(*args, **options),
+        lambda reason: (
+            f"The text {name!r} was not found: {tried}, and the hub gave nothing ({reason}); "
+            "set BIPCORE_DATA to a folder that has it, or use 'builtin' or a file of your own."
+        ),
     )
-    return hub_call(lambda: load_dataset(*args, **options), advice)

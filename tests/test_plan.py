@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from bipcore.allocation import pruned_shape
+from bipcore.allocation import allocated_shape
 from bipcore.criteria import BlockScores
 from bipcore.errors import InputError
 from bipcore.plan import BlockPlan, PruningPlan, make_plan
@@ -68,7 +68,7 @@ def test_channels_alone_realise_what_was_asked(sparsity):
 @pytest.mark.parametrize("allocation", ["uniform", "paper"])
 def test_sizes_can_be_had_without_scores(unit, allocation):
     settings = SETTINGS | {"sparsity": 0.4, "unit": unit, "allocation": allocation}
-    assert pruned_shape(SMOLLM2, **settings) == _plan(SMOLLM2, **settings).pruned_shape
+    assert allocated_shape(SMOLLM2, **settings) == _plan(SMOLLM2, **settings).pruned_shape
 
 
 @pytest.mark.parametrize("unit", ["query-head", "kv-group"])

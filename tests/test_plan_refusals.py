@@ -69,7 +69,7 @@ def test_all_blocks_but_one_can_be_protected():
 
 @pytest.mark.parametrize("round_to", [0, -8])
 def test_a_multiple_below_1_is_refused(round_to):
-    with pytest.raises(InputError, match="multiple of at least 1"):
+    with pytest.raises(InputError, match="at least 1, not"):
         _plan(round_to=round_to)
 
 

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import streamlit as st
+from streamlit.errors import StreamlitAPIException
 
 from bipcore.allocation import ALLOCATIONS, UNITS
 from bipcore.criteria import CRITERIA
@@ -27,10 +28,11 @@ def begin(title: str, explanation: str) -> Settings:
     """
     st.set_page_config(page_title=f"{title} · bipcore", page_icon="✂️", layout="wide")
     settings, problems = read_settings()
+    _forget_widgets_of_other_pages(title)
     with st.sidebar:
         st.markdown("### ✂️ bipcore")
         for path, label, icon in PAGES:
-            st.page_link(path, label=label, icon=icon)
+            _link(path, label, icon)
         settings = _model_form(settings)
         settings = _plan_controls(settings)
         _active_jobs()
@@ -40,6 +42,24 @@ def begin(title: str, explanation: str) -> Settings:
     for problem in problems:
         st.error(problem)
     return settings
+
+
+def _link(path: str, label: str, icon: str) -> None:
+    """A link to another page; by address where this page is run alone, not from app.py."""
+    try:
+        st.page_link(path, label=label, icon=icon)
+    except StreamlitAPIException:
+        address = "" if path == "app.py" else path.removeprefix("pages/").removesuffix(".py")
+        st.markdown(f"{icon} [{label}](/{address})")
+
+
+def _forget_widgets_of_other_pages(title: str) -> None:
+    """Streamlit keeps a widget's value within a page only; after a change of page its key still
+    stands there, but means nothing. The settings are what counts."""
+    if st.session_state.get("page") != title:
+        for key in [key for key in st.session_state if str(key).startswith("set-")]:
+            del st.session_state[key]
+    st.session_state["page"] = title
 
 
 def _seed(name: str, value) -> str:

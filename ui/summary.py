@@ -67,7 +67,7 @@ def _why_no_heads(plan: PruningPlan) -> str:
     units = {
         "head": shape.heads,
         "kv-group": shape.kv_heads,
-        "query-head": shape.heads // max(shape.kv_heads, 1),
+        "query-head": shape.group,
     }[plan.spec["unit"]]
     of = " of every KV group" if plan.spec["unit"] == "query-head" else ""
     return (

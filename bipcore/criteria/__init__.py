@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..adapters import Adapter
+from ..adapters import SITES, Adapter
 from ..errors import InputError
 from ..progress import Progress, silent
 from ..statistics import Statistics
@@ -64,6 +64,6 @@ def _check(criterion: Criterion, statistics: Statistics | None, adapter: Adapter
         return
     if statistics is None:
         raise InputError(f"The criterion {criterion.name!r} needs statistics; collect them first.")
-    widths = [(block.o.mean.numel(), block.down.mean.numel()) for block in statistics.blocks]
-    if widths != [(block.o.in_features, block.down.in_features) for block in adapter.blocks]:
+    widths = [[getattr(b, site).mean.numel() for site in SITES] for b in statistics.blocks]
+    if widths != [[m.in_features for m in block.sites.values()] for block in adapter.blocks]:
         raise InputError("The statistics are those of a model with other widths.")

@@ -82,6 +82,12 @@ class Criterion:
                 raise InputError(
                     f"The criterion {self.name!r} has no option {name!r}; it has: {have}."
                 )
+            kind = type(self.options[name])
+            if type(options[name]) is not kind:
+                raise InputError(
+                    f"The option {name!r} of {self.name!r} is of type {kind.__name__}, "
+                    f"not {options[name]!r}."
+                )
         return dict(self.options) | dict(options)
 
 
@@ -89,7 +95,7 @@ def sum_by_unit(channels: ChannelScores, weights: BlockWeights) -> BlockScores:
     """Sum channel scores into heads and KV groups (design: head = the sum of its h channels)."""
     heads, kv_heads, width = weights.heads, weights.kv_heads, weights.head_dim
     query = channels.query.reshape(heads, width)
-    group = heads // max(kv_heads, 1)
+    group = heads // kv_heads if kv_heads else 1
     if channels.shared is None:
         shared = query.new_zeros(kv_heads, width)
     else:
