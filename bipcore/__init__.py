@@ -14,6 +14,12 @@ score -> plan -> apply -> evaluate
 """
 
 import importlib
+import os
+
+# OpenMP threads that spin while they wait take the cores from whatever else runs beside them (the
+# browser, a second job): on 2 busy cores that made generation ten times slower. Read when torch
+# is first imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 _HOMES = {
     "CalibrationSet": "calibration",

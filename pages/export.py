@@ -4,7 +4,6 @@ import re
 
 import streamlit as st
 
-from bipcore.export import check_destination
 from bipcore.models import load_config
 from bipcore.runs import digest
 from bipcore.specs import EvaluationSpec
@@ -39,12 +38,9 @@ with st.form("export-form"):
     measure = st.checkbox(
         "Measure the perplexity before and after, for the model card (builtin text)",
         True,
-        key="ppl",
+        key="measure",
     )
     pressed = st.form_submit_button("Export", type="primary", disabled=bool(problem), key="export")
 
 key = "export-" + digest([plan.to_json(), settings.model_spec.identity(), folder, measure])
-if pressed:
-    with error_box():
-        check_destination(folder)
 show_export(key, settings, plan, folder, EvaluationSpec() if measure else None, start=pressed)

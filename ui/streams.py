@@ -22,10 +22,19 @@ def generation_job(
             job.report(tokens / sampling.max_new_tokens, "Generating")
         return job.partial
 
+    _supersede(key)
     if again:
         worker().forget(key)
     found = worker().find(key)
     return found or worker().submit(key, "Generating with both models", work)
+
+
+def _supersede(key: str) -> None:
+    """Stop what this session was generating before: nobody looks at it any more."""
+    before = st.session_state.get("generation")
+    if before not in (None, key) and (job := worker().find(before)) is not None:
+        job.cancel()
+    st.session_state["generation"] = key
 
 
 def show_streams(job: Job, plan: PruningPlan, name: str) -> None:
