@@ -1,11 +1,15 @@
-"""What the tests share: a run store of their own, and the demo model, loaded once a session."""
+"""What the tests share: a run store of their own, the demo model, the command line."""
 
+import json
+import logging
 import os
 import shutil
+import warnings
 from pathlib import Path
 
 import pytest
 
+from bipcore.__main__ import main
 from bipcore.pipeline import Pipeline
 from bipcore.runs import RunStore, cache_root
 from bipcore.specs import ModelSpec
@@ -62,3 +66,39 @@ def data_folder() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no folder of texts at {folder}")
     return folder
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch) -> RunStore:
+    """The run store of the commands: an empty one."""
+    monkeypatch.setenv("BIPCORE_CACHE", str(tmp_path / "store"))
+    return RunStore()
+
+
+@pytest.fixture
+def run(capsys, monkeypatch, cache):
+    """Runs a command that has to succeed in silence; what it printed on stdout."""
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
+    levels = {name: logging.getLogger(name).level for name in ("transformers", "huggingface_hub")}
+
+    def command(*arguments: object) -> str:
+        status = main([str(argument) for argument in arguments])
+        printed = capsys.readouterr()
+        assert (status, printed.err.strip()) == (0, "")
+        return printed.out
+
+    yield command
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
+
+
+@pytest.fixture
+def run_json(run):
+    """The same with --json: the one object that was printed."""
+
+    def command(*arguments: object) -> dict:
+        found = json.loads(run(*arguments, "--json"))
+        assert isinstance(found, dict)
+        return found
+
+    return command

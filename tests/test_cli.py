@@ -2,9 +2,7 @@
 
 import csv
 import json
-import logging
 import math
-import warnings
 
 import pytest
 
@@ -14,7 +12,6 @@ from bipcore.evaluation import load_test_tokens, perplexity
 from bipcore.export import load_plan, load_pruned
 from bipcore.generation import Sampling, stream
 from bipcore.models import load_model
-from bipcore.runs import RunStore
 from tests.chains import chain_model
 from tests.folders import model_folder, text_tokenizer
 from tests.passes import counted_passes
@@ -24,44 +21,8 @@ EVALUATION = ("--window", "16", "--max-tokens", "64")
 
 
 @pytest.fixture
-def cache(tmp_path, monkeypatch) -> RunStore:
-    """The run store of the commands: an empty one."""
-    monkeypatch.setenv("BIPCORE_CACHE", str(tmp_path / "store"))
-    return RunStore()
-
-
-@pytest.fixture
 def model(tmp_path) -> str:
     return str(model_folder(tmp_path / "model"))
-
-
-@pytest.fixture
-def run(capsys, monkeypatch, cache):
-    """Runs a command that has to succeed in silence; what it printed on stdout."""
-    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
-    levels = {name: logging.getLogger(name).level for name in ("transformers", "huggingface_hub")}
-
-    def command(*arguments: object) -> str:
-        status = main([str(argument) for argument in arguments])
-        printed = capsys.readouterr()
-        assert (status, printed.err.strip()) == (0, "")
-        return printed.out
-
-    yield command
-    for name, level in levels.items():
-        logging.getLogger(name).setLevel(level)
-
-
-@pytest.fixture
-def run_json(run):
-    """The same with --json: the one object that was printed."""
-
-    def command(*arguments: object) -> dict:
-        found = json.loads(run(*arguments, "--json"))
-        assert isinstance(found, dict)
-        return found
-
-    return command
 
 
 def test_score_says_what_it_scored_and_every_block(run_json, model):
@@ -98,6 +59,29 @@ def test_score_with_a_sparsity_says_what_would_go(run_json, model):
     assert found["realised"] == pytest.approx(0.5, abs=0.01)
     assert found["parameters"] < found["parameters_before"]
     assert [block["heads_removed"] for block in found["blocks"]] == [4, 4, 4]
+
+
+def test_the_seed_draws_other_samples(run_json, model):
+    prints = {run_json("score", model, *SETTINGS, "--seed", n)["fingerprint"] for n in range(3)}
+    assert len(prints) == 3
+
+
+def test_the_settings_of_the_plan_reach_it(run_json, model):
+    settings = {
+        "sparsity": 0.2,
+        "unit": "head",
+        "allocation": "paper",
+        "protect_first": 1,
+        "protect_last": 1,
+        "round_to": 8,
+    }
+    words = [
+        word
+        for name, value in settings.items()
+        for word in (f"--{name.replace('_', '-')}", str(value))
+    ]
+    found = run_json("score", model, "--criterion", "random", *words)["plan"]
+    assert {name: found[name] for name in settings} == settings
 
 
 def test_an_option_of_the_criterion_reaches_it(run_json, model):
@@ -228,40 +212,6 @@ def test_generate_prints_texts_as_they_are(run, tmp_path):
     chain_model("a[b]é").save_pretrained(tmp_path / "chain")
     text_tokenizer().save_pretrained(tmp_path / "chain")
     assert "[b]é" in run("generate", tmp_path / "chain", "--prompt", "a")
-
-
-def test_cache_list_names_what_is_stored(run, run_json, model, cache):
-    run("score", model, *SETTINGS)
-    found = run_json("cache", "list")
-    assert found["root"] == str(cache.root)
-    assert sorted(entry["kind"] for entry in found["entries"]) == ["scores", "statistics"]
-    assert all(entry["digest"] in run("cache", "list") for entry in found["entries"])
-
-
-def test_cache_size_adds_up(run, run_json, model, cache):
-    run("score", model, *SETTINGS)
-    found = run_json("cache", "size")
-    assert found["bytes"] == sum(entry.size for entry in cache.entries())
-    assert found["bytes"] == found["scores"] + found["statistics"]
-
-
-def test_cache_clear_empties_the_store(run, run_json, model, cache):
-    run("score", model, *SETTINGS)
-    size = run_json("cache", "size")["bytes"]
-    assert run_json("cache", "clear")["freed"] == size
-    assert list(cache.entries()) == []
-
-
-def test_cache_clear_can_be_told_one_kind(run, run_json, model, cache):
-    run("score", model, *SETTINGS)
-    run_json("cache", "clear", "--kind", "scores")
-    assert [entry.kind for entry in cache.entries()] == ["statistics"]
-
-
-def test_an_empty_cache_can_be_listed_measured_and_cleared(run_json):
-    assert run_json("cache", "list")["entries"] == []
-    assert run_json("cache", "size")["bytes"] == 0
-    assert run_json("cache", "clear")["freed"] == 0
 
 
 def test_infinity_is_null_in_json(capsys):

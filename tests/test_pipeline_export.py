@@ -111,6 +111,7 @@ def test_asking_for_figures_later_adds_them_to_the_card(pipeline, spec, plan, ou
     [
         ("---\nlanguage: en\nlicense: mit\n---\ntext", "mit"),
         ("---\nlanguage: en\n---\nlicense: mit", "unknown"),
+        ("---\nother:\n  license: mit\n---\ntext", "unknown"),
         ("license: mit", "unknown"),
         (None, "unknown"),
     ],

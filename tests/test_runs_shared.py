@@ -74,3 +74,25 @@ def test_what_a_killed_process_left_does_not_count(tmp_path):
     store = RunStore(tmp_path)
     assert [entry.whole for entry in store.entries()] == [False]
     assert store.json("evaluations", SPEC, lambda: {"a": 1}) == {"a": 1}
+
+
+def _build(text: str):
+    return lambda folder: (folder / "w.txt").write_text(text)
+
+
+def test_where_another_was_first_its_entry_stays(store):
+    def overtaken(folder):
+        RunStore(store.root).folder("models", SPEC, _build("first"))
+        _build("second")(folder)
+
+    assert (store.folder("models", SPEC, overtaken) / "w.txt").read_text() == "first"
+    assert [entry.whole for entry in store.entries()] == [True]
+
+
+def test_where_another_was_first_and_its_entry_is_damaged_ours_stands(store):
+    def overtaken(folder):
+        damaged = RunStore(store.root).folder("models", SPEC, _build("first"))
+        (damaged / "w.txt").write_text("")
+        _build("second")(folder)
+
+    assert (store.folder("models", SPEC, overtaken) / "w.txt").read_text() == "second"
