@@ -24,6 +24,7 @@ app = typer.Typer(
 cache_app = typer.Typer(help="The run store, where results are kept.")
 app.add_typer(cache_app, name="cache")
 
+_INTERRUPTED = 130
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 
 
@@ -73,7 +74,7 @@ def prune_command(
     json: Json = False,
 ) -> None:
     """Prune a model and export it as a folder that stock transformers loads."""
-    from .export import check_destination
+    from .destination import check_destination
 
     check_destination(output)
     with console.progress_bar() as progress:
@@ -256,10 +257,11 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     command = typer.main.get_command(app)
     try:
-        command.main(args=arguments or ["--help"], prog_name="bipcore", standalone_mode=False)
+        status = command.main(
+            args=arguments or ["--help"], prog_name="bipcore", standalone_mode=False
+        )
     except (KeyboardInterrupt, typer.Abort):
-        console.fail("Interrupted.")
-        return 130
+        status = _INTERRUPTED
     except typer.TyperException as error:
         console.fail(error.format_message())
         return 2
@@ -269,7 +271,9 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         console.fail(sentence)
         return 2
-    return 0
+    if status == _INTERRUPTED:  # typer gives it back instead of raising
+        console.fail("Interrupted; what was stored before is kept.")
+    return status or 0
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from .errors import InputError
+from .errors import InputError, check_seed
 from .texts import TextSource, find_text
 
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
@@ -75,6 +75,7 @@ def load_calibration(
         raise InputError(
             f"A calibration set needs at least 1 sample of 2 tokens, not {samples} of {seq_len}."
         )
+    check_seed(seed)
     text = find_text(source, purpose="calibration")
     if text.continuous:
         windows = _draw_windows(text, tokenizer, samples, seq_len, seed)

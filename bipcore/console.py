@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
@@ -20,13 +21,13 @@ from rich.table import Table
 from .errors import InputError
 from .progress import Progress as ProgressCallable
 
-out = Console()
 err = Console(stderr=True)
+_WIDE = 160  # where nobody looks at a terminal, no table is cut to 80 columns
 
 
 @contextlib.contextmanager
 def progress_bar() -> Iterator[ProgressCallable]:
-    """A progress callable drawn on stderr, gone when the work is done."""
+    """A progress callable drawn on stderr, gone when the work is done; none without a terminal."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -34,7 +35,7 @@ def progress_bar() -> Iterator[ProgressCallable]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=err, transient=True) as bar:
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
         task = bar.add_task("Starting", total=1.0)
         yield lambda fraction, message: bar.update(task, completed=fraction, description=message)
 
@@ -68,14 +69,19 @@ def _plain(data: Any) -> Any:
     return data
 
 
+def _out() -> Console:
+    console = Console()
+    return console if console.is_terminal else Console(width=_WIDE)
+
+
 def emit_table(title: str, header: list[str], rows: list[list[Any]]) -> None:
     """Print a table: the first column to the left, the others, numbers, to the right."""
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1))
     for index, name in enumerate(header):
-        table.add_column(name, justify="right" if index else "left")
+        table.add_column(name, justify="right" if index else "left", overflow="fold")
     for row in rows:
         table.add_row(*(str(cell) for cell in row))
-    out.print(table)
+    _out().print(table)
 
 
 def emit_facts(title: str, facts: dict[str, Any]) -> None:
@@ -84,18 +90,18 @@ def emit_facts(title: str, facts: dict[str, Any]) -> None:
 
 
 def emit_frame(title: str, frame: pd.DataFrame) -> None:
-    """Print a data frame, numbers to four figures."""
+    """Print a data frame, numbers to three figures."""
     rows = [
-        [f"{cell:.4g}" if isinstance(cell, float) else cell for cell in row]
+        [f"{cell:.3g}" if isinstance(cell, float) else cell for cell in row]
         for row in frame.itertuples(index=False)
     ]
-    emit_table(title, list(frame.columns), rows)
+    emit_table(title, [name.replace("_", " ") for name in frame.columns], rows)
 
 
 def emit_text(title: str, text: str) -> None:
     """Print a text under its title, as it is."""
-    out.rule(title, align="left")
-    out.print(text, markup=False, highlight=False)
+    _out().rule(title, align="left")
+    print(text)
 
 
 def write_csv(frame: pd.DataFrame, path: Path) -> None:

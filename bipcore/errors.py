@@ -13,6 +13,12 @@ class Cancelled(Exception):
     """Raised out of a progress callable to stop the computation that called it."""
 
 
+def check_seed(seed: int) -> None:
+    """Raise InputError for a seed that generators do not take."""
+    if not 0 <= seed < 2**63:
+        raise InputError(f"A seed is a whole number from 0 to 2^63 - 1, not {seed}.")
+
+
 def explain(error: BaseException) -> str | None:
     """One sentence for an error that a user can do something about; None for a bug."""
     if isinstance(error, InputError):

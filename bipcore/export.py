@@ -3,8 +3,6 @@
 import copy
 import json
 import os
-import shutil
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,17 +15,15 @@ from transformers import AutoModelForCausalLM
 
 from .adapters import Adapter
 from .card import model_card
+from .destination import FORMAT, MANIFEST, check_destination, read_manifest, replacing
 from .errors import InputError
 from .hooks import evaluation_mode
-from .models import load_model
+from .models import load_model, save_tokenizer
 from .plan import PruningPlan
 from .profiling import random_tokens
 from .progress import Progress, silent
-from .runs import digest
 from .stock import stock_form
 
-MANIFEST = "bipcore.json"
-FORMAT = "bipcore-export/1"
 _TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-6}
 
 
@@ -52,73 +48,52 @@ def save_pruned(
     base_model: str = "",
     licence: str = "unknown",
     figures: Mapping[str, Any] | None = None,
+    source: str = "",
     progress: Progress | None = None,
 ) -> Export:
     """Write the pruned ``model``, its tokenizer, plan and model card to ``folder``.
 
-    ``figures`` are rows for the card, name -> (before, after). Everything is written beside the
-    folder, loaded again and compared, and only then renamed into place. An earlier export
-    there is replaced. Raises InputError when the plan cannot be held by a stock class, the folder
-    holds anything else, it cannot be written, or the disk is full; nothing is left behind.
+    ``figures`` are rows for the card, name -> (before, after); ``source`` identifies what the
+    export was made from, for `same_export`. Everything is written beside the folder, loaded
+    again and compared, and only then renamed into place. An earlier export there is replaced.
+    Raises InputError when ``plan`` is not the one that was applied or no stock class can hold
+    it, the folder holds anything else, it cannot be written, or the disk is full; nothing is
+    left behind.
     """
     target = check_destination(folder)
+    if Adapter(model).shape.blocks != plan.pruned_shape.blocks:
+        raise InputError("The model does not have the widths of the plan; apply the plan to it.")
     stock = stock_form(model, plan)
     report = progress or silent
     size = sum(p.numel() * p.element_size() for p in stock.parameters())
-    unfinished = _make_beside(target, size)
     try:
-        report(0.1, "Writing the model")
-        _write(stock, tokenizer, unfinished, plan)
-        card = model_card(
-            plan,
-            name=target.name,
-            model_class=type(stock).__name__,
-            base_model=base_model,
-            licence=licence,
-            figures=figures or {},
-        )
-        (unfinished / "README.md").write_text(card, encoding="utf-8")
-        report(0.5, "Reading it back")
-        difference = _compare(model, stock, unfinished)
-        _write_manifest(unfinished, plan, base_model, difference)
-        _publish(unfinished, target)
-    except (OSError, safetensors.SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise InputError(f"The export to {target} failed: {reason}; nothing was kept.") from error
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        with replacing(target, size=size) as unfinished:
+            report(0.1, "Writing the model")
+            _write(stock, tokenizer, unfinished, plan)
+            card = model_card(
+                plan,
+                name=target.name,
+                model_class=type(stock).__name__,
+                base_model=base_model,
+                licence=licence,
+                figures=figures or {},
+            )
+            (unfinished / "README.md").write_text(card, encoding="utf-8")
+            report(0.5, "Reading it back")
+            difference = _compare(model, stock, unfinished)
+            facts = {"base_model": base_model, "source": source}
+            _write_manifest(unfinished, plan, facts | {"max_logit_difference": difference})
+    except safetensors.SafetensorError as error:
+        raise InputError(f"The export to {target} failed: {error}; nothing was kept.") from error
     report(1.0, "Exported")
     return read_export(target)
 
 
-def check_destination(folder: str | Path) -> Path:
-    """``folder`` as an absolute path, if an export may be written there; else InputError.
-
-    It may be missing, empty, or an earlier export that nothing was added to.
-    """
-    if not str(folder).strip():
-        raise InputError("The output folder has no name; give one.")
-    target = Path(folder).expanduser().absolute()
-    if target.is_file():
-        raise InputError(f"{target} is a file; give a folder to write to.")
-    if target.is_dir():
-        present = {str(f.relative_to(target)) for f in target.rglob("*") if f.is_file()}
-        own = set(_manifest(target).get("files", {})) | {MANIFEST}
-        if strange := sorted(present - own if MANIFEST in present else present):
-            raise InputError(
-                f"{target} holds something else ({strange[0]}); give an empty or new folder."
-            )
-    parent = next(p for p in (target, *target.parents) if p.exists())
-    if not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise InputError(f"{target} cannot be written: no permission in {parent}.")
-    return target
-
-
-def same_export(folder: str | Path, plan: PruningPlan, base_model: str) -> Export | None:
-    """The export in ``folder`` if it is whole and of this plan and model, else None."""
-    target = Path(folder).expanduser().absolute()
-    manifest = _manifest(target)
-    if manifest.get("plan") != digest(plan.to_json()) or manifest.get("base_model") != base_model:
+def same_export(folder: str | Path, source: str) -> Export | None:
+    """The export in ``folder`` if it is whole and made from the same ``source``, else None."""
+    target = Path(folder).expanduser().resolve()
+    manifest = read_manifest(target)
+    if not source or manifest.get("source") != source:
         return None
     for name, size in manifest["files"].items():
         file = target / name
@@ -129,8 +104,8 @@ def same_export(folder: str | Path, plan: PruningPlan, base_model: str) -> Expor
 
 def read_export(folder: str | Path) -> Export:
     """What `save_pruned` returned for ``folder``; raises InputError if it is no export."""
-    target = Path(folder).expanduser().absolute()
-    manifest = _manifest(target)
+    target = Path(folder).expanduser().resolve()
+    manifest = read_manifest(target)
     if not manifest:
         raise InputError(f"{target} is not an export of bipcore: it has no {MANIFEST}.")
     return Export(
@@ -147,7 +122,7 @@ def load_pruned(
 ) -> tuple[nn.Module, object]:
     """The pruned model and tokenizer of an exported folder. Raises InputError."""
     read_export(folder)
-    return load_model(str(Path(folder).expanduser().absolute()), device=device, dtype=dtype)
+    return load_model(str(Path(folder).expanduser().resolve()), device=device, dtype=dtype)
 
 
 def load_plan(folder: str | Path) -> PruningPlan:
@@ -160,22 +135,6 @@ def load_plan(folder: str | Path) -> PruningPlan:
         raise InputError(f"The plan {path} cannot be read: {error}.") from None
 
 
-def _make_beside(target: Path, size: int) -> Path:
-    unfinished = target.parent / f".{target.name}.unfinished-{uuid.uuid4().hex[:8]}"
-    try:
-        unfinished.mkdir(parents=True)
-    except OSError as error:
-        raise InputError(f"{target} cannot be written: {error.strerror}.") from None
-    free = shutil.disk_usage(unfinished).free
-    if free < size * 1.02 + 2**20:
-        unfinished.rmdir()
-        raise InputError(
-            f"The disk of {target} is full: the export needs {size / 2**20:,.0f} MiB and "
-            f"{free / 2**20:,.0f} MiB are free."
-        )
-    return unfinished
-
-
 def _write(stock: nn.Module, tokenizer, folder: Path, plan: PruningPlan) -> None:
     settings = stock.generation_config
     stock.generation_config = _valid_generation_config(settings)
@@ -183,7 +142,7 @@ def _write(stock: nn.Module, tokenizer, folder: Path, plan: PruningPlan) -> None
         stock.save_pretrained(folder)
     finally:
         stock.generation_config = settings
-    tokenizer.save_pretrained(folder)
+    save_tokenizer(tokenizer, folder)
     (folder / "plan.json").write_text(plan.to_json(), encoding="utf-8")
     config_file = folder / "config.json"
     config = json.loads(config_file.read_text())
@@ -234,9 +193,7 @@ def _compare(model: nn.Module, stock: nn.Module, folder: Path) -> float:
     return difference
 
 
-def _write_manifest(
-    folder: Path, plan: PruningPlan, base_model: str, max_logit_difference: float
-) -> None:
+def _write_manifest(folder: Path, plan: PruningPlan, facts: dict) -> None:
     files = {
         str(file.relative_to(folder)): file.stat().st_size
         for file in sorted(folder.rglob("*"))
@@ -245,35 +202,9 @@ def _write_manifest(
     config = json.loads((folder / "config.json").read_text())
     manifest = {
         "format": FORMAT,
-        "base_model": base_model,
-        "plan": digest(plan.to_json()),
+        **facts,
         "model_class": config["architectures"][0],
         "parameters": plan.pruned_shape.parameters,
-        "max_logit_difference": max_logit_difference,
         "files": files,
     }
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-
-
-def _manifest(folder: Path) -> dict:
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    known = isinstance(manifest, dict) and manifest.get("format") == FORMAT
-    return manifest if known else {}
-
-
-def _publish(unfinished: Path, target: Path) -> None:
-    """Rename into place; an earlier export is moved aside first, and back if that fails."""
-    if not target.exists():
-        os.rename(unfinished, target)
-        return
-    aside = unfinished.with_name(f"{unfinished.name}-old")
-    os.rename(target, aside)
-    try:
-        os.rename(unfinished, target)
-    except OSError:
-        os.rename(aside, target)
-        raise
-    shutil.rmtree(aside, ignore_errors=True)

@@ -78,7 +78,11 @@ FAMILIES: dict[str, Family] = {
 
 def family_of(config) -> Family:
     """The family of a `transformers` configuration; raises InputError if there is none."""
-    model_type = getattr(config, "model_type", None)
+    return check_supported(getattr(config, "model_type", None))
+
+
+def check_supported(model_type: object) -> Family:
+    """The family of a `model_type`; raises InputError if there is none."""
     if model_type not in FAMILIES:
         known = ", ".join(f"{family.title} ({name})" for name, family in FAMILIES.items())
         raise InputError(

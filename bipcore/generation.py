@@ -1,5 +1,6 @@
 """Generating text token by token, so that two models can take turns on one device."""
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from transformers import (
 )
 
 from .adapters import Adapter
-from .errors import InputError
+from .errors import InputError, check_seed
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,9 @@ class Sampling:
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
             raise InputError("The number of new tokens is at least 1.")
-        if self.temperature < 0 or self.top_k < 0 or not 0 < self.top_p <= 1:
+        if not 0 <= self.temperature < math.inf or self.top_k < 0 or not 0 < self.top_p <= 1:
             raise InputError("Temperature and top-k are at least 0, top-p is above 0 and up to 1.")
+        check_seed(self.seed)
 
 
 @dataclass(frozen=True)

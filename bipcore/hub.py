@@ -92,6 +92,18 @@ def parse_id(name: str) -> tuple[str, str | None]:
     return repo, revision or None
 
 
+def cached_commit(name: str) -> str | None:
+    """The commit of the hub model ``name`` in the local cache; None where it is not there."""
+    from huggingface_hub import try_to_load_from_cache
+
+    try:
+        repo, revision = parse_id(name)
+    except InputError:
+        return None
+    file = try_to_load_from_cache(repo, "config.json", revision=revision)
+    return Path(file).parent.name if isinstance(file, str) else None
+
+
 def has_weights(folder: Path) -> bool:
     """Whether ``folder`` has a configuration and all the safetensors files it names."""
     import json
@@ -102,7 +114,7 @@ def has_weights(folder: Path) -> bool:
     if index.is_file():
         try:
             names = set(json.loads(index.read_text())["weight_map"].values())
-        except (ValueError, KeyError, AttributeError):
+        except (ValueError, KeyError, AttributeError, TypeError):
             return False
         return all((folder / name).is_file() for name in names)
     return any(folder.glob("*.safetensors"))

@@ -12,8 +12,8 @@ import transformers
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-from .errors import InputError
-from .families import family_of
+from .errors import InputError, explain
+from .families import check_supported, family_of
 from .hub import hub_call, model_folder, parse_id
 from .progress import Progress, silent
 from .runs import RunStore
@@ -81,14 +81,23 @@ def find_folder(
     """The local folder of the model ``name``; the hub is asked only for a hub id."""
     if name == DEMO:
         return _demo_folder(store or RunStore(), progress or silent)
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        return folder
-    if folder.exists():
+    return _local_folder(name) or model_folder(name)
+
+
+def _local_folder(name: str) -> Path | None:
+    """The folder ``name``, None for what can only be a hub id; raises InputError otherwise."""
+    try:
+        folder = Path(name).expanduser()
+        if name and folder.is_dir():
+            return folder
+        is_file = bool(name) and folder.exists()
+    except (OSError, RuntimeError):  # a name too long, or of an unknown user's home
+        is_file = False
+    if is_file:
         raise InputError(f"{name} is a file; give the folder of a model, a hub id, or 'demo'.")
-    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+    if name.startswith((".", "/", "~")) or name.partition("@")[0].count("/") > 1:
         raise InputError(f"The folder {name} does not exist; give a model folder or a hub id.")
-    return model_folder(name)
+    return None
 
 
 def demo_identity() -> str:
@@ -115,7 +124,7 @@ def _demo_folder(store: RunStore, progress: Progress) -> Path:
         )
         model.config._name_or_path = DEMO_HUB
         model.save_pretrained(folder)
-        AutoTokenizer.from_pretrained(package, **options).save_pretrained(folder)
+        save_tokenizer(AutoTokenizer.from_pretrained(package, **options), folder)
         (folder / "README.md").write_text(f"---\nlicense: apache-2.0\n---\n{DEMO_HUB}\n")
 
     return store.folder("models", {"gguf": identity, "file": _DEMO_FILE}, convert)
@@ -130,8 +139,8 @@ def load_config(name: str, *, store: RunStore | None = None):
     bundled = json.loads((_CONFIGS / "index.json").read_text())
     if name in bundled:
         return AutoConfig.for_model(**json.loads((_CONFIGS / bundled[name]).read_text()))
-    if name == DEMO or Path(name).expanduser().exists() or name.count("/") != 1:
-        return _read_config(find_folder(name, store=store))
+    if name == DEMO or (folder := _local_folder(name)) is not None:
+        return _read_config(find_folder(name, store=store) if name == DEMO else folder)
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
     repo, revision = parse_id(name)
@@ -148,59 +157,87 @@ def load_config(name: str, *, store: RunStore | None = None):
 def empty_model(config) -> nn.Module:
     """The model of ``config`` on the meta device: all its sizes, none of its weights."""
     family_of(config)
-    with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config)
+    try:
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config)
+    except Exception as error:  # whatever a configuration that contradicts itself leads to
+        raise InputError(f"The configuration cannot be used: {_line(error)}.") from None
+
+
+def save_tokenizer(tokenizer, folder: Path) -> None:
+    """Write the tokenizer; its library's bare Exception on a full disk becomes an OSError."""
+    try:
+        tokenizer.save_pretrained(folder)
+    except OSError:
+        raise
+    except Exception as error:
+        raise OSError(_line(error)) from error
 
 
 def _read_config(folder: Path):
-    if not (folder / "config.json").is_file():
+    """The configuration in ``folder``. Refuses unknown architectures before `transformers` reads
+    it, and never runs code from the folder."""
+    file = folder / "config.json"
+    if not file.is_file():
         raise InputError(f"{folder} has no config.json; give the folder of a transformers model.")
     try:
-        return AutoConfig.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"The config.json in {folder} cannot be used: {_line(error)}") from None
+        data = json.loads(file.read_text(encoding="utf-8"))
+        check_supported(data.get("model_type"))
+        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except InputError:
+        raise
+    except Exception as error:  # transformers lets many kinds through
+        raise InputError(f"{file} cannot be used: {_line(error)}.") from None
 
 
 def _load_weights(name: str, folder: Path, device: str, dtype: str) -> nn.Module:
-    on_cpu = device == "cpu"
-    kind = torch.float32 if dtype == "auto" and on_cpu else dtype
-    kind = getattr(torch, kind) if isinstance(kind, str) and kind != "auto" else kind
     if not any(folder.glob("*.safetensors")):
         raise InputError(
             f"{name} has no safetensors weights (pickled weights are not loaded); convert it, "
             "or give a revision that has them as name@revision."
         )
-    placement = {} if on_cpu else {"device_map": "auto" if device == "spread" else {"": device}}
+    options = {"dtype": torch.float32 if dtype == "auto" and device == "cpu" else dtype}
+    if device != "cpu":
+        options["device_map"] = "auto" if device == "spread" else {"": device}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
             model, info = AutoModelForCausalLM.from_pretrained(
                 folder,
-                dtype=kind,
                 use_safetensors=True,
                 local_files_only=True,
+                trust_remote_code=False,
+                ignore_mismatched_sizes=True,  # to say in a sentence of our own which they are
                 output_loading_info=True,
-                **placement,
+                **options,
             )
     except safetensors.SafetensorError as error:
-        raise InputError(f"The weights of {name} are damaged: {_line(error)}") from None
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise InputError(f"{name} cannot be loaded: {_line(error)}") from None
-    if info["missing_keys"]:
-        raise InputError(
-            f"The weights of {name} are incomplete: {len(info['missing_keys'])} tensors are "
-            f"missing, {sorted(info['missing_keys'])[0]} among them."
-        )
+        raise InputError(f"The weights of {name} are damaged: {_line(error)}.") from None
+    except Exception as error:
+        if explain(error):
+            raise
+        raise InputError(f"{name} cannot be loaded: {_line(error)}.") from None
+    _check_complete(name, info)
     return model.eval()
+
+
+def _check_complete(name: str, info: dict) -> None:
+    for key, problem in (("missing_keys", "are missing"), ("mismatched_keys", "have other sizes")):
+        tensors = sorted(t if isinstance(t, str) else t[0] for t in info[key])
+        if tensors:
+            raise InputError(
+                f"The weights of {name} do not fit its config.json: {len(tensors)} tensors "
+                f"{problem}, {tensors[0]} among them."
+            )
 
 
 def _load_tokenizer(name: str, folder: Path):
     try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
-        raise InputError(f"{name} has no usable tokenizer: {_line(error)}") from None
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # transformers lets many kinds through
+        raise InputError(f"{name} has no usable tokenizer: {_line(error)}.") from None
 
 
 def _line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    return lines[0].rstrip(".") if lines else type(error).__name__

@@ -5,6 +5,7 @@ and kept. A `Pipeline` is used by one thread at a time.
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ from .adapters import Adapter
 from .allocation import allocate, allocated_shape, resolve_unit
 from .calibration import load_calibration
 from .criteria import Scores, find_criterion, score
+from .destination import check_destination
+from .errors import InputError
 from .evaluation import load_test_tokens, perplexity
-from .export import Export, check_destination, same_export, save_pruned
+from .export import Export, same_export, save_pruned
 from .generation import Generated, Sampling, stream
 from .licence import licence_of
 from .models import DEMO, DEMO_HUB, empty_model, load_config, load_model
@@ -27,6 +30,7 @@ from .runs import RunStore, digest
 from .slicing import apply_plan
 from .specs import CalibrationSpec, EvaluationSpec, ModelSpec, PlanSpec, ScoreSpec
 from .statistics import Statistics, collect_statistics
+from .stock import stock_problem
 
 
 class Pipeline:
@@ -39,12 +43,13 @@ class Pipeline:
     def __init__(self, store: RunStore | None = None, progress: Progress | None = None):
         self.store = store or RunStore()
         self.progress: Progress = progress or silent
-        self._dense: tuple[ModelSpec, nn.Module, Any] | None = None
+        self._dense: tuple[str, nn.Module, Any] | None = None
         self._pruned: tuple[str, nn.Module] | None = None
 
     def model(self, spec: ModelSpec) -> tuple[nn.Module, Any]:
-        """The dense model and its tokenizer."""
-        if self._dense is None or self._dense[0] != spec:
+        """The dense model and its tokenizer, loaded again where its files have changed."""
+        key = digest([asdict(spec), spec.identity()])
+        if self._dense is None or self._dense[0] != key:
             self._dense = self._pruned = None  # free the old one before loading the new
             model, tokenizer = load_model(
                 spec.name,
@@ -53,7 +58,8 @@ class Pipeline:
                 store=self.store,
                 progress=part(self.progress, 0.0, 0.2),
             )
-            self._dense = (spec, model, tokenizer)
+            key = digest([asdict(spec), spec.identity()])  # a hub model's is known only now
+            self._dense = (key, model, tokenizer)
         return self._dense[1], self._dense[2]
 
     def statistics(self, model: ModelSpec, calibration: CalibrationSpec) -> Statistics:
@@ -74,6 +80,7 @@ class Pipeline:
 
     def scores(self, spec: ScoreSpec) -> Scores:
         """The scores of every head and channel."""
+        self._ensure_content(spec.model)
 
         def compute() -> tuple[dict, dict]:
             found = self._compute_scores(spec)
@@ -81,6 +88,11 @@ class Pipeline:
 
         tensors, data = self.store.tensors("scores", score_identity(spec), compute)
         return Scores.from_stored(tensors, data)
+
+    def _ensure_content(self, spec: ModelSpec) -> None:
+        """Fetch a hub model that is not here yet: results are kept by its content."""
+        if spec.identity()["content"] is None:
+            self.model(spec)
 
     def has_scores(self, spec: ScoreSpec) -> bool:
         """Whether `scores` would read the run store."""
@@ -105,7 +117,7 @@ class Pipeline:
 
     def pruned(self, spec: ModelSpec, plan: PruningPlan) -> nn.Module:
         """The model with ``plan`` applied."""
-        key = digest([asdict(spec), plan.to_json()])
+        key = digest([asdict(spec), spec.identity(), plan.to_json()])
         if self._pruned is None or self._pruned[0] != key:
             model, _ = self.model(spec)
             self._pruned = (key, apply_plan(model, plan))
@@ -116,6 +128,7 @@ class Pipeline:
     ) -> dict:
         """Perplexity of the dense model, or with ``plan`` of the pruned one: a dictionary with
         ``perplexity``, ``text``, ``window``, ``tokens``."""
+        self._ensure_content(spec)
 
         def compute() -> dict:
             dense, tokenizer = self.model(spec)
@@ -193,23 +206,42 @@ class Pipeline:
         With ``evaluation`` the card says the perplexity before and after.
         """
         check_destination(folder)
-        name = base_name(spec.name)
-        if done := same_export(folder, plan, name):
+        self._ensure_content(spec)
+        measured = evaluation.identity() if evaluation else None
+        source = digest([spec.identity(), plan.to_json(), measured])
+        if done := same_export(folder, source):
             return done
-        model = self.pruned(spec, plan)
+        dense, tokenizer = self.model(spec)
+        if problem := stock_problem(plan, dense.config):
+            raise InputError(problem)
+        figures = self._figures(spec, plan, evaluation) if evaluation else None
         return save_pruned(
-            model,
-            self.model(spec)[1],
+            self.pruned(spec, plan),
+            tokenizer,
             folder,
             plan=plan,
-            base_model=name,
+            base_model=base_name(spec.name),
             licence=licence_of(spec.name, store=self.store),
-            figures=self._figures(spec, plan, evaluation) if evaluation else None,
-            progress=part(self.progress, 0.6, 1.0),
+            figures=figures,
+            source=source,
+            progress=part(self.progress, 0.8, 1.0),
         )
 
+    @contextmanager
+    def _within(self, start: float, end: float) -> Iterator[None]:
+        """What is done within it reports from ``start`` to ``end``."""
+        outer = self.progress
+        self.progress = part(outer, start, end)
+        try:
+            yield
+        finally:
+            self.progress = outer
+
     def _figures(self, spec: ModelSpec, plan: PruningPlan, evaluation: EvaluationSpec) -> dict:
-        before, after = (self.evaluate(spec, evaluation, which) for which in (None, plan))
+        with self._within(0.2, 0.5):
+            before = self.evaluate(spec, evaluation)
+        with self._within(0.5, 0.8):
+            after = self.evaluate(spec, evaluation, plan)
         label = (
             f"Perplexity, {evaluation.text} test text, first {before['tokens']:,} tokens, "
             f"window {evaluation.window}"

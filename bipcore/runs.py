@@ -84,14 +84,26 @@ class RunStore:
             _write_manifest(unfinished, spec)
             self._publish(unfinished, path, spec)
         except (OSError, safetensors.SafetensorError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise InputError(
-                f"The run store {self.root} cannot be written: {reason}; "
-                "free some space, or set BIPCORE_CACHE to another folder."
-            ) from error
+            raise self._unwritable(error) from error
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
         return path
+
+    def _check_writable(self) -> None:
+        """Before hours of work, not after them."""
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise self._unwritable(error) from error
+        if not os.access(self.root, os.W_OK):
+            raise self._unwritable("no permission")
+
+    def _unwritable(self, error: Exception | str) -> InputError:
+        reason = getattr(error, "strerror", None) or error
+        return InputError(
+            f"The run store {self.root} cannot be written: {reason}; "
+            "free some space, or set BIPCORE_CACHE to another folder."
+        )
 
     def _publish(self, unfinished: Path, path: Path, spec: Any) -> None:
         """Rename into place; where another process was first and is whole, keep its entry."""
@@ -129,6 +141,7 @@ class RunStore:
         """The stored tensors and dictionary of ``spec``, or those of ``compute()``, stored."""
         folder = self.find(kind, spec)
         if folder is None:
+            self._check_writable()
             tensors, data = compute()
             self.folder(kind, spec, lambda new: _write_result(new, tensors, data))
             return tensors, data

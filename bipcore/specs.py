@@ -8,8 +8,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .hub import cached_commit
 from .models import DEMO, demo_identity, resolve_device
 from .texts import find_text
+
+_CONTENT = (".json", ".safetensors", ".model", ".txt", ".jinja")
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,10 @@ class ModelSpec:
     dtype: str = "auto"
 
     def identity(self) -> dict:
-        """The model's content and number type; the device does not count."""
+        """The model's content and number type; the device does not count.
+
+        A hub model that is not in the local cache yet has no known content.
+        """
         on_cpu = resolve_device(self.device) == "cpu"
         dtype = "float32" if self.dtype == "auto" and on_cpu else self.dtype
         return {"name": self.name, "content": _model_content(self.name), "dtype": dtype}
@@ -31,9 +37,12 @@ def _model_content(name: str) -> Any:
     if name == DEMO:
         return demo_identity()
     folder = Path(name).expanduser()
-    if not folder.is_dir():
+    try:
+        if not folder.is_dir():
+            return cached_commit(name)
+    except OSError:
         return None
-    files = sorted(f for f in folder.iterdir() if f.suffix in (".json", ".safetensors", ".model"))
+    files = sorted(file for file in folder.iterdir() if file.suffix in _CONTENT)
     stats = [(file, file.stat()) for file in files]
     return [[file.name, stat.st_size, stat.st_mtime_ns] for file, stat in stats]
 

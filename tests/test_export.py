@@ -190,27 +190,28 @@ def test_files_may_be_read_by_whom_the_user_lets(tmp_path, out):
     assert {file.stat().st_mode for file in out.iterdir()} == {usual}
 
 
-def test_an_export_of_the_same_plan_is_recognised(out):
-    done = _save(out, base_model="owner/name")
-    assert same_export(out, PLAN, "owner/name") == done == read_export(out)
+def test_an_export_of_the_same_source_is_recognised(out):
+    done = _save(out, source="this model and plan")
+    assert same_export(out, "this model and plan") == done == read_export(out)
 
 
-def test_an_export_of_another_plan_or_model_is_not_taken_for_the_same(out):
-    _save(out, base_model="owner/name")
-    assert same_export(out, plan_for("llama", 0.25), "owner/name") is None
-    assert same_export(out, PLAN, "owner/other") is None
+def test_an_export_of_another_source_or_of_none_is_not_taken_for_the_same(out):
+    _save(out, source="this model and plan")
+    assert same_export(out, "another plan") is None
+    _save(out)
+    assert same_export(out, "") is None
 
 
 def test_a_damaged_export_is_not_taken_for_whole(out):
-    _save(out, base_model="owner/name")
+    _save(out, source="this")
     truncate(out / "model.safetensors", by=8)
-    assert same_export(out, PLAN, "owner/name") is None
+    assert same_export(out, "this") is None
 
 
 def test_an_export_that_misses_a_file_is_not_taken_for_whole(out):
-    _save(out, base_model="owner/name")
+    _save(out, source="this")
     (out / "tokenizer.json").unlink()
-    assert same_export(out, PLAN, "owner/name") is None
+    assert same_export(out, "this") is None
 
 
 def test_a_manifest_of_another_format_is_no_export(out):

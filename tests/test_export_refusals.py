@@ -4,8 +4,9 @@ import pytest
 import transformers as tf
 
 from bipcore.criteria import score
+from bipcore.destination import check_destination
 from bipcore.errors import InputError
-from bipcore.export import check_destination, read_export, save_pruned
+from bipcore.export import read_export, save_pruned
 from bipcore.plan import make_plan
 from bipcore.slicing import apply_plan
 from tests.folders import text_tokenizer, tree

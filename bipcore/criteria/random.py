@@ -2,11 +2,13 @@
 
 import torch
 
+from ..errors import check_seed
 from .base import BlockInput, ChannelScores, Criterion
 
 
 def score_block(block: BlockInput, *, seed: int = 0) -> ChannelScores:
     """Uniform in [0, 1) for every channel, from a generator seeded by ``seed`` and the block."""
+    check_seed(seed)
     weights = block.weights
     generator = torch.Generator().manual_seed((seed * 1_000_003 + block.index) % 2**63)
     return ChannelScores(
