@@ -182,7 +182,9 @@ def _read_config(folder: Path):
         raise InputError(f"{folder} has no config.json; give the folder of a transformers model.")
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
-        check_supported(data.get("model_type"))
+        if "model_type" not in data:
+            raise InputError(f"{file} names no model_type; give the folder of a causal model.")
+        check_supported(data["model_type"])
         return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except InputError:
         raise

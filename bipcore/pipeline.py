@@ -80,6 +80,7 @@ class Pipeline:
 
     def scores(self, spec: ScoreSpec) -> Scores:
         """The scores of every head and channel."""
+        find_criterion(spec.criterion)
         self._ensure_content(spec.model)
 
         def compute() -> tuple[dict, dict]:

@@ -105,7 +105,8 @@ def test_score_writes_every_score_to_a_csv_file(run_json, model, tmp_path):
 def test_score_prints_a_table_for_people(run, model):
     table = run("score", model, *SETTINGS)
     assert "llm-bip scores of" in table
-    assert len([line for line in table.splitlines() if line.startswith("│")]) == 3
+    blocks = [line.split()[0] for line in table.splitlines() if line.strip()[:1].isdigit()]
+    assert blocks == ["0", "1", "2"]
 
 
 @pytest.mark.parametrize("plan", [(), ("--sparsity", 0.5)])
@@ -225,4 +226,4 @@ def test_an_interrupted_command_says_so(run, capsys, monkeypatch, model):
 
     monkeypatch.setattr("bipcore.pipeline.Pipeline.scores", interrupt)
     assert main(["score", model]) == 130
-    assert capsys.readouterr().err.strip() == "error: Interrupted."
+    assert capsys.readouterr().err.startswith("error: Interrupted")

@@ -169,7 +169,7 @@ def test_a_folder_that_cannot_be_looked_through_is_refused():
 
 def test_a_disk_too_small_for_the_weights_is_refused_before_writing(tmp_path, out, monkeypatch):
     usage = type("Usage", (), {"free": 1000})
-    monkeypatch.setattr("bipcore.export.shutil.disk_usage", lambda folder: usage)
+    monkeypatch.setattr("bipcore.destination.shutil.disk_usage", lambda folder: usage)
     with pytest.raises(InputError, match=r"disk of .* is full"):
         _save(out)
     assert tree(tmp_path) == []

@@ -129,7 +129,7 @@ def test_missing_tensors_are_counted_and_one_is_named(folder):
 def test_weights_of_other_widths_are_refused_in_words_that_stand_alone(folder):
     edit_json(folder / "config.json", intermediate_size=100)
     sentence = _refusal(folder)
-    assert "cannot be loaded" in sentence
+    assert "do not fit its config.json" in sentence
     assert "above" not in sentence
 
 
