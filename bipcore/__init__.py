@@ -16,10 +16,10 @@ score -> plan -> apply -> evaluate
 import importlib
 import os
 
-# OpenMP threads that spin while they wait take the cores from whatever else runs beside them (the
-# browser, a second job): on 2 busy cores that made generation ten times slower. Read when torch
-# is first imported.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# OpenMP threads that spin long while they wait take the cores from whatever runs beside them (the
+# browser, another job); threads that do not spin at all are slow to wake. This is between, and is
+# read when torch is first imported.
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 _HOMES = {
     "CalibrationSet": "calibration",

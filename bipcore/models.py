@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufCo
 
 from .errors import InputError, explain
 from .families import check_supported, family_of
+from .heap import keep_freed_memory
 from .hub import hub_call, model_folder, parse_id
 from .progress import Progress, silent
 from .runs import RunStore
@@ -45,6 +46,8 @@ def load_model(
     """
     report = progress or silent
     target = resolve_device(device)
+    if target == "cpu":
+        keep_freed_memory()
     if dtype not in DTYPES:
         raise InputError(f"There is no dtype {dtype!r}; there are {', '.join(DTYPES)}.")
     report(0.0, f"Finding {name}")

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from .errors import InputError
 
-VERSION = 1
+VERSION = 2
 """Raised whenever the meaning of stored results changes; part of every digest."""
 
 _HASH_LIMIT = 64 * 2**20

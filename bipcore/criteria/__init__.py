@@ -64,6 +64,6 @@ def _check(criterion: Criterion, statistics: Statistics | None, adapter: Adapter
         return
     if statistics is None:
         raise InputError(f"The criterion {criterion.name!r} needs statistics; collect them first.")
-    widths = [[getattr(b, site).mean.numel() for site in SITES] for b in statistics.blocks]
+    widths = [[getattr(b, site).mean_square.numel() for site in SITES] for b in statistics.blocks]
     if widths != [[m.in_features for m in block.sites.values()] for block in adapter.blocks]:
         raise InputError("The statistics are those of a model with other widths.")
