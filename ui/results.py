@@ -61,7 +61,7 @@ def _may_start(key: str) -> bool:
 def show_progress(job: Job) -> None:
     """Progress, an estimate of the time left and a button to cancel, kept up to date."""
 
-    @st.fragment(run_every=0.5)
+    @st.fragment(run_every=1.0)
     def panel() -> None:
         if not job.active:
             st.rerun()

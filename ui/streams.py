@@ -41,7 +41,7 @@ def show_streams(job: Job, plan: PruningPlan, name: str) -> None:
     """Both texts side by side, kept up to date while the job is active."""
     columns = ("dense", "Original", name), ("pruned", "Pruned", f"{plan.realised:.1%} removed")
 
-    @st.fragment(run_every=0.3 if job.active else None)
+    @st.fragment(run_every=1.0 if job.active else None)
     def panel(was_active: bool) -> None:
         if was_active and not job.active:
             st.rerun()
