@@ -1,6 +1,6 @@
 """Watching a model while it runs. The only place that registers hooks."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -44,3 +44,29 @@ def _input_hook(key: Any, receive: Callable[[Any, Tensor], None]):
         receive(key, args[0])
 
     return hook
+
+
+@contextmanager
+def record_calls(modules: Sequence[nn.Module]) -> Iterator[list[tuple[Tensor, dict[str, Any]]]]:
+    """Within the block ``modules`` do nothing but hand on their first argument.
+
+    Yields a list that is filled, call by call, with that argument and the named ones. What the
+    modules do comes back when the block is left, by an exception too.
+    """
+    calls: list[tuple[Tensor, dict[str, Any]]] = []
+
+    def recorder(first: Tensor, **named: Any) -> Tensor:
+        calls.append((first, named))
+        return first
+
+    own = [module.__dict__.get("forward") for module in modules]
+    try:
+        for module in modules:
+            module.forward = recorder
+        yield calls
+    finally:
+        for module, forward in zip(modules, own, strict=True):
+            if forward is None:
+                module.__dict__.pop("forward", None)
+            else:
+                module.forward = forward

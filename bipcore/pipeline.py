@@ -14,7 +14,7 @@ from torch import nn
 
 from .adapters import Adapter
 from .allocation import allocate, allocated_shape, resolve_unit
-from .calibration import load_calibration
+from .calibration import CalibrationSet, load_calibration
 from .criteria import Scores, find_criterion, score
 from .destination import check_destination
 from .errors import InputError
@@ -66,9 +66,8 @@ class Pipeline:
         """The statistics of one forward pass; every activation criterion reads the same."""
 
         def compute() -> tuple[dict, dict]:
-            network, tokenizer = self.model(model)
-            self.progress(0.2, f"Tokenising {calibration.source}")
-            tokens = load_calibration(tokenizer=tokenizer, **asdict(calibration))
+            network, _ = self.model(model)
+            tokens = self.calibration(model, calibration)
             batch = max(1, 4096 // calibration.seq_len)
             progress = part(self.progress, 0.25, 0.9)
             found = collect_statistics(network, tokens, batch_size=batch, progress=progress)
@@ -105,8 +104,24 @@ class Pipeline:
         needs_pass = criterion.needs == "activations"
         statistics = self.statistics(spec.model, spec.calibration) if needs_pass else None
         model, _ = self.model(spec.model)
-        progress = part(self.progress, 0.9, 1.0)
-        return score(model, statistics, spec.criterion, progress=progress, **options)
+        tokens, start = None, 0.9
+        if criterion.calibrated and not needs_pass:
+            tokens, start = self.calibration(spec.model, spec.calibration), 0.25
+        progress = part(self.progress, start, 1.0)
+        return score(
+            model,
+            statistics,
+            spec.criterion,
+            calibration=tokens,
+            progress=progress,
+            **options,
+        )
+
+    def calibration(self, model: ModelSpec, spec: CalibrationSpec) -> CalibrationSet:
+        """The token ids to calibrate ``model`` on."""
+        _, tokenizer = self.model(model)
+        self.progress(0.2, f"Tokenising {spec.source}")
+        return load_calibration(tokenizer=tokenizer, **asdict(spec))
 
     def plan(self, spec: ScoreSpec, plan: PlanSpec) -> PruningPlan:
         """The plan of a spec. An impossible one is refused before anything is calibrated."""
@@ -251,13 +266,12 @@ class Pipeline:
 
 
 def score_identity(spec: ScoreSpec) -> dict:
-    """What the scores of ``spec`` are a function of; a criterion that needs no activations does
-    not depend on the calibration set."""
+    """What the scores of ``spec`` are a function of; one that is not calibrated does not depend
+    on the calibration set."""
     criterion = find_criterion(spec.criterion)
-    needs_pass = criterion.needs == "activations"
     return {
         "model": spec.model.identity(),
-        "calibration": spec.calibration.identity() if needs_pass else None,
+        "calibration": spec.calibration.identity() if criterion.calibrated else None,
         "criterion": spec.criterion,
         "options": criterion.resolve(dict(spec.options)),
     }
@@ -265,8 +279,8 @@ def score_identity(spec: ScoreSpec) -> dict:
 
 def describe(plan: PruningPlan, spec: ScoreSpec) -> PruningPlan:
     """``plan`` with the names of its model and calibration text in its spec."""
-    needs_pass = find_criterion(spec.criterion).needs == "activations"
-    text = str(spec.calibration) if needs_pass else "none"
+    calibrated = find_criterion(spec.criterion).calibrated
+    text = str(spec.calibration) if calibrated else "none"
     names = {"model": base_name(spec.model.name), "calibration_text": text}
     return replace(plan, spec={**plan.spec, **names})
 

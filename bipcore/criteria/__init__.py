@@ -1,17 +1,18 @@
 """The criteria, in the order in which they are shown. To add one, write its file and list it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import nn
 
 from ..adapters import SITES, Adapter
+from ..calibration import CalibrationSet
 from ..errors import InputError
 from ..progress import Progress, silent
-from ..statistics import Statistics
+from ..statistics import Statistics, check_length
 from . import llm_bip, magnitude, random, wanda, wanda_sp
-from .base import BlockInput, BlockScores, Criterion, Scores, sum_by_unit
+from .base import BlockInput, BlockScores, ChannelScores, Criterion, Scores, sum_by_unit
 
 CRITERIA: dict[str, Criterion] = {
     module.CRITERION.name: module.CRITERION
@@ -34,32 +35,60 @@ def score(
     statistics: Statistics | None,
     criterion: str,
     *,
+    calibration: CalibrationSet | None = None,
     progress: Progress | None = None,
     **options: Any,
 ) -> Scores:
-    """Score every head and channel of ``model``, block by block; no forward pass is run.
+    """Score every head and channel of ``model``.
 
-    ``statistics`` come from `collect_statistics` on the same model, and may be None for a
-    criterion that needs none. ``options`` are the criterion's. Raises InputError.
+    ``statistics`` come from `collect_statistics` on the same model; only a criterion that needs
+    activations reads them, and no forward pass is run for it. ``calibration`` is for those that
+    need gradients or a search, which run it themselves. ``options`` are the criterion's.
+    Raises InputError.
     """
     chosen = find_criterion(criterion)
     settings = chosen.resolve(options)
     adapter = Adapter(model)
-    _check(chosen, statistics, adapter)
+    _check(chosen, statistics, calibration, adapter)
     report: Callable = progress or silent
-    blocks = []
+    if chosen.score_model is not None:
+        channels = chosen.score_model(adapter, calibration, report, **settings)
+    else:
+        channels = _by_block(chosen, adapter, statistics, settings, report)
+    blocks = tuple(
+        sum_by_unit(of_block, block.weights())
+        for of_block, block in zip(channels, adapter.blocks, strict=True)
+    )
+    source = statistics if chosen.needs == "activations" else calibration
+    fingerprint = source.fingerprint if chosen.calibrated else None
+    return Scores(blocks, criterion, settings, adapter.shape, fingerprint)
+
+
+def _by_block(
+    chosen: Criterion,
+    adapter: Adapter,
+    statistics: Statistics | None,
+    settings: dict,
+    report: Progress,
+) -> Iterator[ChannelScores]:
+    """The scores of one block after the other, from its weights and statistics."""
     for index, block in enumerate(adapter.blocks):
         report(index / len(adapter.blocks), f"Scoring with {chosen.title}")
-        weights = block.weights()
         of_block = statistics.blocks[index] if chosen.needs == "activations" else None
         tokens = statistics.tokens if statistics else 0
-        channels = chosen.score_block(BlockInput(index, weights, of_block, tokens), **settings)
-        blocks.append(sum_by_unit(channels, weights))
-    fingerprint = statistics.fingerprint if chosen.needs == "activations" else None
-    return Scores(tuple(blocks), criterion, settings, adapter.shape, fingerprint)
+        yield chosen.score_block(BlockInput(index, block.weights(), of_block, tokens), **settings)
 
 
-def _check(criterion: Criterion, statistics: Statistics | None, adapter: Adapter) -> None:
+def _check(
+    criterion: Criterion,
+    statistics: Statistics | None,
+    calibration: CalibrationSet | None,
+    adapter: Adapter,
+) -> None:
+    if criterion.needs in ("gradients", "search"):
+        if calibration is None:
+            raise InputError(f"The criterion {criterion.name!r} needs a calibration set; give one.")
+        check_length(adapter, calibration)
     if criterion.needs != "activations":
         return
     if statistics is None:

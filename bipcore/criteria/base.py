@@ -3,7 +3,7 @@
 A criterion scores one block from its weights and its statistics. It sees no plan and no module.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -62,8 +62,15 @@ class BlockScores:
 class Criterion:
     """A named way to score channels.
 
-    ``score_block(block, **options)`` computes it; ``options`` are its defaults; ``needs`` is
-    "weights", "activations" or "nothing". ``formula`` and ``reference`` are for people.
+    ``needs``: "nothing", "weights", "activations" (the statistics of one forward pass),
+    "gradients" or "search" (both run the calibration set themselves). One of two computes it:
+    ``score_block(block, **options)`` from one `BlockInput`, or
+    ``score_model(adapter, calibration, progress, **options)``, which returns the
+    `ChannelScores` of every block and may read the whole model; ``calibration`` is None where
+    ``needs`` says so. ``options`` are the defaults of its options.
+    ``memory(shape, seq_len, **options)``: the bytes it takes beside the model and a forward pass.
+    ``allocation`` and ``compensation`` are what its authors use it with.
+    ``formula`` and ``reference`` are for people.
     """
 
     name: str
@@ -71,8 +78,17 @@ class Criterion:
     formula: str
     reference: str
     needs: str
-    score_block: Callable[..., ChannelScores]
+    score_block: Callable[..., ChannelScores] | None = None
+    score_model: Callable[..., Sequence[ChannelScores]] | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    memory: Callable[..., int] | None = None
+    allocation: str = "uniform"
+    compensation: str = "none"
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether its scores depend on the calibration set."""
+        return self.needs in ("activations", "gradients", "search")
 
     def resolve(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """The defaults overlaid with ``options``; raises InputError for one it does not have."""
