@@ -6,7 +6,7 @@ projection.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -14,30 +14,12 @@ from torch import Tensor, nn
 from .errors import InputError
 from .families import Family, family_of
 from .shapes import BlockShape, ModelShape, UnitCost
+from .weights import BlockWeights
+
+__all__ = ["SITES", "Adapter", "Block", "BlockWeights", "Selection"]
 
 SITES = ("qkv", "o", "up", "down")
 """The four inputs of a block that statistics are kept of, named for the projection they enter."""
-
-
-@dataclass(frozen=True)
-class BlockWeights:
-    """The weights of one block in float32, rows = outputs.
-
-    q (H·h, d), k and v (K·h, d), o (d, H·h), gate (F, d) or None, up (F, d), down (d, F).
-    ``ffn_reads_attention`` is False where attention and FFN are parallel (GPT-NeoX).
-    """
-
-    q: Tensor
-    k: Tensor
-    v: Tensor
-    o: Tensor
-    gate: Tensor | None
-    up: Tensor
-    down: Tensor
-    heads: int
-    kv_heads: int
-    head_dim: int
-    ffn_reads_attention: bool
 
 
 @dataclass(frozen=True)
@@ -83,7 +65,7 @@ class Block:
         self.o = module.get_submodule(family.output)
         self.ffn_in = [module.get_submodule(path) for path in family.ffn_in]
         self.down = module.get_submodule(family.down)
-        for linear in (*self.qkv, self.o, *self.ffn_in, self.down):
+        for linear in self.linears:
             if not isinstance(linear, nn.Linear) or not linear.weight.is_floating_point():
                 raise InputError(
                     f"A projection is a {type(linear).__name__}, not a plain linear layer: "
@@ -126,31 +108,45 @@ class Block:
             _unit_rows(kv_heads, width, kv_end),
         ]
 
+    @property
+    def linears(self) -> tuple[nn.Linear, ...]:
+        """The projections as the modules hold them: q/k/v, o, gate/up, down; each once."""
+        return (*self.qkv, self.o, *self.ffn_in, self.down)
+
     def weights(self) -> BlockWeights:
         """The block's weights, taken apart where the modules fuse them."""
-        shape = self.shape
-        rows = self._qkv_rows(range(shape.heads), range(shape.kv_heads))
-        if len(self.qkv) == 3:
-            q, k, v = (_weight(linear) for linear in self.qkv)
-        else:
-            fused = _weight(self.qkv[0])
-            q, k, v = (fused[index.to(fused.device)] for index in rows)
-        ffn_in = [_weight(linear) for linear in self.ffn_in]
+        return self.split([linear.weight.detach().float() for linear in self.linears])
+
+    def split(self, values: Sequence[Tensor]) -> BlockWeights:
+        """Take apart ``values``: for each of `linears` a tensor laid out like its weight."""
+        shape, count = self.shape, len(self.qkv)
+        qkv, (o, *ffn_in, down) = values[:count], values[count:]
+        if count == 1:
+            rows = self._qkv_rows(range(shape.heads), range(shape.kv_heads))
+            qkv = [qkv[0][index.to(qkv[0].device)] for index in rows]
         if self.family.gated and len(ffn_in) == 1:
-            ffn_in = list(ffn_in[0].chunk(2))
+            ffn_in = ffn_in[0].chunk(2)
         return BlockWeights(
-            q=q,
-            k=k,
-            v=v,
-            o=_weight(self.o),
+            *qkv,
+            o=o,
             gate=ffn_in[0] if self.family.gated else None,
             up=ffn_in[-1],
-            down=_weight(self.down),
+            down=down,
             heads=shape.heads,
             kv_heads=shape.kv_heads,
             head_dim=self.head_dim,
             ffn_reads_attention=not getattr(self.module, "use_parallel_residual", False),
+            ffn_norm_gain=self._ffn_norm_gain(),
         )
+
+    def _ffn_norm_gain(self) -> Tensor:
+        """The gain (d,) of the norm that the FFN reads, in float32; ones where it has none."""
+        norm_first = getattr(self.module, "do_layer_norm_before", True)
+        path = self.family.ffn_norm if norm_first else self.family.ffn_norm_if_after
+        gain = self.module.get_submodule(path).weight
+        if gain is None:
+            return self.down.weight.new_ones(self.down.out_features, dtype=torch.float32)
+        return gain.detach().float() + self.family.norm_offset
 
     def kv_heads_of(self, heads: Sequence[int]) -> list[int]:
         """The key/value heads that the query heads ``heads`` read."""
@@ -193,10 +189,6 @@ class Block:
             ffn = self.module.get_submodule(self.family.ffn)
             if hasattr(ffn, "intermediate_size"):
                 ffn.intermediate_size = shape.channels
-
-
-def _weight(linear: nn.Linear) -> Tensor:
-    return linear.weight.detach().float()
 
 
 class Adapter:
@@ -250,13 +242,17 @@ class Adapter:
         return self._with_fixed(shape)
 
     def _with_fixed(self, shape: ModelShape) -> ModelShape:
-        """``shape`` with the parameters that belong to no unit, counted on the model itself."""
-        in_first = sum(p.numel() for p in self.blocks[0].module.parameters())
-        fixed = in_first - shape.parameters_of_block(shape.blocks[0])
+        """``shape`` with the parameters that belong to no unit, counted on the model itself.
+
+        What only some blocks have, a compensating bias for instance, counts as outside of them.
+        """
+        fixed = min(
+            sum(p.numel() for p in block.module.parameters()) - shape.parameters_of_block(widths)
+            for block, widths in zip(self.blocks, shape.blocks, strict=True)
+        )
+        shape = replace(shape, block_fixed=fixed)
         total = sum(p.numel() for p in self.model.parameters())
-        in_blocks = sum(p.numel() for b in self.blocks for p in b.module.parameters())
-        fields = shape.__dict__ | {"block_fixed": fixed, "other_parameters": total - in_blocks}
-        return ModelShape(**fields)
+        return replace(shape, other_parameters=total - shape.block_parameters)
 
     def _other_weights(self) -> int:
         in_blocks = {id(m) for block in self.blocks for m in block.module.modules()}

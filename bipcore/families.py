@@ -16,8 +16,13 @@ class Family:
     ``qkv_layout`` says how query, key and value rows lie: in three modules (``separate``), one
     after the other in one module (``concatenated``), or by head (``interleaved``).
     ``reloads_heads``: the stock class can be built with fewer heads of the same width.
-    ``runs_without_heads``: its attention runs with no head at all.
+    ``output_biases``: whether the attention's and the FFN's output projections have a bias in
+    the stock class, or the field of the configuration that says so.
+    ``width_attributes``: what its attention module says of its own widths, and reads at run time.
     ``heads_divide_hidden``: its configuration insists that H divides d.
+    ``ffn_norm``: the norm whose output the FFN reads; ``ffn_norm_if_after``: the same where a
+    model of the family normalises after its sublayers, not before. A norm multiplies with its
+    weight plus ``norm_offset``.
     """
 
     title: str
@@ -32,22 +37,36 @@ class Family:
     gated: bool = True
     channels_field: str = "intermediate_size"
     reloads_heads: bool = True
-    runs_without_heads: bool = True
+    output_biases: tuple[bool | str, bool | str] = (False, False)
+    width_attributes: tuple[str, ...] = ("num_key_value_groups",)
     heads_divide_hidden: bool = False
+    ffn_norm: str = "post_attention_layernorm"
+    ffn_norm_if_after: str | None = None
+    norm_offset: float = 0.0
 
+
+_GEMMA = {
+    "heads_divide_hidden": True,
+    "output_biases": ("attention_bias", False),
+    "ffn_norm": "pre_feedforward_layernorm",
+    "norm_offset": 1.0,
+}
 
 FAMILIES: dict[str, Family] = {
-    "llama": Family("LLaMA", heads_divide_hidden=True),
+    "llama": Family(
+        "LLaMA", heads_divide_hidden=True, output_biases=("attention_bias", "mlp_bias")
+    ),
     "mistral": Family("Mistral"),
     "qwen2": Family("Qwen2"),
-    "qwen3": Family("Qwen3"),
-    "gemma2": Family("Gemma 2", heads_divide_hidden=True),
-    "gemma3_text": Family("Gemma 3 (text)", heads_divide_hidden=True),
+    "qwen3": Family("Qwen3", output_biases=("attention_bias", False)),
+    "gemma2": Family("Gemma 2", **_GEMMA),
+    "gemma3_text": Family("Gemma 3 (text)", **_GEMMA),
     "phi3": Family(
         "Phi-3",
         qkv=("self_attn.qkv_proj",),
         qkv_layout="concatenated",
         ffn_in=("mlp.gate_up_proj",),
+        width_attributes=("num_key_value_groups", "num_key_value_heads"),
     ),
     "opt": Family(
         "OPT",
@@ -59,7 +78,10 @@ FAMILIES: dict[str, Family] = {
         gated=False,
         channels_field="ffn_dim",
         reloads_heads=False,
-        runs_without_heads=False,
+        output_biases=("enable_bias", "enable_bias"),
+        width_attributes=("num_heads",),
+        ffn_norm="final_layer_norm",
+        ffn_norm_if_after="self_attn_layer_norm",
     ),
     "gpt_neox": Family(
         "GPT-NeoX",
@@ -72,8 +94,13 @@ FAMILIES: dict[str, Family] = {
         down="mlp.dense_4h_to_h",
         gated=False,
         reloads_heads=False,
+        output_biases=("attention_bias", True),
+        width_attributes=(),
     ),
 }
+
+PRUNED = "pruned_"
+"""What stands before the `model_type` of a stock class cut to widths of its own (`remote_code`)."""
 
 
 def family_of(config) -> Family:
@@ -81,12 +108,18 @@ def family_of(config) -> Family:
     return check_supported(getattr(config, "model_type", None))
 
 
+def base_type(model_type: str) -> str:
+    """The stock `model_type` behind ``model_type``: that without `PRUNED`."""
+    return model_type.removeprefix(PRUNED)
+
+
 def check_supported(model_type: object) -> Family:
-    """The family of a `model_type`; raises InputError if there is none."""
-    if model_type not in FAMILIES:
+    """The family of a `model_type`, pruned or not; raises InputError if there is none."""
+    stock = base_type(model_type) if isinstance(model_type, str) else model_type
+    if stock not in FAMILIES:
         known = ", ".join(f"{family.title} ({name})" for name, family in FAMILIES.items())
         raise InputError(
             f"The architecture {model_type!r} is not supported; supported are {known}, "
             "without mixture of experts."
         )
-    return FAMILIES[model_type]
+    return FAMILIES[stock]

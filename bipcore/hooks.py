@@ -47,6 +47,25 @@ def _input_hook(key: Any, receive: Callable[[Any, Tensor], None]):
 
 
 @contextmanager
+def replaced_forwards(forwards: Mapping[nn.Module, Callable[..., Any]]) -> Iterator[None]:
+    """Within the block each of these modules does what it is mapped to, not its own work.
+
+    What the modules do comes back when the block is left, by an exception too.
+    """
+    own = {module: module.__dict__.get("forward") for module in forwards}
+    try:
+        for module, forward in forwards.items():
+            module.forward = forward
+        yield
+    finally:
+        for module, forward in own.items():
+            if forward is None:
+                module.__dict__.pop("forward", None)
+            else:
+                module.forward = forward
+
+
+@contextmanager
 def record_calls(modules: Sequence[nn.Module]) -> Iterator[list[tuple[Tensor, dict[str, Any]]]]:
     """Within the block ``modules`` do nothing but hand on their first argument.
 
@@ -59,14 +78,5 @@ def record_calls(modules: Sequence[nn.Module]) -> Iterator[list[tuple[Tensor, di
         calls.append((first, named))
         return first
 
-    own = [module.__dict__.get("forward") for module in modules]
-    try:
-        for module in modules:
-            module.forward = recorder
+    with replaced_forwards(dict.fromkeys(modules, recorder)):
         yield calls
-    finally:
-        for module, forward in zip(modules, own, strict=True):
-            if forward is None:
-                module.__dict__.pop("forward", None)
-            else:
-                module.forward = forward

@@ -4,12 +4,14 @@ No activation is kept: each is reduced over its tokens as it passes, so memory d
 the number of samples. The statistics serve every activation criterion, and do not depend on one.
 """
 
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from .adapters import SITES, Adapter
+from .adapters import SITES, Adapter, Block
 from .calibration import CalibrationSet
 from .errors import InputError
 from .hooks import capture_inputs, evaluation_mode
@@ -103,7 +105,7 @@ class _Moments:
         self.scratch = scratch
 
     def add(self, x: Tensor) -> None:
-        x = x.detach().reshape(-1, x.shape[-1])  # (B·T, n)
+        x = x.detach().flatten(0, -2)  # (B·T, n), n may be 0
         if self.sums is None:
             wide = torch.float32 if x.device.type == "mps" else torch.float64  # mps has no float64
             self.sums = x.new_zeros(len(self.names), x.shape[1], dtype=wide)
@@ -118,6 +120,27 @@ class _Moments:
 
     def result(self, tokens: int) -> InputMoments:
         return InputMoments(*(self.sums.cpu().double() / tokens).unbind(0))
+
+
+class Collector:
+    """Sums up what enters the projections of ``blocks`` while they run."""
+
+    def __init__(self, blocks: Sequence[Block]) -> None:
+        scratch: dict = {}
+        self._modules = {(i, s): m for i, b in enumerate(blocks) for s, m in b.sites.items()}
+        self._moments = {key: _Moments(key[1], scratch) for key in self._modules}
+        self._count = len(blocks)
+
+    def watching(self) -> AbstractContextManager[None]:
+        """A context within which everything that the blocks are run on counts."""
+        return capture_inputs(self._modules, lambda key, x: self._moments[key].add(x))
+
+    def result(self, tokens: int) -> tuple[BlockStatistics, ...]:
+        """The statistics of each block over the ``tokens`` that were run."""
+        return tuple(
+            BlockStatistics(*(self._moments[i, site].result(tokens) for site in SITES))
+            for i in range(self._count)
+        )
 
 
 @torch.no_grad()
@@ -137,23 +160,16 @@ def collect_statistics(
     check_length(adapter, calibration)
     if batch_size < 1:
         raise InputError(f"The batch size is at least 1, not {batch_size}.")
-    modules = {(i, s): m for i, b in enumerate(adapter.blocks) for s, m in b.sites.items()}
-    scratch: dict = {}
-    moments = {key: _Moments(key[1], scratch) for key in modules}
+    collector = Collector(adapter.blocks)
     report = progress or silent
-    watched = capture_inputs(modules, lambda key, x: moments[key].add(x))
-    with evaluation_mode(model), watched:
+    with evaluation_mode(model), collector.watching():
         for start in range(0, calibration.samples, batch_size):
             report(start / calibration.samples, "Forward pass over the calibration set")
             batch = calibration.tokens[start : start + batch_size]
             adapter.run_blocks(batch.to(adapter.input_device))
     report(1.0, "Forward pass over the calibration set")
     count = calibration.tokens.numel()
-    blocks = tuple(
-        BlockStatistics(*(moments[i, site].result(count) for site in SITES))
-        for i in range(len(adapter.blocks))
-    )
-    return Statistics(blocks=blocks, tokens=count, fingerprint=calibration.fingerprint)
+    return Statistics(collector.result(count), count, calibration.fingerprint)
 
 
 def check_length(adapter: Adapter, calibration: CalibrationSet) -> None:

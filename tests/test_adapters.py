@@ -11,7 +11,7 @@ from bipcore.errors import InputError
 from bipcore.families import FAMILIES as SUPPORTED
 from bipcore.shapes import BlockShape, ModelShape
 from tests.reference import reference_blocks
-from tests.tiny import FAMILIES, LAYERS, tiny_model, tiny_tokens
+from tests.tiny import CONFIGS, FAMILIES, LAYERS, tiny_model, tiny_tokens
 from tests.tiny import one_thread as one_thread
 
 KV_HEADS = {
@@ -147,6 +147,49 @@ def test_gate_is_the_half_that_is_activated_or_none(name):
 def test_only_a_parallel_block_does_not_read_the_attention(name):
     weights = Adapter(tiny_model(name)).blocks[0].weights()
     assert weights.ffn_reads_attention == (name != "neox")
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_gain_is_that_of_the_norm_whose_output_the_ffn_reads(name):
+    model = tiny_model(name)
+    references = reference_blocks(model, tiny_tokens(1, 4))
+    for block, reference in zip(Adapter(model).blocks, references, strict=True):
+        gain = block.weights().ffn_norm_gain
+        assert gain.shape == (64,)
+        torch.testing.assert_close(gain.double(), reference.gain, rtol=1e-4, atol=0)
+
+
+def test_the_gain_of_a_model_that_normalises_after_its_attention_is_that_of_the_norm_there():
+    config = CONFIGS["opt"]()
+    config.do_layer_norm_before = False
+    model = tf.AutoModelForCausalLM.from_config(config).eval()
+    for name, parameter in model.named_parameters():
+        if "norm" in name:
+            nn.init.uniform_(parameter, 0.5, 1.5)
+    gain = Adapter(model).blocks[1].weights().ffn_norm_gain
+    expected = reference_blocks(model, tiny_tokens(1, 4))[1].gain
+    torch.testing.assert_close(gain.double(), expected, rtol=1e-4, atol=0)
+
+
+def test_a_norm_without_a_weight_has_gain_one():
+    config = CONFIGS["opt"]()
+    config.layer_norm_elementwise_affine = False
+    weights = Adapter(tf.AutoModelForCausalLM.from_config(config)).blocks[0].weights()
+    assert torch.equal(weights.ffn_norm_gain, torch.ones(64))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_what_is_laid_out_like_the_weights_is_taken_apart_like_them(name):
+    block = Adapter(tiny_model(name)).blocks[0]
+    doubled = block.split([2 * linear.weight.detach() for linear in block.linears])
+    weights = block.weights()
+    for field in ("q", "k", "v", "o", "gate", "up", "down"):
+        if getattr(weights, field) is None:
+            continue
+        assert torch.equal(getattr(doubled, field), 2 * getattr(weights, field)), field
+    held = sum(linear.weight.numel() for linear in block.linears)
+    parts = [weights.q, weights.k, weights.v, weights.o, weights.gate, weights.up, weights.down]
+    assert sum(part.numel() for part in parts if part is not None) == held
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -1,5 +1,6 @@
 """Every criterion against the slow reference, on every family; random; refusals."""
 
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -15,7 +16,7 @@ from tests.tiny import CONFIGS, FAMILIES, GQA, tiny_model, tiny_tokens
 from tests.tiny import one_thread as one_thread
 
 FIELDS = ("attention", "heads", "kv_groups", "ffn")
-WITH_FORMULA = ("llm-bip", "wanda", "wanda-sp", "magnitude")
+WITH_FORMULA = ("llm-bip", "llm-bip-gated", "wanda", "wanda-sp", "flap", "magnitude")
 
 
 @cache
@@ -25,7 +26,11 @@ def _reference(name: str):
 
 @cache
 def _statistics(name: str):
-    return collect_statistics(tiny_model(name), CalibrationSet.from_tokens(tiny_tokens()))
+    return collect_statistics(tiny_model(name), _calibration())
+
+
+def _calibration() -> CalibrationSet:
+    return CalibrationSet.from_tokens(tiny_tokens())
 
 
 def _uniform_draws(scores: Scores) -> torch.Tensor:
@@ -47,7 +52,7 @@ def test_scores_equal_the_reference(name, criterion):
 @pytest.mark.parametrize("name", FAMILIES)
 def test_scores_have_one_value_for_each_unit(name, criterion):
     model = tiny_model(name)
-    scores = score(model, _statistics(name), criterion)
+    scores = score(model, _statistics(name), criterion, calibration=_calibration())
     assert len(scores.blocks) == len(scores.shape.blocks)
     for block, shape in zip(scores.blocks, scores.shape.blocks, strict=True):
         assert block.attention.shape == (shape.heads * scores.shape.head_dim,)
@@ -58,14 +63,15 @@ def test_scores_have_one_value_for_each_unit(name, criterion):
 
 @pytest.mark.parametrize("criterion", CRITERIA)
 def test_scores_are_float32_on_the_cpu_and_not_negative(criterion):
-    scores = score(tiny_model("qwen3"), _statistics("qwen3"), criterion)
+    model = tiny_model("qwen3")
+    scores = score(model, _statistics("qwen3"), criterion, calibration=_calibration())
     values = [value for block in scores.blocks for value in vars(block).values()]
     assert {value.dtype for value in values} == {torch.float32}
     assert {value.device.type for value in values} == {"cpu"}
     assert all(bool((value >= 0).all()) for value in values)
 
 
-@pytest.mark.parametrize("criterion", ["llm-bip", "wanda-sp", "random"])
+@pytest.mark.parametrize("criterion", ["llm-bip", "llm-bip-gated", "wanda-sp", "flap", "random"])
 @pytest.mark.parametrize("name", GQA)
 def test_without_shared_parts_a_group_is_the_sum_of_its_heads(name, criterion):
     for block in score(tiny_model(name), _statistics(name), criterion).blocks:
@@ -81,12 +87,13 @@ def test_a_group_counts_what_its_heads_share_once(name, criterion):
         assert bool((block.kv_groups < of_group).all())
 
 
-def test_the_ffn_adds_nothing_to_attention_scores_where_residuals_are_parallel():
+@pytest.mark.parametrize("criterion", ["llm-bip", "llm-bip-gated"])
+def test_the_ffn_adds_nothing_to_attention_scores_where_residuals_are_parallel(criterion):
     model = tiny_model("neox")
-    before = score(model, _statistics("neox"), "llm-bip").blocks[0].heads
+    before = score(model, _statistics("neox"), criterion).blocks[0].heads
     with torch.no_grad():
         model.gpt_neox.layers[0].mlp.dense_4h_to_h.weight.mul_(5)
-    after = score(model, _statistics("neox"), "llm-bip").blocks[0].heads
+    after = score(model, _statistics("neox"), criterion).blocks[0].heads
     assert torch.equal(before, after)
 
 
@@ -100,11 +107,42 @@ def test_the_ffn_raises_attention_scores_where_it_reads_the_attention():
     assert bool((after > before).all())
 
 
+def test_the_gated_variant_is_llm_bip_where_there_is_no_gate_and_no_gain():
+    model = tiny_model("opt")
+    with torch.no_grad():
+        for layer in model.model.decoder.layers:
+            layer.final_layer_norm.weight.fill_(1)
+    statistics = collect_statistics(model, _calibration())
+    plain, gated = (score(model, statistics, c).blocks for c in ("llm-bip", "llm-bip-gated"))
+    for a, b in zip(plain, gated, strict=True):
+        assert all(torch.equal(getattr(a, field), getattr(b, field)) for field in FIELDS)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_gated_variant_scores_ffn_channels_as_llm_bip_does(name):
+    model, statistics = tiny_model(name), _statistics(name)
+    plain, gated = (score(model, statistics, c).blocks for c in ("llm-bip", "llm-bip-gated"))
+    assert all(torch.equal(a.ffn, b.ffn) for a, b in zip(plain, gated, strict=True))
+
+
+def test_a_channel_that_is_always_the_same_does_not_fluctuate():
+    statistics = _statistics("llama")
+    site = statistics.blocks[1].down
+    mean = site.mean_square.sqrt() * 1.001  # rounding may put mean² above the mean square
+    constant = replace(statistics.blocks[1], down=replace(site, mean=mean))
+    changed = replace(statistics, blocks=(statistics.blocks[0], constant, statistics.blocks[2]))
+    assert bool((score(tiny_model("llama"), changed, "flap").blocks[1].ffn == 0).all())
+
+
+def test_flap_says_how_its_authors_use_it():
+    assert (CRITERIA["flap"].allocation, CRITERIA["flap"].compensation) == ("global", "bias")
+
+
 def test_scoring_does_not_change_the_model():
     model = tiny_model("phi3")
     before = {key: value.clone() for key, value in model.state_dict().items()}
     for criterion in CRITERIA:
-        score(model, _statistics("phi3"), criterion)
+        score(model, _statistics("phi3"), criterion, calibration=_calibration())
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 
@@ -166,7 +204,7 @@ def test_criteria_that_need_no_activations_work_without_statistics(criterion):
     )
 
 
-@pytest.mark.parametrize("criterion", ["llm-bip", "wanda", "wanda-sp"])
+@pytest.mark.parametrize("criterion", [*WITH_FORMULA[:-1]])
 def test_activation_criteria_without_statistics_are_refused(criterion):
     with pytest.raises(InputError, match="needs statistics"):
         score(tiny_model("llama"), None, criterion)
@@ -177,8 +215,23 @@ def test_activation_scores_carry_the_fingerprint_of_the_calibration_set():
     assert scores.fingerprint == CalibrationSet.from_tokens(tiny_tokens()).fingerprint
 
 
+def test_criteria_are_shown_in_the_order_of_the_design_ours_first_and_the_floor_last():
+    shown = [name for name in CRITERIA if name != "blockpruner"]
+    assert shown == [
+        "llm-bip",
+        "llm-bip-gated",
+        "wanda",
+        "wanda-sp",
+        "flap",
+        "llm-pruner",
+        "importance-propagation",
+        "magnitude",
+        "random",
+    ]
+
+
 def test_an_unknown_criterion_is_refused_with_the_known_names():
-    with pytest.raises(InputError, match=r"'bip'.*llm-bip, wanda, wanda-sp, magnitude, random"):
+    with pytest.raises(InputError, match=rf"'bip'.*{', '.join(CRITERIA)}\."):
         score(tiny_model("llama"), None, "bip")
 
 

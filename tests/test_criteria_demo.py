@@ -19,12 +19,15 @@ def calibrated(demo):
     return collect_statistics(model, calibration), reference_blocks(model, calibration.tokens)
 
 
-@pytest.mark.parametrize("criterion", ["llm-bip", "wanda", "wanda-sp", "magnitude"])
+@pytest.mark.parametrize(
+    "criterion", ["llm-bip", "llm-bip-gated", "wanda", "wanda-sp", "flap", "magnitude"]
+)
 def test_scores_equal_the_reference_on_the_demo_model(demo, calibrated, criterion):
     statistics, reference = calibrated
     scores = score(demo[0], statistics, criterion)
+    rtol = 2e-3 if criterion == "flap" else 1e-4  # a variance below the squared mean loses digits
     for index in BLOCKS:
         expected = reference_scores(reference[index], criterion)
         for field in ("attention", "heads", "kv_groups", "ffn"):
             actual = getattr(scores.blocks[index], field).double()
-            torch.testing.assert_close(actual, expected[field], rtol=1e-4, atol=0)
+            torch.testing.assert_close(actual, expected[field], rtol=rtol, atol=0)

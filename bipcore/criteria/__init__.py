@@ -9,14 +9,37 @@ from torch import nn
 from ..adapters import SITES, Adapter
 from ..calibration import CalibrationSet
 from ..errors import InputError
+from ..journal import Journal
 from ..progress import Progress, silent
 from ..statistics import Statistics, check_length
-from . import llm_bip, magnitude, random, wanda, wanda_sp
+from . import (
+    blockpruner,
+    flap,
+    importance_propagation,
+    llm_bip,
+    llm_bip_gated,
+    llm_pruner,
+    magnitude,
+    random,
+    wanda,
+    wanda_sp,
+)
 from .base import BlockInput, BlockScores, ChannelScores, Criterion, Scores, sum_by_unit
 
 CRITERIA: dict[str, Criterion] = {
     module.CRITERION.name: module.CRITERION
-    for module in (llm_bip, wanda, wanda_sp, magnitude, random)
+    for module in (
+        llm_bip,
+        llm_bip_gated,
+        wanda,
+        wanda_sp,
+        flap,
+        llm_pruner,
+        importance_propagation,
+        blockpruner,
+        magnitude,
+        random,
+    )
 }
 
 __all__ = ["CRITERIA", "BlockScores", "Criterion", "Scores", "find_criterion", "score"]
@@ -36,6 +59,7 @@ def score(
     criterion: str,
     *,
     calibration: CalibrationSet | None = None,
+    journal: Journal | None = None,
     progress: Progress | None = None,
     **options: Any,
 ) -> Scores:
@@ -43,7 +67,8 @@ def score(
 
     ``statistics`` come from `collect_statistics` on the same model; only a criterion that needs
     activations reads them, and no forward pass is run for it. ``calibration`` is for those that
-    need gradients or a search, which run it themselves. ``options`` are the criterion's.
+    need gradients or a search, which run it themselves; ``journal`` keeps the steps of a search.
+    ``options`` are the criterion's.
     Raises InputError.
     """
     chosen = find_criterion(criterion)
@@ -52,7 +77,8 @@ def score(
     _check(chosen, statistics, calibration, adapter)
     report: Callable = progress or silent
     if chosen.score_model is not None:
-        channels = chosen.score_model(adapter, calibration, report, **settings)
+        extra = {"journal": journal} if chosen.needs == "search" else {}
+        channels = chosen.score_model(adapter, calibration, report, **extra, **settings)
     else:
         channels = _by_block(chosen, adapter, statistics, settings, report)
     blocks = tuple(

@@ -107,6 +107,22 @@ class Criterion:
         return dict(self.options) | dict(options)
 
 
+def sum_coupled(values: BlockWeights) -> ChannelScores:
+    """Sum the absolute ``values``, one a weight, over the weights that each channel couples.
+
+    Those are rows of q/k/v and columns of o; rows of gate/up and columns of down. Key and value
+    rows are shared by the query heads of a KV group.
+    """
+    ffn = values.up.abs().sum(1) + values.down.abs().sum(0)
+    if values.gate is not None:
+        ffn = ffn + values.gate.abs().sum(1)
+    return ChannelScores(
+        query=values.q.abs().sum(1) + values.o.abs().sum(0),
+        shared=values.k.abs().sum(1) + values.v.abs().sum(1),
+        ffn=ffn,
+    )
+
+
 def sum_by_unit(channels: ChannelScores, weights: BlockWeights) -> BlockScores:
     """Sum channel scores into heads and KV groups (design: head = the sum of its h channels)."""
     heads, kv_heads, width = weights.heads, weights.kv_heads, weights.head_dim

@@ -1,6 +1,5 @@
 """LLM-BIP: block-wise forward importance propagation (arXiv 2412.06419, equations 8 and 9)."""
 
-import torch
 from torch import Tensor
 
 from ..adapters import BlockWeights
@@ -14,7 +13,7 @@ def propagated_weight(weights: BlockWeights) -> Tensor:
     |W_u|ᵀ|W_d|ᵀ by two matrix-vector products, never the d × d product.
     """
     if not weights.ffn_reads_attention:
-        return torch.zeros_like(weights.down[:, 0])
+        return weights.down.new_zeros(len(weights.down))
     return weights.up.abs().T @ weights.down.abs().sum(0)
 
 
@@ -23,9 +22,13 @@ def score_block(block: BlockInput) -> ChannelScores:
 
     X^F is the product that enters `down_proj` (T × F), X^H the input of `o_proj` (T × H·h).
     """
+    return score_propagated(block, propagated_weight(block.weights))
+
+
+def score_propagated(block: BlockInput, propagated: Tensor) -> ChannelScores:
+    """The same with p given: ``propagated`` (d,)."""
     weights, statistics = block.weights, block.statistics
-    reach = 1 + propagated_weight(weights)  # (d,)
-    attention = weights.o.abs().T @ reach  # (H·h,)
+    attention = weights.o.abs().T @ (1 + propagated).to(weights.o)  # (H·h,)
     ffn = weights.down.abs().sum(0)  # (F,)
     return ChannelScores(
         query=statistics.o.mean_abs.to(attention) * attention,
