@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .plan import PruningPlan
+from .remote_code import file_name
 
 _TEMPLATE = """---
 {metadata}---
@@ -16,13 +17,10 @@ and feed-forward channels are gone, not masked. Made with bipcore.
 ## How to load it
 
 ```python
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
-model = AutoModelForCausalLM.from_pretrained("path/to/{name}")
-tokenizer = AutoTokenizer.from_pretrained("path/to/{name}")
+{code}
 ```
 
-The class is `{model_class}`, as it stands in `transformers`; no code from this folder is run.
+{loading}
 
 ## What was removed
 
@@ -35,20 +33,36 @@ The class is `{model_class}`, as it stands in `transformers`; no code from this 
 {figures}
 """
 
+_TIER_1 = """The class is `{model_class}`, as it stands in `transformers`; no code from this folder
+is run."""
+
+_TIER_2 = """{reason} So this folder has
+[`{file}`]({file}): the stock class of `transformers`, cut down to the widths that
+`config.json` says. `trust_remote_code=True` lets `transformers` run that file; it is short, read
+it first. It needs no bipcore; with bipcore, `bipcore.load_pruned("path/to/{name}")` loads the
+same model and runs no code from this folder."""
+
 
 def model_card(
     plan: PruningPlan,
     *,
     name: str,
+    tier: int,
     model_class: str,
+    parameters: int,
+    reason: str | None,
     base_model: str,
     licence: str,
     figures: Mapping[str, Any],
 ) -> str:
-    """The card as Markdown. ``figures``: name -> (before, after), already worded for people."""
+    """The card as Markdown. ``figures``: name -> (before, after), already worded for people.
+
+    ``reason``: why a model of tier 2 is no stock class, in a sentence. ``parameters``: how many
+    it has.
+    """
     after, before = plan.pruned_shape, plan.shape
     rows = {
-        "Parameters": (f"{before.parameters:,}", f"{after.parameters:,}"),
+        "Parameters": (f"{before.parameters:,}", f"{parameters:,}"),
         "MACs at 512 tokens": (
             f"{before.macs(512) / 1e9:,.2f} G",
             f"{after.macs(512) / 1e9:,.2f} G",
@@ -60,9 +74,25 @@ def model_card(
         name=name,
         base=f"`{base_model}`" if base_model else "A causal language model",
         total=plan.realised_total,
-        model_class=model_class,
+        code=loading_code(f"path/to/{name}", tier=tier),
+        loading=(_TIER_2 if tier == 2 else _TIER_1).format(
+            name=name,
+            model_class=model_class,
+            reason=reason,
+            file=file_name(before.model_type),
+        ),
         removed=_table(("Setting", "Value"), _settings(plan).items()),
         figures=_table(("", "Before", "After"), ((k, *v) for k, v in rows.items())),
+    )
+
+
+def loading_code(folder: str, *, tier: int) -> str:
+    """The lines of Python by which stock `transformers` loads the export in ``folder``."""
+    trust = ", trust_remote_code=True" if tier == 2 else ""
+    return (
+        "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
+        f'model = AutoModelForCausalLM.from_pretrained("{folder}"{trust})\n'
+        f'tokenizer = AutoTokenizer.from_pretrained("{folder}"{trust})'
     )
 
 
@@ -74,22 +104,29 @@ def _metadata(base_model: str, licence: str) -> str:
 
 
 def _settings(plan: PruningPlan) -> dict[str, str]:
-    spec, after, before = plan.spec, plan.pruned_shape.blocks[0], plan.shape.blocks[0]
-    settings = {
+    spec, asked = plan.spec, plan.spec.get("sparsity")
+    return {
         "Criterion": str(spec.get("criterion", "by hand")),
         "Calibration": str(spec.get("calibration_text") or spec.get("calibration") or "none"),
-        "Sparsity asked": f"{spec['sparsity']:.1%}" if "sparsity" in spec else "-",
+        "Sparsity asked": f"{asked:.1%}" if isinstance(asked, float) else "-",
         "Realised, of block parameters": f"{plan.realised:.2%}",
         "Realised, of all parameters": f"{plan.realised_total:.2%}",
         "Attention unit, allocation": f"{spec.get('unit', '-')}, {spec.get('allocation', '-')}",
+        "Compensation": str(spec.get("compensation", "none")),
+        "Query heads a block": _widths(plan, "heads"),
+        "Key/value heads a block": _widths(plan, "kv_heads"),
+        "FFN channels a block": _widths(plan, "channels"),
     }
-    if plan.uniform:
-        settings |= {
-            "Query heads a block": f"{before.heads} -> {after.heads}",
-            "Key/value heads a block": f"{before.kv_heads} -> {after.kv_heads}",
-            "FFN channels a block": f"{before.channels} -> {after.channels}",
-        }
-    return settings
+
+
+def _widths(plan: PruningPlan, name: str) -> str:
+    """The widths ``name`` of the blocks before and after: "9 -> 6", or "9 -> 0 to 9"."""
+    ranges = []
+    for shape in (plan.shape, plan.pruned_shape):
+        widths = [getattr(block, name) for block in shape.blocks]
+        low, high = min(widths), max(widths)
+        ranges.append(str(low) if low == high else f"{low} to {high}")
+    return " -> ".join(ranges)
 
 
 def _table(header: tuple[str, ...], rows) -> str:

@@ -1,4 +1,8 @@
-"""Writing a pruned model as a folder that stock `transformers` loads, and reading it back."""
+"""Writing a pruned model as a folder that `transformers` loads, and reading it back.
+
+Tier 1: a stock class, a plain config.json. Tier 2, where no stock class can hold the model: the
+same with one modelling file, which `transformers` runs when given ``trust_remote_code=True``.
+"""
 
 import copy
 import json
@@ -22,17 +26,23 @@ from .models import load_model, save_tokenizer
 from .plan import PruningPlan
 from .profiling import random_tokens
 from .progress import Progress, silent
-from .stock import stock_form
+from .remote_code import classes_in, file_name, is_pruned_type, pruned_form, source_of
+from .stock import stock_form, stock_problem
 
 _TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-6}
 
 
 @dataclass(frozen=True)
 class Export:
-    """What was written: the folder, the stock class that loads it, sizes, and the largest
-    difference between the logits of the model in memory and of the folder read back."""
+    """What was written: the folder, the class that loads it, sizes, and the largest difference
+    between the logits of the model in memory and of the folder read back.
+
+    ``tier``: 1 where stock `transformers` loads it by its name alone, 2 where that needs the
+    folder's modelling file, so ``trust_remote_code=True`` or `load_pruned`.
+    """
 
     folder: str
+    tier: int
     model_class: str
     parameters: int
     bytes: int
@@ -56,33 +66,32 @@ def save_pruned(
     ``figures`` are rows for the card, name -> (before, after); ``source`` identifies what the
     export was made from, for `same_export`. Everything is written beside the folder, loaded
     again and compared, and only then renamed into place. An earlier export there is replaced.
-    Raises InputError when ``plan`` is not the one that was applied or no stock class can hold
-    it, the folder holds anything else, it cannot be written, or the disk is full; nothing is
-    left behind.
+    Raises InputError when ``plan`` is not the one that was applied, the folder holds anything
+    else, it cannot be written, or the disk is full; nothing is left behind.
     """
     target = check_destination(folder)
     if Adapter(model).shape.blocks != plan.pruned_shape.blocks:
         raise InputError("The model does not have the widths of the plan; apply the plan to it.")
-    stock = stock_form(model, plan)
+    reason = stock_problem(plan, model.config, model)
+    form = pruned_form(model) if reason else stock_form(model, plan)
     report = progress or silent
-    size = sum(p.numel() * p.element_size() for p in stock.parameters())
+    facts = {
+        "tier": 2 if reason else 1,
+        "model_class": type(form).__name__,
+        "parameters": sum(p.numel() for p in form.parameters()),
+    }
+    about = {"base_model": base_model, "licence": licence, "figures": figures or {}}
+    size = sum(p.numel() * p.element_size() for p in form.parameters())
     try:
         with replacing(target, size=size) as unfinished:
             report(0.1, "Writing the model")
-            _write(stock, tokenizer, unfinished, plan)
-            card = model_card(
-                plan,
-                name=target.name,
-                model_class=type(stock).__name__,
-                base_model=base_model,
-                licence=licence,
-                figures=figures or {},
-            )
+            _write(form, tokenizer, unfinished, plan)
+            card = model_card(plan, name=target.name, reason=reason, **facts, **about)
             (unfinished / "README.md").write_text(card, encoding="utf-8")
             report(0.5, "Reading it back")
-            difference = _compare(model, stock, unfinished)
-            facts = {"base_model": base_model, "source": source}
-            _write_manifest(unfinished, plan, facts | {"max_logit_difference": difference})
+            facts |= {"max_logit_difference": _compare(model, form, unfinished)}
+            facts |= {"base_model": base_model, "source": source}
+            _write_manifest(unfinished, facts)
     except safetensors.SafetensorError as error:
         raise InputError(f"The export to {target} failed: {error}; nothing was kept.") from error
     report(1.0, "Exported")
@@ -110,6 +119,7 @@ def read_export(folder: str | Path) -> Export:
         raise InputError(f"{target} is not an export of bipcore: it has no {MANIFEST}.")
     return Export(
         folder=str(target),
+        tier=manifest.get("tier", 1),
         model_class=manifest["model_class"],
         parameters=manifest["parameters"],
         bytes=sum(manifest["files"].values()),
@@ -120,29 +130,38 @@ def read_export(folder: str | Path) -> Export:
 def load_pruned(
     folder: str | Path, *, device: str = "auto", dtype: str = "auto"
 ) -> tuple[nn.Module, object]:
-    """The pruned model and tokenizer of an exported folder. Raises InputError."""
+    """The pruned model and tokenizer of an exported folder, of either tier.
+
+    No code from the folder is run: bipcore has its own copy of the modelling files. Raises
+    InputError.
+    """
     read_export(folder)
     return load_model(str(Path(folder).expanduser().resolve()), device=device, dtype=dtype)
 
 
 def load_plan(folder: str | Path) -> PruningPlan:
     """The plan of an exported folder, or of a plan file. Raises InputError."""
-    path = Path(folder).expanduser()
-    path = path / "plan.json" if path.is_dir() else path
     try:
-        return PruningPlan.from_json(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"The plan {path} cannot be read: {error}.") from None
+        path = Path(folder).expanduser()
+        path = path / "plan.json" if path.is_dir() else path
+        text = path.read_text(encoding="utf-8")
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"The plan {str(folder)[:200]} cannot be read: {reason}.") from None
+    return PruningPlan.from_json(text)
 
 
-def _write(stock: nn.Module, tokenizer, folder: Path, plan: PruningPlan) -> None:
-    settings = stock.generation_config
-    stock.generation_config = _valid_generation_config(settings)
+def _write(form: nn.Module, tokenizer, folder: Path, plan: PruningPlan) -> None:
+    settings = form.generation_config
+    form.generation_config = _valid_generation_config(settings)
     try:
-        stock.save_pretrained(folder)
+        form.save_pretrained(folder)
     finally:
-        stock.generation_config = settings
+        form.generation_config = settings
     save_tokenizer(tokenizer, folder)
+    kind = form.config.model_type
+    if is_pruned_type(kind):
+        (folder / file_name(kind)).write_text(source_of(kind), encoding="utf-8")
     (folder / "plan.json").write_text(plan.to_json(), encoding="utf-8")
     config_file = folder / "config.json"
     config = json.loads(config_file.read_text())
@@ -168,11 +187,24 @@ def _valid_generation_config(settings):
     return settings
 
 
+def _read_back(folder: Path, config, dtype: torch.dtype) -> nn.Module:
+    """The model in ``folder``, by the modelling file there if it has one.
+
+    `transformers` would copy that file to its cache of modules and import the copy; here the
+    text is imported as it stands, which leaves nothing behind.
+    """
+    kind = AutoModelForCausalLM
+    if is_pruned_type(config.model_type):
+        file = folder / file_name(config.model_type)
+        kind = classes_in(file.read_text(encoding="utf-8")).model
+    return kind.from_pretrained(folder, dtype=dtype, local_files_only=True)
+
+
 @torch.no_grad()
-def _compare(model: nn.Module, stock: nn.Module, folder: Path) -> float:
+def _compare(model: nn.Module, form: nn.Module, folder: Path) -> float:
     """Load ``folder`` and compare weights bit for bit, then logits; their largest difference."""
-    again = AutoModelForCausalLM.from_pretrained(folder, dtype=stock.dtype, local_files_only=True)
-    written, read = stock.state_dict(), again.state_dict()
+    again = _read_back(folder, form.config, form.dtype)
+    written, read = form.state_dict(), again.state_dict()
     if written.keys() != read.keys() or not all(
         torch.equal(written[name].cpu(), read[name].cpu()) for name in written
     ):
@@ -186,25 +218,18 @@ def _compare(model: nn.Module, stock: nn.Module, folder: Path) -> float:
     logits = again(input_ids=tokens, use_cache=False).logits.float().cpu()
     scale = max(1.0, float(expected.abs().max()))
     difference = float((logits - expected).abs().max())
-    if not difference <= _TOLERANCE.get(stock.dtype, 2e-2) * scale:
+    if not difference <= _TOLERANCE.get(form.dtype, 2e-2) * scale:
         raise InputError(
             f"The export was not kept: its logits, read back, differ by {difference:.2g}."
         )
     return difference
 
 
-def _write_manifest(folder: Path, plan: PruningPlan, facts: dict) -> None:
+def _write_manifest(folder: Path, facts: dict) -> None:
     files = {
         str(file.relative_to(folder)): file.stat().st_size
         for file in sorted(folder.rglob("*"))
         if file.is_file()
     }
-    config = json.loads((folder / "config.json").read_text())
-    manifest = {
-        "format": FORMAT,
-        **facts,
-        "model_class": config["architectures"][0],
-        "parameters": plan.pruned_shape.parameters,
-        "files": files,
-    }
+    manifest = {"format": FORMAT, **facts, "files": files}
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")

@@ -17,6 +17,7 @@ from .families import check_supported, family_of
 from .heap import keep_freed_memory
 from .hub import hub_call, model_folder, parse_id
 from .progress import Progress, silent
+from .remote_code import classes_of, is_pruned_type
 from .runs import RunStore
 
 DEMO = "demo"
@@ -42,7 +43,8 @@ def load_model(
     ``name``: "demo", a local folder, or a hub id, optionally with ``@revision``. ``device``:
     "auto" (all GPUs where there are any, else the CPU), or a torch device. ``dtype``: "auto" is
     float32 on the CPU and the stored type on a GPU. Only safetensors are read, and no code from
-    the model's folder is run. Raises InputError when it cannot be had or is unsupported.
+    the model's folder is run: of an export that has a modelling file, bipcore has its own copy.
+    Raises InputError when it cannot be had or is unsupported.
     """
     report = progress or silent
     target = resolve_device(device)
@@ -55,8 +57,8 @@ def load_model(
     config = _read_config(folder)
     family_of(config)
     report(0.6, f"Loading {name}")
-    model = _load_weights(name, folder, target, dtype)
-    tokenizer = _load_tokenizer(name, folder)
+    model = _load_weights(name, folder, config, target, dtype)
+    tokenizer = _load_tokenizer(name, folder, config)
     report(1.0, f"Loaded {name}")
     return model, tokenizer
 
@@ -162,6 +164,8 @@ def empty_model(config) -> nn.Module:
     family_of(config)
     try:
         with torch.device("meta"):
+            if is_pruned_type(config.model_type):
+                return classes_of(config.model_type).model(config)
             return AutoModelForCausalLM.from_config(config)
     except Exception as error:  # whatever a configuration that contradicts itself leads to
         raise InputError(f"The configuration cannot be used: {_line(error)}.") from None
@@ -188,6 +192,8 @@ def _read_config(folder: Path):
         if "model_type" not in data:
             raise InputError(f"{file} names no model_type; give the folder of a causal model.")
         check_supported(data["model_type"])
+        if is_pruned_type(data["model_type"]):
+            return classes_of(data["model_type"]).config.from_pretrained(folder)
         return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except InputError:
         raise
@@ -195,7 +201,7 @@ def _read_config(folder: Path):
         raise InputError(f"{file} cannot be used: {_line(error)}.") from None
 
 
-def _load_weights(name: str, folder: Path, device: str, dtype: str) -> nn.Module:
+def _load_weights(name: str, folder: Path, config, device: str, dtype: str) -> nn.Module:
     if not any(folder.glob("*.safetensors")):
         raise InputError(
             f"{name} has no safetensors weights (pickled weights are not loaded); convert it, "
@@ -204,10 +210,12 @@ def _load_weights(name: str, folder: Path, device: str, dtype: str) -> nn.Module
     options = {"dtype": torch.float32 if dtype == "auto" and device == "cpu" else dtype}
     if device != "cpu":
         options["device_map"] = "auto" if device == "spread" else {"": device}
+    pruned = is_pruned_type(config.model_type)
+    kind = classes_of(config.model_type).model if pruned else AutoModelForCausalLM
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
-            model, info = AutoModelForCausalLM.from_pretrained(
+            model, info = kind.from_pretrained(
                 folder,
                 use_safetensors=True,
                 local_files_only=True,
@@ -236,9 +244,10 @@ def _check_complete(name: str, info: dict) -> None:
             )
 
 
-def _load_tokenizer(name: str, folder: Path):
+def _load_tokenizer(name: str, folder: Path, config):
+    options = {"config": config, "local_files_only": True, "trust_remote_code": False}
     try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        return AutoTokenizer.from_pretrained(folder, **options)
     except Exception as error:  # transformers lets many kinds through
         raise InputError(f"{name} has no usable tokenizer: {_line(error)}.") from None
 

@@ -1,11 +1,14 @@
 """Applying a plan: a new, smaller model; and the masked model, the reference it is tested by."""
 
 import copy
+from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
+from transformers import Cache
 
-from .adapters import Adapter, Selection
+from .adapters import Adapter, Block, Selection
 from .errors import InputError
 from .plan import PruningPlan
 
@@ -32,13 +35,11 @@ def check_fits(adapter: Adapter, plan: PruningPlan) -> None:
     for name in ("model_type", "hidden", "head_dim", "blocks"):
         if getattr(shape, name) != getattr(plan.shape, name):
             raise InputError(f"The plan was made for a model of another shape (its {name}).")
-    for index, keep in enumerate(plan.blocks):
-        # The cache takes its length from the first block, so that one needs a head to keep.
-        if not keep.heads and (index == 0 or not adapter.family.runs_without_heads):
-            raise InputError(
-                f"The plan removes the whole attention of block {index}, which "
-                f"{adapter.family.title} cannot run without; keep at least one head there."
-            )
+    if not any(keep.heads for keep in plan.blocks):
+        raise InputError(
+            "The plan removes the attention of every block, and without any no token can see "
+            "another; keep a head in at least one block."
+        )
     if any(parameter.is_meta for parameter in adapter.model.parameters()):
         raise InputError(
             "Part of the model is offloaded and cannot be sliced; load it where it fits."
@@ -50,19 +51,49 @@ def apply_plan(model: nn.Module, plan: PruningPlan) -> nn.Module:
     """The pruned model: stock `transformers` modules, with the rows and columns cut away.
 
     ``model`` is not touched; tensors that nothing was cut from are shared with it. The
-    configuration says the new widths where all blocks have the same. Raises InputError when
-    the plan does not fit.
+    configuration says the new widths where all blocks have the same. The modules of a sublayer
+    that is gone stay, 0 wide: what they add is the bias of the output projection. Raises
+    InputError when the plan does not fit.
     """
     check_fits(Adapter(model), plan)
     pruned = shallow_clone(model)
     adapter = Adapter(pruned)
     for block, keep in zip(adapter.blocks, plan.blocks, strict=True):
-        for selection in block.selections(keep.heads, keep.channels):
-            _slice(selection)
+        prune_block(block, keep.heads, keep.channels)
     adapter.write_widths(pruned.config)
+    if getattr(pruned.config, "block_widths", None) is not None:  # an export loaded again
+        shapes = [block.shape for block in adapter.blocks]
+        pruned.config.block_widths = [[s.heads, s.kv_heads, s.channels] for s in shapes]
     for block in adapter.blocks:
         block.sync_attributes(pruned.config)
     return pruned
+
+
+def prune_block(block: Block, heads: Sequence[int], channels: Sequence[int]) -> None:
+    """Cut the projections of ``block`` down to these query heads and FFN channels, in place."""
+    for selection in block.selections(heads, channels):
+        _slice(selection)
+    if not heads:
+        inner = f"{block.family.attention}."
+        names = (path.removeprefix(inner) for path in (block.family.qkv[0], block.family.output))
+        block.attention.forward = partial(_attend_nothing, block.attention, *names)
+
+
+def _attend_nothing(
+    attention: nn.Module, query: str, output: str, hidden_states: Tensor, **inputs
+) -> tuple[Tensor, None]:
+    """What ``attention`` without heads gives for ``hidden_states`` (B, T, d): its output bias.
+
+    ``query`` and ``output`` are the names of its first and its last projection, both 0 wide.
+    `transformers` reads the number of tokens so far, and the sizes of the masks, off the first
+    blocks of the cache, so this block keeps its place there with one zero a token.
+    """
+    for cache in inputs.values():
+        if isinstance(cache, Cache):
+            counted = hidden_states.new_zeros(len(hidden_states), 1, hidden_states.shape[1], 1)
+            cache.update(counted, counted, attention.layer_idx)
+    nothing = getattr(attention, query)(hidden_states)  # (B, T, 0)
+    return getattr(attention, output)(nothing), None
 
 
 def _slice(selection: Selection) -> None:

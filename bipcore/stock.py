@@ -1,11 +1,14 @@
 """Which stock `transformers` class can hold a pruned model, and the model as that class."""
 
-import torch
-from torch import nn
-from transformers import MistralConfig, MistralForCausalLM
+from typing import Any
 
+import torch
+import transformers as tf
+from torch import nn
+
+from .adapters import Adapter
 from .errors import InputError
-from .families import family_of
+from .families import base_type, family_of
 from .plan import PruningPlan
 
 _SHARED_FIELDS = (
@@ -28,6 +31,7 @@ _SHARED_FIELDS = (
     "rope_parameters",
     "attention_dropout",
 )
+_NOT_PLAIN = ("model_type", "architectures", "auto_map", "block_widths", "output_biases")
 
 
 def stock_form(model: nn.Module, plan: PruningPlan) -> nn.Module:
@@ -37,37 +41,71 @@ def stock_form(model: nn.Module, plan: PruningPlan) -> nn.Module:
     Mistral: the same mathematics under the same weight names, without that rule. Shares the
     tensors of ``model``. Raises InputError, with the reason, where no stock class can hold it.
     """
-    if reason := stock_problem(plan, model.config):
+    if reason := stock_problem(plan, model.config, model):
         raise InputError(reason)
-    if _divides(plan) or not family_of(model.config).heads_divide_hidden:
+    if not _divides(plan) and family_of(model.config).heads_divide_hidden:
+        return _as_mistral(model)
+    base = base_type(model.config.model_type)
+    if base == model.config.model_type:
         return model
-    return _as_mistral(model)
+    config = tf.CONFIG_MAPPING[base].from_dict(plain_fields(model.config))
+    return rebuilt(model, tf.MODEL_FOR_CAUSAL_LM_MAPPING[type(config)], config)
 
 
-def stock_problem(plan: PruningPlan, config) -> str | None:
-    """Why no stock class can hold the pruned model, in a sentence; None where one can."""
+def stock_problem(plan: PruningPlan, config, model: nn.Module | None = None) -> str | None:
+    """Why no stock class can hold the pruned model, in a sentence; None where one can.
+
+    ``config`` is that of the dense or of the pruned model. With the pruned ``model`` its biases
+    are looked at, without it the plan says whether there will be any that a stock class lacks.
+    """
     family = family_of(config)
     shapes = plan.pruned_shape.blocks
     if not plan.uniform:
         return (
-            "The blocks of this plan have different widths, which no stock configuration can "
-            "say; protect no blocks to export it."
+            "The blocks of this plan have different widths, which no stock configuration can say."
         )
     shape = shapes[0]
     if shape.heads == 0 or shape.channels == 0:
         return "The plan removes whole sublayers, which no stock configuration can say."
-    if not family.reloads_heads and shape.heads != plan.shape.blocks[0].heads:
-        return (
-            f"Stock {family.title} classes cannot be loaded with fewer heads of the same "
-            "width; prune its channels only (attention unit none)."
-        )
+    if not family.reloads_heads and shape.heads * plan.shape.head_dim != plan.shape.hidden:
+        return f"Stock {family.title} classes cannot be loaded with fewer heads of the same width."
     if family.heads_divide_hidden and not _divides(plan) and not _has_mistral_twin(config):
         return (
             f"Stock {family.title} insists that the number of heads divides the hidden size, "
-            f"and {shape.heads} does not divide {plan.shape.hidden}; ask for a sparsity that "
-            "leaves another number of heads."
+            f"and {shape.heads} does not divide {plan.shape.hidden}."
+        )
+    if _expects_biases(plan, config) if model is None else any(map(any, added_biases(model))):
+        return (
+            f"The compensation adds biases to output projections, and stock {family.title} "
+            "classes have none there."
         )
     return None
+
+
+def added_biases(model: nn.Module) -> list[list[bool]]:
+    """For each block whether the attention's and the FFN's output projections have a bias that
+    the stock class does not have."""
+    has = _stock_biases(model.config)
+    return [
+        [linear.bias is not None and not stock for linear, stock in zip(pair, has, strict=True)]
+        for pair in ((block.o, block.down) for block in Adapter(model).blocks)
+    ]
+
+
+def _stock_biases(config) -> list[bool]:
+    """Whether the output projections of attention and FFN have a bias in the stock class."""
+    said = family_of(config).output_biases
+    return [getattr(config, flag) if isinstance(flag, str) else flag for flag in said]
+
+
+def _expects_biases(plan: PruningPlan, config) -> bool:
+    """Whether pruning by ``plan`` leaves biases that the stock class lacks."""
+    if getattr(config, "output_biases", None):
+        return True
+    now, before = plan.pruned_shape.blocks[0], plan.shape.blocks[0]
+    cut = (now.heads < before.heads, now.channels < before.channels)
+    lacking = any(c and not has for c, has in zip(cut, _stock_biases(config), strict=True))
+    return plan.spec.get("compensation") == "bias" and lacking
 
 
 def _divides(plan: PruningPlan) -> bool:
@@ -75,18 +113,33 @@ def _divides(plan: PruningPlan) -> bool:
 
 
 def _has_mistral_twin(config) -> bool:
-    biased = getattr(config, "attention_bias", False) or getattr(config, "mlp_bias", False)
-    return config.model_type == "llama" and not biased
+    return base_type(config.model_type) == "llama" and not any(_stock_biases(config))
 
 
 def _as_mistral(model: nn.Module) -> nn.Module:
     fields = model.config.to_dict()
-    config = MistralConfig(**{name: fields[name] for name in _SHARED_FIELDS}, sliding_window=None)
+    config = tf.MistralConfig(
+        **{name: fields[name] for name in _SHARED_FIELDS}, sliding_window=None
+    )
+    twin = rebuilt(model, tf.MistralForCausalLM, config)
+    # Its frequencies are not in the state dict, and would stay on the meta device.
+    twin.model.rotary_emb = type(twin.model.rotary_emb)(config)
+    return twin
+
+
+def plain_fields(config) -> dict[str, Any]:
+    """The fields of a configuration without those that say which class it is."""
+    return {name: value for name, value in config.to_dict().items() if name not in _NOT_PLAIN}
+
+
+def rebuilt(model: nn.Module, kind: type[nn.Module], config) -> nn.Module:
+    """``model`` as the class ``kind`` of ``config``, over the same tensors.
+
+    Buffers that are not saved stay on the meta device: it can be saved, but not run.
+    """
     with torch.device("meta"):
-        twin = MistralForCausalLM(config)
+        twin = kind(config)
     twin.load_state_dict(model.state_dict(), assign=True)
     twin.tie_weights()
     twin.generation_config = model.generation_config
-    # Its frequencies are not in the state dict, and would stay on the meta device.
-    twin.model.rotary_emb = type(twin.model.rotary_emb)(config)
     return twin.eval()

@@ -24,9 +24,15 @@ plan_metrics(plan)
 with error_box():
     problem = stock_problem(plan, load_config(settings.model))
 if problem:
-    st.error(f"This plan cannot be exported. {problem}")
+    st.info(
+        f"Tier 2, a folder with a modelling file. {problem} So a short Python file goes along, and "
+        "`AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)` loads it."
+    )
 else:
-    st.success("Loads in stock `transformers` with `AutoModelForCausalLM.from_pretrained(folder)`.")
+    st.success(
+        "Tier 1, a plain folder: stock `transformers` loads it with "
+        "`AutoModelForCausalLM.from_pretrained(folder)`, and no code comes with it."
+    )
 
 short = re.sub(r"[^\w.-]+", "-", settings.model.rstrip("/").split("/")[-1])
 with st.form("export-form"):
@@ -40,7 +46,7 @@ with st.form("export-form"):
         True,
         key="measure",
     )
-    pressed = st.form_submit_button("Export", type="primary", disabled=bool(problem), key="export")
+    pressed = st.form_submit_button("Export", type="primary", key="export")
 
 key = "export-" + digest([plan.to_json(), settings.model_spec.identity(), folder, measure])
 show_export(key, settings, plan, folder, EvaluationSpec() if measure else None, start=pressed)

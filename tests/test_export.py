@@ -16,7 +16,7 @@ from bipcore.models import load_model
 from bipcore.plan import make_plan
 from bipcore.slicing import apply_plan
 from tests.folders import edit_json, model_folder, text_tokenizer, tree, truncate
-from tests.pruning import plan_for
+from tests.pruning import mixed_plan, plan_for
 from tests.tiny import tiny_model
 
 PLAN = plan_for("llama")
@@ -67,6 +67,69 @@ def test_an_export_holds_nothing_pickled_and_no_code(out):
     _save(out)
     suffixes = {file.suffix for file in out.rglob("*")}
     assert suffixes <= {".json", ".safetensors", ".md", ".jinja", ".txt"}
+
+
+MIXED = mixed_plan("llama")
+
+
+def _save_mixed(folder, **options):
+    return _save(folder, model=apply_plan(tiny_model("llama"), MIXED), plan=MIXED, **options)
+
+
+def test_an_export_that_needs_code_holds_one_file_more(out):
+    assert _save(out).tier == 1
+    plain = tree(out)
+    done = _save_mixed(out)
+    assert (done.tier, done.model_class) == (2, "PrunedLlamaForCausalLM")
+    assert set(tree(out)) == {*plain, "modeling_pruned_llama.py"}
+    assert done.parameters == MIXED.pruned_shape.parameters
+    assert read_export(out) == done
+
+
+def test_the_card_of_an_export_that_needs_code_says_so_and_why(out):
+    _save_mixed(out)
+    _, body = _card(out)
+    assert body.count(", trust_remote_code=True)") == 2
+    for text in (
+        "different widths",
+        "modeling_pruned_llama.py",
+        "bipcore.load_pruned(",
+        "8 -> 4 to 8",
+    ):
+        assert text in body
+    _save(out)
+    assert "trust_remote_code" not in _card(out)[1]
+
+
+@pytest.mark.parametrize("mixed", [True, False])
+def test_the_python_in_the_card_loads_the_export(tmp_path, monkeypatch, mixed):
+    (_save_mixed if mixed else _save)(tmp_path / "path" / "to" / "out")
+    code = re.search(r"```python\n(.*?)```", _card(tmp_path / "path" / "to" / "out")[1], re.DOTALL)[
+        1
+    ]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "hf"))
+    monkeypatch.syspath_prepend(str(tmp_path / "hf"))
+    names = {}
+    exec(code, names)
+    assert type(names["model"]).__name__.endswith("LlamaForCausalLM")
+    assert names["tokenizer"].decode(names["tokenizer"]("naïve")["input_ids"]) == "naïve"
+
+
+def test_an_export_of_before_there_were_tiers_is_of_tier_1(out):
+    done = _save(out)
+    manifest = json.loads((out / "bipcore.json").read_text())
+    del manifest["tier"]
+    (out / "bipcore.json").write_text(json.dumps(manifest))
+    assert read_export(out) == done
+
+
+def test_an_export_with_a_changed_modelling_file_is_not_taken_for_whole(out):
+    done = _save_mixed(out, source="this")
+    assert same_export(out, "this") == done
+    with (out / "modeling_pruned_llama.py").open("a") as file:
+        file.write("# and more\n")
+    assert same_export(out, "this") is None
 
 
 def test_a_chat_template_goes_along(out):

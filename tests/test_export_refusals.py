@@ -1,17 +1,15 @@
 """Exports that cannot be: each is refused in one sentence and leaves nothing behind."""
 
 import pytest
-import transformers as tf
+import torch
 
-from bipcore.criteria import score
 from bipcore.destination import check_destination
 from bipcore.errors import InputError
 from bipcore.export import read_export, save_pruned
-from bipcore.plan import make_plan
 from bipcore.slicing import apply_plan
 from tests.folders import text_tokenizer, tree
 from tests.pruning import mixed_plan, plan_for
-from tests.tiny import CONFIGS, tiny_model
+from tests.tiny import tiny_model
 
 
 def _save(folder, name: str = "llama", plan=None):
@@ -27,41 +25,6 @@ def _contents(folder) -> dict[str, bytes]:
 @pytest.fixture
 def out(tmp_path):
     return tmp_path / "out"
-
-
-@pytest.mark.parametrize("name", ["opt", "neox", "neox-sequential"])
-def test_fewer_heads_are_refused_where_the_stock_class_cannot_load_them(tmp_path, out, name):
-    with pytest.raises(InputError, match=r"cannot be loaded with fewer heads.*unit none"):
-        _save(out, name)
-    assert tree(tmp_path) == []
-
-
-@pytest.mark.parametrize(
-    ("name", "title"), [("gemma2", "Gemma 2"), ("gemma3", "Gemma 3"), ("llama-gqa", "LLaMA")]
-)
-def test_a_head_count_that_does_not_divide_is_refused_without_a_twin(tmp_path, out, name, title):
-    plan = plan_for(name, 0.25)
-    assert plan.pruned_shape.blocks[0].heads == 6
-    with pytest.raises(InputError, match=rf"{title}.*divides the hidden size, and 6 does not"):
-        _save(out, name, plan)
-    assert tree(tmp_path) == []
-
-
-@pytest.mark.parametrize("field", ["attention_bias", "mlp_bias"])
-def test_a_llama_with_biases_has_no_mistral_twin(out, field):
-    config = CONFIGS["llama"]()
-    setattr(config, field, True)
-    model = tf.AutoModelForCausalLM.from_config(config)
-    plan = make_plan(score(model, None, "random"), sparsity=0.25)
-    assert plan.pruned_shape.blocks[0].heads == 6
-    with pytest.raises(InputError, match="6 does not divide 64"):
-        save_pruned(apply_plan(model, plan), text_tokenizer(), out, plan=plan)
-
-
-def test_blocks_of_different_widths_are_refused(tmp_path, out):
-    with pytest.raises(InputError, match="different widths"):
-        _save(out, "mistral", mixed_plan("mistral"))
-    assert tree(tmp_path) == []
 
 
 @pytest.mark.parametrize("applied", [0.0, 0.25])
@@ -173,3 +136,64 @@ def test_a_disk_too_small_for_the_weights_is_refused_before_writing(tmp_path, ou
     with pytest.raises(InputError, match=r"disk of .* is full"):
         _save(out)
     assert tree(tmp_path) == []
+
+
+def _save_mixed(folder):
+    return _save(folder, "mistral", mixed_plan("mistral"))
+
+
+@pytest.mark.parametrize("earlier", [True, False])
+def test_a_modelling_file_that_does_not_build_the_model_is_not_kept(
+    tmp_path, out, monkeypatch, earlier
+):
+    if earlier:
+        _save_mixed(out)
+    before = _contents(tmp_path)
+    monkeypatch.setattr("bipcore.export.source_of", lambda kind: "raise InterruptedError")
+    with pytest.raises(InputError, match="nothing was kept"):
+        _save_mixed(out)
+    assert _contents(tmp_path) == before
+    assert [path for path in tree(tmp_path) if "/" not in path] == ["out"] * earlier
+
+
+def test_a_modelling_file_that_builds_another_model_is_not_kept(tmp_path, out, monkeypatch):
+    from bipcore.remote_code import source_of
+
+    def other(kind: str) -> str:
+        return source_of(kind).replace("num_key_value_groups = ", "scaling = 2 + ")
+
+    monkeypatch.setattr("bipcore.export.source_of", other)
+    with pytest.raises(InputError, match="its logits, read back, differ"):
+        _save_mixed(out)
+    assert tree(tmp_path) == []
+
+
+def test_weights_that_changed_on_the_way_are_not_kept(tmp_path, out, monkeypatch):
+    from bipcore.remote_code import pruned_form
+
+    def changed(model):
+        form = pruned_form(model)
+        form.save_pretrained, save = None, form.save_pretrained
+
+        def save_and_change(folder):
+            save(folder)
+            with torch.no_grad():
+                form.lm_head.weight = torch.nn.Parameter(form.lm_head.weight + 1e-6)
+
+        form.save_pretrained = save_and_change
+        return form
+
+    monkeypatch.setattr("bipcore.export.pruned_form", changed)
+    with pytest.raises(InputError, match="are not those written"):
+        _save_mixed(out)
+    assert tree(tmp_path) == []
+
+
+def test_an_export_with_a_modelling_file_is_replaced_by_one_without_and_back(tmp_path, out):
+    first = _save_mixed(out)
+    files = tree(out)
+    assert "modeling_pruned_mistral.py" in files
+    _save(out, "mistral")
+    assert tree(out) == [file for file in files if not file.endswith(".py")]
+    assert _save_mixed(out) == first
+    assert tree(out) == files

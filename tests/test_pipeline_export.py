@@ -1,6 +1,7 @@
 """Exporting through the pipeline: what is there already, figures, licence and names."""
 
 import pytest
+import torch
 
 from bipcore.errors import InputError
 from bipcore.export import load_plan, load_pruned, read_export
@@ -130,12 +131,31 @@ def test_a_bad_destination_is_refused_before_the_model_is_pruned(pipeline, spec,
     assert passes == []
 
 
-def test_an_export_of_a_plan_that_stock_classes_cannot_hold_runs_no_pass(pipeline, spec, out):
+def test_a_plan_that_stock_classes_cannot_hold_goes_out_with_a_modelling_file(pipeline, spec, out):
     plan = pipeline.plan(spec, PlanSpec(protect_first=1))
-    with counted_passes() as passes, pytest.raises(InputError, match="different widths"):
-        pipeline.export(spec.model, plan, out, evaluation=EVALUATION)
-    assert passes == []
-    assert not out.exists()
+    done = pipeline.export(spec.model, plan, out, evaluation=EVALUATION)
+    assert (done.tier, load_plan(out)) == (2, plan)
+    assert (out / "modeling_pruned_llama.py").is_file()
+    assert Pipeline(pipeline.store).export(spec.model, plan, out, evaluation=EVALUATION) == done
+
+
+def test_an_export_with_a_modelling_file_scores_as_the_pruned_model(pipeline, spec, out):
+    plan = pipeline.plan(spec, PlanSpec(protect_first=1))
+    pipeline.export(spec.model, plan, out)
+    (out / "modeling_pruned_llama.py").write_text("raise SystemExit('this code was run')")
+    exported = pipeline.evaluate(ModelSpec(str(out), device="cpu"), EVALUATION)
+    pruned = pipeline.evaluate(spec.model, EVALUATION, plan)
+    assert exported["perplexity"] == pytest.approx(pruned["perplexity"], rel=1e-5)
+
+
+@pytest.mark.parametrize("compensation", ["bias", "least-squares"])
+def test_a_compensated_model_is_exported_as_it_was_shown(pipeline, spec, out, compensation):
+    plan = pipeline.plan(spec, PlanSpec(sparsity=0.5, compensation=compensation))
+    done = pipeline.export(spec.model, plan, out)
+    assert done.tier == (2 if compensation == "bias" else 1)
+    shown, loaded = pipeline.pruned(spec.model, plan).state_dict(), load_pruned(out)[0].state_dict()
+    assert shown.keys() == loaded.keys()
+    assert all(torch.equal(shown[name], loaded[name]) for name in shown)
 
 
 def test_an_export_says_what_it_says_when_read_later(pipeline, spec, plan, out):

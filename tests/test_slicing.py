@@ -118,31 +118,6 @@ def test_attention_can_be_left_whole(name):
         assert now.down.in_features < was.down.in_features
 
 
-@pytest.mark.parametrize("name", [name for name in FAMILIES if name != "opt"])
-def test_a_block_can_lose_its_attention(name):
-    plan = _middle_block_keeps(name, (), WHOLE.channels)
-    assert_same_outputs(*pruned_and_masked(name, plan))
-
-
-@pytest.mark.parametrize("name", FAMILIES)
-def test_a_block_can_lose_its_ffn(name):
-    assert_same_outputs(*pruned_and_masked(name, _middle_block_keeps(name, WHOLE.heads, ())))
-
-
-@pytest.mark.parametrize("name", FAMILIES)
-def test_a_plan_that_takes_the_attention_of_the_first_block_is_refused(name):
-    first = BlockPlan((), WHOLE.channels)
-    plan = PruningPlan(scores_of(name).shape, (first, WHOLE, WHOLE))
-    with pytest.raises(InputError, match="whole attention of block 0"):
-        apply_plan(tiny_model(name), plan)
-
-
-def test_opt_needs_the_attention_of_every_block():
-    plan = _middle_block_keeps("opt", (), WHOLE.channels)
-    with pytest.raises(InputError, match="whole attention of block 1"):
-        apply_plan(tiny_model("opt"), plan)
-
-
 @pytest.mark.parametrize("name", GQA)
 def test_a_group_can_go_while_the_others_lose_query_heads(name):
     group = 8 // scores_of(name).shape.blocks[0].kv_heads

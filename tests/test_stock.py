@@ -1,15 +1,20 @@
-"""A LLaMA whose head count does not divide its hidden size, as the Mistral it goes out as."""
+"""Which stock class holds a pruned model: itself, for a LLaMA a Mistral, or none, and why."""
+
+import re
+from dataclasses import replace
 
 import pytest
 import torch
 import transformers as tf
 from torch import nn
 
+from bipcore.adapters import Adapter
 from bipcore.criteria import score
-from bipcore.plan import make_plan
+from bipcore.errors import InputError
+from bipcore.plan import BlockPlan, PruningPlan, make_plan
 from bipcore.slicing import apply_plan
-from bipcore.stock import stock_form, stock_problem
-from tests.pruning import generated_by, logits_of, plan_for
+from bipcore.stock import added_biases, stock_form, stock_problem
+from tests.pruning import generated_by, logits_of, mixed_plan, plan_for, scores_of
 from tests.tiny import CONFIGS, tiny_model
 
 LLAMA3 = {
@@ -91,3 +96,71 @@ def test_families_without_the_rule_keep_their_class(name):
 
 def test_a_plan_that_a_stock_class_can_hold_has_no_problem():
     assert stock_problem(plan_for("llama", 0.25), CONFIGS["llama"]()) is None
+
+
+def _whole_but(name: str, **kept) -> PruningPlan:
+    whole = {"heads": tuple(range(8)), "channels": tuple(range(96))}
+    return PruningPlan(scores_of(name).shape, (BlockPlan(**whole | kept),) * 3)
+
+
+PROBLEMS = {
+    "widths": ("mistral", mixed_plan("mistral"), "different widths"),
+    "no ffn": ("mistral", _whole_but("mistral", channels=()), "removes whole sublayers"),
+    "opt": ("opt", plan_for("opt"), "Stock OPT classes cannot be loaded with fewer heads"),
+    "neox": ("neox", plan_for("neox"), "Stock GPT-NeoX classes cannot be loaded with fewer heads"),
+    "gemma2": ("gemma2", plan_for("gemma2", 0.25), "Gemma 2 insists .* and 6 does not divide 64"),
+    "gemma3": ("gemma3", plan_for("gemma3", 0.25), "Gemma 3 .* insists .* and 6 does not"),
+    "no twin": ("llama-gqa", plan_for("llama-gqa", 0.25), "LLaMA insists .* and 6 does not divide"),
+}
+
+
+@pytest.mark.parametrize("case", PROBLEMS)
+def test_why_no_stock_class_can_hold_a_plan_is_one_sentence(case):
+    name, plan, sentence = PROBLEMS[case]
+    for given in (None, apply_plan(tiny_model(name), plan)):
+        problem = stock_problem(plan, CONFIGS[name](), given)
+        assert re.search(sentence, problem)
+        assert re.fullmatch(r"[A-Z][^.]*\.", problem)
+    with pytest.raises(InputError, match=re.escape(problem)):
+        stock_form(given, plan)
+
+
+@pytest.mark.parametrize("field", ["attention_bias", "mlp_bias"])
+def test_a_llama_with_biases_has_no_mistral_twin(field):
+    config = CONFIGS["llama"]()
+    setattr(config, field, True)
+    assert "6 does not divide 64" in stock_problem(plan_for("llama", 0.25), config)
+
+
+def _compensated(name: str, kind: str, sparsity: float = 0.5, **options) -> PruningPlan:
+    plan = plan_for(name, sparsity, **options)
+    return replace(plan, spec={**plan.spec, "compensation": kind})
+
+
+@pytest.mark.parametrize("name", ["llama", "mistral", "qwen2", "qwen3", "gemma2", "phi3"])
+def test_the_plan_says_that_biases_will_come(name):
+    problem = stock_problem(_compensated(name, "bias"), CONFIGS[name]())
+    assert "adds biases" in problem
+    assert stock_problem(_compensated(name, "least-squares"), CONFIGS[name]()) is None
+
+
+@pytest.mark.parametrize("name", ["llama-gqa", "opt", "neox"])
+def test_biases_where_the_stock_class_has_them_are_no_problem(name):
+    unit = "none" if name in ("opt", "neox") else "auto"
+    plan = _compensated(name, "bias", 0.3 if unit == "none" else 0.5, unit=unit)
+    model = apply_plan(tiny_model(name), plan)
+    assert stock_problem(plan, CONFIGS[name]()) is None
+    assert stock_problem(plan, model.config, model) is None
+
+
+def test_a_compensation_of_nothing_brings_no_biases():
+    assert stock_problem(_compensated("llama", "bias", 0.0), CONFIGS["llama"]()) is None
+
+
+def test_the_biases_of_the_model_count_and_not_what_the_plan_says():
+    plan = _compensated("llama", "bias")
+    model = apply_plan(tiny_model("llama"), plan)
+    assert stock_problem(plan, model.config, model) is None
+    Adapter(model).blocks[1].o.bias = nn.Parameter(torch.ones(64))
+    assert "adds biases" in stock_problem(plan_for("llama"), model.config, model)
+    assert added_biases(model) == [[False, False], [True, False], [False, False]]

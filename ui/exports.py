@@ -2,6 +2,7 @@
 
 import streamlit as st
 
+from bipcore.card import loading_code
 from bipcore.export import Export
 from bipcore.pipeline import Pipeline
 from bipcore.plan import PruningPlan
@@ -34,13 +35,14 @@ def show_export(
 
 def _show(export: Export) -> None:
     st.success(
-        f"Exported to `{export.folder}`: {export.parameters / 1e6:,.1f} M parameters, "
-        f"{export.bytes / 2**20:,.0f} MiB. Read back as `{export.model_class}`; the largest "
-        f"difference of its logits from the model in memory is {export.max_logit_difference:.2g}."
+        f"Exported to `{export.folder}`, tier {export.tier}: "
+        f"{export.parameters / 1e6:,.1f} M parameters, {export.bytes / 2**20:,.0f} MiB. "
+        f"Read back as `{export.model_class}`; the largest difference of its logits from the "
+        f"model in memory is {export.max_logit_difference:.2g}."
     )
-    st.code(
-        "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
-        f'model = AutoModelForCausalLM.from_pretrained("{export.folder}")\n'
-        f'tokenizer = AutoTokenizer.from_pretrained("{export.folder}")',
-        language="python",
-    )
+    st.code(loading_code(export.folder, tier=export.tier), language="python")
+    if export.tier == 2:
+        st.caption(
+            "`trust_remote_code=True` lets `transformers` run the modelling file of the folder. "
+            f'`bipcore.load_pruned("{export.folder}")` loads the same model without running it.'
+        )
