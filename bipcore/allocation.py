@@ -7,7 +7,8 @@ from numbers import Real
 from .errors import InputError
 from .shapes import BlockShape, ModelShape
 
-ALLOCATIONS = ("uniform", "paper")
+ALLOCATIONS = ("auto", "uniform", "paper", "global", "sublayer")
+_BY_WIDTH = ("uniform", "paper")
 
 
 class UNITS:
@@ -82,9 +83,24 @@ def allocate(
 ) -> tuple[BlockBudget, ...]:
     """What every block keeps. At least one attention unit and one channel of each block stay.
 
-    Raises InputError for values out of range, and for a sparsity that cannot be reached.
+    For the allocations that give all blocks the same widths, "uniform" ("auto" counts as it)
+    and "paper". Raises InputError for values out of range, and for a sparsity that cannot be
+    reached.
     """
-    _check(shape, sparsity, allocation, protect_first, protect_last, round_to)
+    check_settings(
+        shape,
+        sparsity=sparsity,
+        unit=unit,
+        allocation=allocation,
+        protect_first=protect_first,
+        protect_last=protect_last,
+        round_to=round_to,
+    )
+    if allocation not in ("auto", *_BY_WIDTH):
+        raise InputError(
+            f"The widths that the allocation {allocation!r} leaves depend on the scores; they "
+            "cannot be counted from the sizes alone."
+        )
     last = len(shape.blocks) - protect_last
     active = [protect_first <= index < last for index in range(len(shape.blocks))]
     sizes = [shape.parameters_of_block(block) for block in shape.blocks]
@@ -117,14 +133,21 @@ def allocated_shape(shape: ModelShape, **settings) -> ModelShape:
     return shape.with_blocks(tuple(blocks))
 
 
-def _check(
+def check_settings(
     shape: ModelShape,
+    *,
     sparsity: float,
+    unit: str,
     allocation: str,
     protect_first: int,
     protect_last: int,
     round_to: int,
+    floor: float = 0.0,
 ) -> None:
+    """Raise InputError for settings that no plan of a model of these sizes can have."""
+    resolve_unit(unit, shape)
+    if not (isinstance(floor, Real) and 0 <= floor <= 1):
+        raise InputError(f"The floor is a number from 0 to 1, not {floor}.")
     if not (isinstance(sparsity, Real) and 0 <= sparsity < 1):
         raise InputError(f"The sparsity is a number from 0 to below 1, not {sparsity}.")
     if allocation not in ALLOCATIONS:
@@ -142,7 +165,7 @@ def _check(
             f"Protecting {protect_first} + {protect_last} blocks leaves none of the "
             f"{len(shape.blocks)} to prune; protect fewer."
         )
-    narrowest = min(block.channels for block in shape.blocks)
+    narrowest = min((block.channels for block in shape.blocks if block.channels), default=0)
     if sparsity and narrowest and round_to > narrowest:
         raise InputError(
             f"A width of {narrowest} channels cannot become a multiple of {round_to}; round to "

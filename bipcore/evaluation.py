@@ -46,7 +46,7 @@ def perplexity(
     as one row. Raises InputError when there are fewer tokens than one window, or the window is
     longer than the model's positions.
     """
-    windows = _windows(model, tokens, window)
+    windows = cut_windows(model, tokens, window)
     report = progress or silent
     device = Adapter(model).input_device
     total, count = 0.0, 0
@@ -62,7 +62,8 @@ def perplexity(
     return math.exp(mean) if mean < 700 else math.inf
 
 
-def _windows(model: nn.Module, tokens: Tensor, window: int) -> Tensor:
+def cut_windows(model: nn.Module, tokens: Tensor, window: int) -> Tensor:
+    """The whole windows in ``tokens`` (n,), a tensor (N, window); raises InputError."""
     limit = getattr(model.config, "max_position_embeddings", None)
     if window < 2 or (limit and window > limit):
         raise InputError(f"The window is from 2 to the model's {limit} positions, not {window}.")

@@ -3,17 +3,29 @@
 import functools
 import inspect
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
 
 from .errors import InputError
+from .lists import join_list, parse_list
+from .presets import PRESETS, find_preset
 from .specs import CalibrationSpec, EvaluationSpec, ModelSpec, PlanSpec, ScoreSpec
+from .sweep_specs import SweepSpec
 
 
 def _option(kind: Any, default: Any, text: str, flag: str | None = None) -> tuple:
     names = (flag,) if flag else ()
     return Annotated[kind, typer.Option(*names, help=text, show_default=True)], default
+
+
+_DEFAULTS = asdict(PlanSpec()) | {"criterion": ScoreSpec().criterion}
+
+
+def _preset(name: str, kind: Any, text: str) -> tuple:
+    """An option that a preset can set: what is not said comes from the preset, else the default."""
+    return _option(kind | None, None, f"{text} (default: {_DEFAULTS[name]}).")
 
 
 _MODEL = {
@@ -25,7 +37,7 @@ _MODEL = {
     "dtype": _option(str, "auto", "auto, float32, bfloat16 or float16."),
 }
 _SCORE = _MODEL | {
-    "criterion": _option(str, "llm-bip", "How heads and channels are scored."),
+    "criterion": _preset("criterion", str, "How heads and channels are scored"),
     "option": _option(
         list[str] | None, None, "An option of the criterion, name=value; may be repeated."
     ),
@@ -39,10 +51,23 @@ _SCORE = _MODEL | {
 _PLAN = {
     "sparsity": _option(float, 0.2, "Share of the blocks' parameters to remove, 0 to below 1."),
     "unit": _option(str, "auto", "auto, head, query-head, kv-group, or none."),
-    "allocation": _option(str, "uniform", "uniform or paper."),
-    "protect_first": _option(int, 0, "Leave the first so many blocks whole."),
-    "protect_last": _option(int, 0, "Leave the last so many blocks whole."),
+    "allocation": _preset("allocation", str, "auto, uniform, paper, global, or sublayer"),
+    "protect_first": _preset("protect_first", int, "Leave the first so many blocks whole"),
+    "protect_last": _preset("protect_last", int, "Leave the last so many blocks whole"),
     "round_to": _option(int, 1, "Round FFN widths to a multiple of this."),
+    "floor": _option(
+        float, 0.0, "With global allocation: the share of its units that each sublayer keeps."
+    ),
+    "compensation": _preset("compensation", str, "auto, none, bias, or least-squares"),
+    "propagation": _preset(
+        "propagation", str, "dense, or pruned: score each block on the pruned ones before it"
+    ),
+    "preset": _option(
+        str | None, None, f"Settings by name: {', '.join(PRESETS)}; other options come first."
+    ),
+    "source": _option(
+        str, "", "A plan file (see the command plan) instead of choosing one.", "--plan"
+    ),
 }
 _MAYBE_PLAN = _PLAN | {
     "sparsity": _option(
@@ -54,6 +79,40 @@ _EVALUATION = {
     "window": _option(int, 512, "Perplexity window, in tokens."),
     "max_tokens": _option(int, 4096, "Use the first so many tokens; 0 for all."),
 }
+_SWEPT_PLAN = {
+    name: option for name, option in _PLAN.items() if name not in ("sparsity", "preset", "source")
+}
+
+
+def _list(name: str, text: str) -> tuple:
+    """An option of a sweep that is a list."""
+    return _option(str, join_list(getattr(SweepSpec(), name)), f"{text}, with commas between.")
+
+
+_SWEEP = _MODEL | {
+    "criteria": _list("criteria", "Criteria"),
+    "sparsities": _list("sparsities", "Shares of the blocks' parameters to remove"),
+    "seeds": _list("seeds", "Seeds of the calibration samples, and of random scores"),
+    "sizes": _list("samples", "Calibration sizes, in samples"),
+    "presets": _list("presets", f"Presets to add as lines of their own ({', '.join(PRESETS)})"),
+    "calibration": _SCORE["calibration"],
+    "seq_len": _SCORE["seq_len"],
+    **_SWEPT_PLAN,
+    "texts": _option(
+        str, "builtin", "Test texts: builtin, wikitext2, ptb, c4, or files, with commas between."
+    ),
+    "window": _EVALUATION["window"],
+    "max_tokens": _EVALUATION["max_tokens"],
+    "profile": _option(bool, False, "Measure latency and peak memory, too.", "--profile"),
+}
+
+
+def _with_preset(values: dict) -> dict:
+    """``values`` with what the user left out filled in."""
+    name = values.get("preset")
+    chosen = _DEFAULTS | dict(find_preset(name).values if name else {})
+    unsaid = {key: chosen[key] for key, value in values.items() if value is None and key in chosen}
+    return values | {k: v for k, v in unsaid.items() if k != "sparsity"}
 
 
 def _model(values: dict) -> ModelSpec:
@@ -81,9 +140,10 @@ def _pair(text: str) -> tuple[str, Any]:
 
 
 def _plan(values: dict) -> PlanSpec | None:
-    if values["sparsity"] is None:
+    if values["sparsity"] is None and not values["source"]:
         return None
-    return PlanSpec(**{name: values[name] for name in _PLAN})
+    names = [name for name in _PLAN if name != "preset" and values[name] is not None]
+    return PlanSpec(**{name: values[name] for name in names})
 
 
 def _evaluation(values: dict) -> EvaluationSpec:
@@ -92,12 +152,29 @@ def _evaluation(values: dict) -> EvaluationSpec:
     return EvaluationSpec(values["text"], values["window"], values["max_tokens"] or None)
 
 
+def _sweep(values: dict) -> SweepSpec:
+    texts = parse_list(values["texts"], str, "texts")
+    return SweepSpec(
+        model=_model(values),
+        criteria=parse_list(values["criteria"], str, "criteria"),
+        sparsities=parse_list(values["sparsities"], float, "sparsities"),
+        seeds=parse_list(values["seeds"], int, "seeds"),
+        samples=parse_list(values["sizes"], int, "sizes"),
+        calibration=CalibrationSpec(values["calibration"], seq_len=values["seq_len"]),
+        plan=PlanSpec(**{name: values[name] for name in _SWEPT_PLAN}),
+        texts=tuple(_evaluation(values | {"text": text}) for text in texts),
+        profile=values["profile"],
+        presets=parse_list(values["presets"], str, "presets"),
+    )
+
+
 _GROUPS: dict[str, tuple[dict, Callable[[dict], Any]]] = {
     "model": (_MODEL, _model),
     "score": (_SCORE, _score),
     "plan": (_PLAN, _plan),
     "maybe_plan": (_MAYBE_PLAN, _plan),
     "evaluation": (_EVALUATION, _evaluation),
+    "sweep": (_SWEEP, _sweep),
 }
 
 
@@ -123,6 +200,7 @@ def with_specs(*groups: str) -> Callable[[Callable], Callable]:
 
         @functools.wraps(function)
         def command(**values: Any) -> None:
+            values = _with_preset(values)
             specs = {target: _GROUPS[group][1](values) for group, target in targets.items()}
             function(**specs, **{name: values[name] for name in own})
 

@@ -5,17 +5,20 @@ JSON, and says what it realises before anything is cut.
 """
 
 import json
+import operator
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy
 import torch
 from torch import Tensor
 
-from .allocation import UNITS, BlockBudget, allocate, resolve_unit
-from .criteria import BlockScores, Scores
+from .allocation import UNITS, BlockBudget, allocate, check_settings, resolve_unit
+from .criteria import BlockScores, Scores, find_criterion
 from .errors import InputError
+from .ranking import Kept, keep_globally, keep_sublayers
 from .shapes import BlockShape, ModelShape
 
 FORMAT = "bipcore-plan/1"
@@ -115,7 +118,7 @@ def _validate(plan: PruningPlan) -> None:
             ("heads", block.heads, was.heads),
             ("channels", block.channels, was.channels),
         ):
-            if any(not isinstance(i, int) for i in kept) or list(kept) != sorted(set(kept)):
+            if not _ascending_indices(kept):
                 raise InputError(f"Block {index}: kept {name} are ascending indices, each once.")
             if kept and not (kept[0] >= 0 and kept[-1] < limit):
                 raise InputError(f"Block {index}: kept {name} go beyond the {limit} there are.")
@@ -127,17 +130,24 @@ def _validate(plan: PruningPlan) -> None:
             )
 
 
+def _ascending_indices(kept: tuple[int, ...]) -> bool:
+    """Whether ``kept`` are whole numbers, each larger than the one before: there are hundreds of
+    thousands of channels, so no loop in Python."""
+    return set(map(type, kept)) <= {int} and all(map(operator.lt, kept, kept[1:]))
+
+
 def make_plan(
     scores: Scores,
     *,
     sparsity: float,
     unit: str = "auto",
-    allocation: str = "uniform",
+    allocation: str = "auto",
     protect_first: int = 0,
     protect_last: int = 0,
     round_to: int = 1,
+    floor: float = 0.0,
 ) -> PruningPlan:
-    """Choose what stays: of each block the highest scores, as many as the allocation gives it.
+    """Choose what stays: the highest scores, as many of each block as the allocation gives it.
 
     ``sparsity``: the share of the decoder blocks' parameters to remove, at least 0, below 1.
     ``unit`` of attention: "head" (every query head has its own key/value head), "query-head"
@@ -145,39 +155,70 @@ def make_plan(
     its query heads), "none" (attention is kept whole), or "auto", the first that fits.
     ``allocation``: "uniform" rounds the number of heads to remove down and lets the channels
     make up the difference; "paper" takes the share of the heads and of the channels, rounded
-    separately.
+    separately; both give every block the same widths. "global" compares standardised scores
+    across blocks (see `ranking.keep_globally`), and "sublayer" removes whole sublayers, for a
+    criterion that ranks them. "auto" takes what the criterion's authors use.
     ``protect_first`` and ``protect_last`` blocks keep everything; the others give up more.
-    ``round_to``: FFN widths become multiples of it. Raises InputError when it cannot be done.
+    ``round_to``: FFN widths become multiples of it. ``floor``: the share of its heads and of its
+    channels that every block keeps at least, with "global". Raises InputError when it cannot be
+    done.
     """
     unit = resolve_unit(unit, scores.shape)
-    budgets = allocate(
-        scores.shape,
-        sparsity=sparsity,
-        unit=unit,
-        allocation=allocation,
-        protect_first=protect_first,
-        protect_last=protect_last,
-        round_to=round_to,
-    )
-    blocks = tuple(
-        _choose(of_block, budget, was, unit)
-        for of_block, budget, was in zip(scores.blocks, budgets, scores.shape.blocks, strict=True)
-    )
+    settings = {
+        "sparsity": sparsity,
+        "unit": unit,
+        "allocation": resolve_allocation(allocation, scores.criterion),
+        "protect_first": protect_first,
+        "protect_last": protect_last,
+        "round_to": round_to,
+        "floor": floor,
+    }
+    check_settings(scores.shape, **settings)
+    blocks = tuple(BlockPlan(*kept) for kept in _kept(scores, settings))
     spec = {
         "criterion": scores.criterion,
         "options": dict(scores.options),
         "calibration": scores.fingerprint,
+        **settings,
         "sparsity": float(sparsity),
-        "unit": unit,
-        "allocation": allocation,
-        "protect_first": protect_first,
-        "protect_last": protect_last,
-        "round_to": round_to,
+        "floor": float(floor),
     }
     return PruningPlan(shape=scores.shape, blocks=blocks, spec=spec)
 
 
-def _choose(scores: BlockScores, budget: BlockBudget, was: BlockShape, unit: str) -> BlockPlan:
+def resolve_allocation(allocation: str, criterion: str) -> str:
+    """``allocation`` with "auto" replaced by the criterion's own; raises InputError where the
+    two do not go together."""
+    own = find_criterion(criterion).allocation
+    if allocation == "auto":
+        return own
+    if (allocation == "sublayer") != (own == "sublayer"):
+        ranks = "ranks whole sublayers" if own == "sublayer" else "does not rank whole sublayers"
+        raise InputError(
+            f"The criterion {criterion!r} {ranks}, which the allocation {allocation!r} does not "
+            "go with; use the allocation auto."
+        )
+    return allocation
+
+
+def _kept(scores: Scores, settings: dict[str, Any]) -> tuple[Kept, ...]:
+    allocation = settings["allocation"]
+    wanted = dict(settings)
+    if allocation == "sublayer":
+        names = ("sparsity", "unit", "protect_first", "protect_last")
+        return keep_sublayers(scores, **{name: settings[name] for name in names})
+    if allocation == "global":
+        del wanted["allocation"]
+        return keep_globally(scores, **wanted)
+    del wanted["floor"]
+    budgets = allocate(scores.shape, **wanted)
+    return tuple(
+        choose(of_block, budget, was, wanted["unit"])
+        for of_block, budget, was in zip(scores.blocks, budgets, scores.shape.blocks, strict=True)
+    )
+
+
+def choose(scores: BlockScores, budget: BlockBudget, was: BlockShape, unit: str) -> Kept:
     """The highest-scoring units and channels of one block; of equal scores the earlier goes."""
     group = was.group
     if unit == UNITS.KV_GROUP:
@@ -190,11 +231,17 @@ def _choose(scores: BlockScores, budget: BlockBudget, was: BlockShape, unit: str
         )
     else:
         heads = _keep(scores.heads, budget.attention)
-    return BlockPlan(heads=heads, channels=_keep(scores.ffn, budget.channels))
+    return heads, _keep(scores.ffn, budget.channels)
 
 
 def _keep(scores: Tensor, count: int) -> tuple[int, ...]:
     if not torch.isfinite(scores).all():
         raise InputError("The scores are not finite numbers; score the model again.")
-    order = torch.argsort(scores, stable=True)
-    return tuple(sorted(order[len(scores) - count :].tolist()))
+    if not count:
+        return ()
+    values = scores.numpy()
+    lowest = numpy.sort(values)[len(values) - count]
+    stay = values >= lowest
+    too_many = int(stay.sum()) - count
+    stay[numpy.flatnonzero(values == lowest)[:too_many]] = False
+    return tuple(numpy.flatnonzero(stay).tolist())

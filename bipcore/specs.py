@@ -76,14 +76,30 @@ class ScoreSpec:
 
 @dataclass(frozen=True)
 class PlanSpec:
-    """How much to cut, and how it is shared out (see `make_plan`)."""
+    """How much to cut, how it is shared out (see `make_plan`), and what makes up for it.
+
+    ``compensation`` (see `compensate`): "auto" is what the criterion's authors use.
+    ``propagation``: "dense" scores every block on what enters it in the dense model; "pruned"
+    on the output of the blocks already pruned. ``source``: a plan file, or the name of a stored
+    plan, to take as it is; the other settings do not count then.
+    """
 
     sparsity: float = 0.2
     unit: str = "auto"
-    allocation: str = "uniform"
+    allocation: str = "auto"
     protect_first: int = 0
     protect_last: int = 0
     round_to: int = 1
+    floor: float = 0.0
+    compensation: str = "auto"
+    propagation: str = "dense"
+    source: str = ""
+
+    @property
+    def choice(self) -> dict[str, Any]:
+        """The settings of `make_plan`."""
+        others = ("compensation", "propagation", "source")
+        return {name: value for name, value in asdict(self).items() if name not in others}
 
 
 @dataclass(frozen=True)

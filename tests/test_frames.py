@@ -4,7 +4,7 @@ import numpy
 import pytest
 
 from bipcore.criteria import Scores
-from bipcore.frames import scores_frame, summary_frame
+from bipcore.frames import extreme_scores, scores_frame, summary_frame
 from bipcore.plan import PruningPlan, make_plan
 from tests.shapes import SMALL_GQA, random_scores
 
@@ -65,3 +65,18 @@ def test_the_summary_counts_what_a_plan_removes(scores):
     assert frame.heads_removed.tolist() == [8 - len(block.heads) for block in plan.blocks]
     assert frame.channels_removed.tolist() == [96 - len(block.channels) for block in plan.blocks]
     assert frame.heads_removed[0] == frame.channels_removed[0] == 0
+
+
+@pytest.mark.parametrize("kind", ["head", "kv_group", "channel"])
+@pytest.mark.parametrize("count", [0, 1, 5, 10_000])
+def test_the_extremes_are_those_of_the_whole_frame(scores, kind, count):
+    plan = _plan(scores)
+    frame = scores_frame(scores, plan)
+    frame = frame[frame.kind == kind].drop(columns="kind")
+    largest, smallest = extreme_scores(scores, plan, kind, count=count)
+    for found, expected in (
+        (largest, frame.nlargest(count, "score")),
+        (smallest, frame.nsmallest(count, "score")),
+    ):
+        columns = ["block", "index", "score", "kept"]
+        assert found[columns].values.tolist() == expected[columns].values.tolist()

@@ -62,7 +62,7 @@ def test_reading_stored_scores_loads_no_model(pipeline, spec, monkeypatch):
         raise AssertionError("the model was loaded")
 
     pipeline.scores(spec)
-    monkeypatch.setattr("bipcore.pipeline.load_model", fail)
+    monkeypatch.setattr("bipcore.preparation.load_model", fail)
     again = Pipeline(pipeline.store)
     assert again.plan(spec, PlanSpec()).realised == pytest.approx(0.2, abs=0.02)
 

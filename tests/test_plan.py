@@ -272,6 +272,7 @@ def test_the_spec_says_where_the_plan_came_from():
         "protect_first": 1,
         "protect_last": 0,
         "round_to": 8,
+        "floor": 0.0,
     }
 
 

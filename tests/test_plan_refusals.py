@@ -49,7 +49,7 @@ def test_single_heads_are_refused_where_key_value_heads_are_shared(shape):
         _plan(shape, unit="head")
 
 
-@pytest.mark.parametrize("allocation", ["global", "", None])
+@pytest.mark.parametrize("allocation", ["everything", "", None])
 def test_an_unknown_allocation_is_refused_with_the_known_ones(allocation):
     with pytest.raises(InputError, match="uniform, paper"):
         _plan(allocation=allocation)

@@ -1,0 +1,117 @@
+"""Making up for what was cut: new output projections from statistics of the dense model."""
+
+import torch
+from torch import Tensor, nn
+
+from .adapters import Adapter, Block
+from .criteria import find_criterion
+from .errors import InputError
+from .moments import SecondMoments
+from .plan import PruningPlan
+from .statistics import Statistics
+
+COMPENSATIONS = ("auto", "none", "bias", "least-squares")
+RIDGE = 1e-4
+"""Added to the diagonal of the second moments, as a share of its mean."""
+
+
+def resolve_compensation(kind: str, criterion: str) -> str:
+    """``kind`` with "auto" replaced by the criterion's own; raises InputError."""
+    if kind not in COMPENSATIONS:
+        have = ", ".join(COMPENSATIONS)
+        raise InputError(f"There is no compensation {kind!r}; there are {have}.")
+    return find_criterion(criterion).compensation if kind == "auto" else kind
+
+
+@torch.no_grad()
+def compensate(
+    pruned: nn.Module,
+    dense: nn.Module,
+    plan: PruningPlan,
+    kind: str,
+    *,
+    statistics: Statistics | None = None,
+    moments: SecondMoments | None = None,
+    ridge: float = RIDGE,
+) -> nn.Module:
+    """Change `o_proj` and `down_proj` of ``pruned`` so that its blocks' outputs stay closer.
+
+    ``pruned`` is ``dense`` with ``plan`` applied, and is returned. ``kind``: "none"; "bias" adds
+    Σ_j mean(X_j)·W_:j over the removed inputs j (FLAP, arXiv 2312.11983), from ``statistics``;
+    "least-squares" refits the columns that stay, from ``moments``. ``dense`` and the tensors
+    shared with it are not touched. Raises InputError.
+    """
+    if kind not in COMPENSATIONS or kind == "auto":
+        have = ", ".join(COMPENSATIONS[1:])
+        raise InputError(f"There is no compensation {kind!r}; there are {have}.")
+    if kind == "none":
+        return pruned
+    if (statistics if kind == "bias" else moments) is None:
+        needs = "statistics" if kind == "bias" else "second moments"
+        raise InputError(f"The compensation {kind!r} needs {needs}; collect them first.")
+    blocks = zip(Adapter(pruned).blocks, Adapter(dense).blocks, plan.blocks, strict=True)
+    for index, (block, before, keep) in enumerate(blocks):
+        for site, kept in _kept_inputs(before, keep).items():
+            new, old = block.sites[site], before.sites[site]
+            if len(kept) == old.in_features:
+                continue
+            if kind == "bias":
+                mean = getattr(statistics.blocks[index], site).mean
+                _add_bias(new, missing_mean(old.weight, mean, kept))
+            elif len(kept):
+                fitted = refit(old.weight, moments.of(index, site), kept, ridge=ridge)
+                new.weight = _parameter(fitted, new.weight)
+    return pruned
+
+
+def _kept_inputs(block: Block, keep) -> dict[str, Tensor]:
+    """The inputs of o and of down that stay, by site."""
+    heads, width = torch.tensor(keep.heads, dtype=torch.long), block.head_dim
+    inputs = (heads[:, None] * width + torch.arange(width)).reshape(-1)
+    return {"o": inputs, "down": torch.tensor(keep.channels, dtype=torch.long)}
+
+
+def missing_mean(weight: Tensor, mean: Tensor, kept: Tensor) -> Tensor:
+    """Σ_j mean_j·W_:j over the inputs j that are not kept: (d,), of W (d, n) and mean (n,)."""
+    weight = _wide(weight)
+    gone = torch.ones(len(mean), dtype=torch.bool)
+    gone[kept] = False
+    return weight[:, gone.to(weight.device)] @ mean[gone].to(weight)
+
+
+def refit(weight: Tensor, moments: Tensor, kept: Tensor, *, ridge: float = RIDGE) -> Tensor:
+    """The columns W' (d, k) for the ``kept`` inputs that come closest to the whole of W (d, n).
+
+    Minimises mean_t ‖X_t W^T − X_tK W'^T‖² + λ‖W' − W_K‖² given the second moments G (n, n) of
+    X: W' = W_K + W_R G_RK (G_KK + λI)^-1, with R the inputs that go and λ = ridge · mean diag
+    G_KK. In float64.
+    """
+    weight = _wide(weight)
+    moments, kept = moments.to(weight), kept.to(weight.device)
+    gone = torch.ones(weight.shape[1], dtype=torch.bool, device=weight.device)
+    gone[kept] = False
+    rows = moments[kept]  # (k, n)
+    among = rows[:, kept]
+    among.diagonal().add_(ridge * among.diagonal().mean())
+    wanted = rows[:, gone] @ weight[:, gone].T  # (k, d)
+    factor, failed = torch.linalg.cholesky_ex(among)
+    if failed:  # inputs that are always 0 or copies of others, and no ridge
+        solved = torch.linalg.lstsq(among.cpu(), wanted.cpu(), driver="gelsd").solution
+        change = solved.to(wanted.device)
+    else:
+        change = torch.cholesky_solve(wanted, factor)
+    return weight[:, kept] + change.T
+
+
+def _add_bias(linear: nn.Linear, extra: Tensor) -> None:
+    old = 0 if linear.bias is None else _wide(linear.bias)
+    linear.bias = _parameter(old + extra, linear.weight)
+
+
+def _wide(values: Tensor) -> Tensor:
+    """``values`` in float64, which mps does not have."""
+    return (values.cpu() if values.device.type == "mps" else values).double()
+
+
+def _parameter(values: Tensor, like: nn.Parameter) -> nn.Parameter:
+    return nn.Parameter(values.to(like).contiguous(), requires_grad=like.requires_grad)

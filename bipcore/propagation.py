@@ -1,0 +1,100 @@
+"""Scoring each block on what the blocks already pruned give it (arXiv 2412.06419, algorithm 1)."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .adapters import Adapter, Block
+from .allocation import allocate, resolve_unit
+from .calibration import CalibrationSet
+from .criteria import BlockInput, BlockScores, Criterion, Scores, find_criterion, sum_by_unit
+from .errors import InputError
+from .hooks import evaluation_mode
+from .plan import choose, resolve_allocation
+from .progress import Progress, silent
+from .slicing import prune_block, shallow_clone
+from .statistics import Collector, check_length
+from .walk import Entrance, enter_blocks
+
+PROPAGATIONS = ("dense", "pruned")
+
+
+class _Batch:
+    """A part of the calibration set on its way through the blocks: ``hidden`` (B, T, d)."""
+
+    def __init__(self, entrance: Entrance) -> None:
+        self.hidden = entrance.hidden
+        self._entrance = replace(entrance, hidden=entrance.hidden[:0].clone())  # held once
+
+    def run(self, index: int, block: Block) -> Tensor:
+        return self._entrance.run(index, block.module, self.hidden)
+
+
+@torch.no_grad()
+def score_pruned(
+    model: nn.Module,
+    calibration: CalibrationSet,
+    criterion: str,
+    *,
+    choice: Mapping[str, Any],
+    batch_size: int = 4,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Scores:
+    """Scores of ``model`` with ``propagation="pruned"``: block l+1 is fed by the pruned block l.
+
+    ``choice`` are the settings of `make_plan`, which cuts the same from these scores. The hidden
+    states of the whole calibration set are held: N·T·d numbers. ``model`` is not touched. Raises
+    InputError for a criterion that needs no activations, and for an allocation whose widths
+    depend on the scores.
+    """
+    chosen = find_criterion(criterion)
+    settings = chosen.resolve(options)
+    clone = shallow_clone(model)
+    adapter, shape = Adapter(clone), Adapter(model).shape
+    check_length(adapter, calibration)
+    if batch_size < 1:
+        raise InputError(f"The batch size is at least 1, not {batch_size}.")
+    unit = resolve_unit(choice["unit"], shape)
+    budgets = allocate(shape, **_budget(chosen, choice) | {"unit": unit})
+    report = progress or silent
+    batches = [
+        _Batch(enter_blocks(adapter, tokens)) for tokens in calibration.tokens.split(batch_size)
+    ]
+    found: list[BlockScores] = []
+    with evaluation_mode(clone):
+        for index, block in enumerate(adapter.blocks):
+            report(index / len(adapter.blocks), "Scoring on the output of the pruned blocks")
+            collector = Collector([block])
+            with collector.watching():
+                for batch in batches:
+                    batch.run(index, block)
+            weights, tokens = block.weights(), calibration.tokens.numel()
+            given = BlockInput(index, weights, collector.result(tokens)[0], tokens)
+            scores = sum_by_unit(chosen.score_block(given, **settings), weights)
+            prune_block(block, *choose(scores, budgets[index], shape.blocks[index], unit))
+            block.sync_attributes(clone.config)
+            for batch in batches:
+                batch.hidden = batch.run(index, block)
+            found.append(scores)
+    return Scores(tuple(found), criterion, settings, shape, calibration.fingerprint)
+
+
+def _budget(criterion: Criterion, choice: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of `allocate`; raises InputError where widths cannot be known ahead."""
+    if criterion.needs != "activations":
+        raise InputError(
+            f"The criterion {criterion.name!r} does not read activations, so there is nothing to "
+            "propagate; use the propagation dense."
+        )
+    allocation = resolve_allocation(choice["allocation"], criterion.name)
+    if allocation not in ("uniform", "paper"):
+        raise InputError(
+            f"With the allocation {allocation!r} the widths depend on the scores of all blocks, "
+            "so pruned propagation is not possible; use uniform or paper, or the propagation dense."
+        )
+    wanted = {name: value for name, value in choice.items() if name != "floor"}
+    return wanted | {"allocation": allocation}

@@ -1,0 +1,105 @@
+"""What results are a function of, and how plans say where they come from."""
+
+from dataclasses import asdict, replace
+from typing import Any
+
+from .allocation import allocate, check_settings, resolve_unit
+from .compensation import resolve_compensation
+from .criteria import find_criterion
+from .errors import InputError
+from .models import DEMO, DEMO_HUB
+from .plan import PruningPlan, resolve_allocation
+from .propagation import PROPAGATIONS
+from .ranking import check_reachable
+from .shapes import ModelShape
+from .specs import CalibrationSpec, PlanSpec, ScoreSpec
+
+
+def check_plan(shape: ModelShape, spec: ScoreSpec, plan: PlanSpec) -> None:
+    """Raise InputError for a plan that no scores could make possible."""
+    allocation = resolve_allocation(plan.allocation, spec.criterion)
+    settings = plan.choice | {"allocation": allocation}
+    check_settings(shape, **settings)
+    resolve_compensation(plan.compensation, spec.criterion)
+    if plan.propagation not in PROPAGATIONS:
+        raise InputError(
+            f"There is no propagation {plan.propagation!r}; there are {', '.join(PROPAGATIONS)}."
+        )
+    if allocation in ("uniform", "paper"):
+        settings["unit"] = resolve_unit(plan.unit, shape)
+        del settings["floor"]
+        allocate(shape, **settings)
+    elif allocation == "global":
+        names = ("sparsity", "protect_first", "protect_last", "floor")
+        wanted = {name: settings[name] for name in names}
+        check_reachable(shape, unit=resolve_unit(plan.unit, shape), **wanted)
+
+
+def is_propagated(plan: PlanSpec | None) -> bool:
+    """Whether the scores of a plan depend on what it cuts."""
+    return plan is not None and plan.propagation != "dense"
+
+
+def score_identity(spec: ScoreSpec, plan: PlanSpec | None = None) -> dict:
+    """What the scores of ``spec`` are a function of; one that is not calibrated does not depend
+    on the calibration set, and ``plan`` counts where it has pruned propagation."""
+    criterion = find_criterion(spec.criterion)
+    identity = {
+        "model": spec.model.identity(),
+        "calibration": spec.calibration.identity() if criterion.calibrated else None,
+        "criterion": spec.criterion,
+        "options": criterion.resolve(dict(spec.options)),
+    }
+    return identity | ({"propagated": plan.choice} if is_propagated(plan) else {})
+
+
+def search_identity(spec: ScoreSpec) -> dict:
+    """What the steps of a search are a function of: how far it goes is not part of it."""
+    identity = score_identity(spec)
+    options = {name: value for name, value in identity["options"].items() if name != "until"}
+    return identity | {"options": options}
+
+
+def describe(plan: PruningPlan, spec: ScoreSpec, settings: PlanSpec) -> PruningPlan:
+    """``plan`` with the names of its model and calibration text in its spec, and with what is to
+    make up for the cut."""
+    calibrated = find_criterion(spec.criterion).calibrated
+    kind = resolve_compensation(settings.compensation, spec.criterion)
+    facts: dict[str, Any] = {
+        "model": base_name(spec.model.name),
+        "calibration_text": str(spec.calibration) if calibrated or kind != "none" else "none",
+        "propagation": settings.propagation,
+        "compensation": kind,
+    }
+    if kind != "none":
+        facts["compensation_calibration"] = asdict(spec.calibration)
+        facts["compensation_content"] = spec.calibration.identity()["content"]
+    return replace(plan, spec={**plan.spec, **facts})
+
+
+def compensated_on(plan: PruningPlan) -> CalibrationSpec:
+    """The calibration set that `describe` wrote down for the compensation of ``plan``.
+
+    Raises InputError where a plan made by hand does not say, and where the text is not the one
+    that it was made with: another text would give another model under the same plan.
+    """
+    said, default = plan.spec.get("compensation_calibration"), asdict(CalibrationSpec())
+    types = {name: type(value) for name, value in default.items()}
+    if not isinstance(said, dict) or {n: type(v) for n, v in said.items()} != types:
+        raise InputError(
+            f"The plan asks for the compensation {plan.spec.get('compensation')!r}, but does not "
+            "say what it was calibrated on."
+        )
+    calibration = CalibrationSpec(**said)
+    content = plan.spec.get("compensation_content")
+    if content is not None and content != calibration.identity()["content"]:
+        raise InputError(
+            f"The text {calibration.source!r} is not the one that the plan was made with; make "
+            "the plan again."
+        )
+    return calibration
+
+
+def base_name(name: str) -> str:
+    """The name that stands for the model ``name`` outside this machine."""
+    return DEMO_HUB if name == DEMO else name

@@ -1,0 +1,230 @@
+"""Choosing what stays of the whole model at once: units of all blocks in one order.
+
+`uniform` and `paper` allocations (see `allocation`) give every block its widths first; here the
+widths come out of the order, and differ from block to block.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from .allocation import UNITS
+from .criteria import BlockScores, Scores
+from .errors import InputError
+from .shapes import BlockShape, ModelShape
+
+Kept = tuple[tuple[int, ...], tuple[int, ...]]
+"""The query heads and the FFN channels that stay of a block, ascending."""
+
+
+@dataclass(frozen=True, order=True)
+class _Unit:
+    """Something that goes as a whole: its place in the order, its block, and what it holds."""
+
+    score: float
+    block: int
+    rank: int
+    heads: tuple[int, ...] = field(compare=False)
+    channels: tuple[int, ...] = field(compare=False)
+    cost: int = field(compare=False)
+
+
+def keep_globally(
+    scores: Scores,
+    *,
+    sparsity: float,
+    unit: str,
+    protect_first: int,
+    protect_last: int,
+    round_to: int,
+    floor: float,
+) -> tuple[Kept, ...]:
+    """What stays when the lowest standardised scores of all blocks go (FLAP, arXiv 2312.11983).
+
+    The channel scores of each sublayer of each block are standardised, (s - mean) / deviation;
+    an attention unit's is the mean over its channels. Units go in ascending order until the
+    parameters asked for are gone, as nearly as possible. Of each sublayer at least the share
+    ``floor`` of its units stays, after rounding to ``round_to`` too; with 0 it may go altogether.
+    ``unit`` as in `make_plan`, not "auto". Raises InputError when it cannot be done.
+    """
+    shape = scores.shape
+    open_blocks = range(protect_first, len(shape.blocks) - protect_last)
+    _check_finite(scores)
+    units = []
+    for index in open_blocks:
+        block, was = scores.blocks[index], shape.blocks[index]
+        units += _removable(_attention_units(index, block, shape, unit), floor)
+        units += _removable(_channel_units(index, block, was, shape), floor)
+    kept = _keep_all_but(shape, _lowest(sorted(units), shape, sparsity))
+    return tuple(
+        (heads, _widened(channels, scores.blocks[index].ffn, round_to, floor))
+        for index, (heads, channels) in enumerate(kept)
+    )
+
+
+def check_reachable(
+    shape: ModelShape,
+    *,
+    sparsity: float,
+    unit: str,
+    protect_first: int,
+    protect_last: int,
+    floor: float,
+) -> None:
+    """Raise InputError for a sparsity that `keep_globally` cannot reach, whatever the scores."""
+    costs: list[int] = []
+    for block in shape.blocks[protect_first : len(shape.blocks) - protect_last]:
+        channels = [shape.channel_cost.parameters] * block.channels
+        for of_sublayer in (_attention_costs(shape, block, unit), channels):
+            costs += _removable(of_sublayer, floor)
+    _check_enough(costs, shape, sparsity)
+
+
+def keep_sublayers(
+    scores: Scores, *, sparsity: float, unit: str, protect_first: int, protect_last: int
+) -> tuple[Kept, ...]:
+    """What stays when whole sublayers go in ascending order of their mean channel score.
+
+    For criteria that rank sublayers (BlockPruner): the highest rank means that the search did
+    not get there. With the unit "none" attention stays. Raises InputError where the search did
+    not get far enough.
+    """
+    _check_finite(scores)
+    shape, units = scores.shape, []
+    for index in range(protect_first, len(shape.blocks) - protect_last):
+        was, block = shape.blocks[index], scores.blocks[index]
+        heads, channels = tuple(range(was.heads)), tuple(range(was.channels))
+        without_heads = shape.parameters_of_block(BlockShape(0, 0, was.channels))
+        without_channels = shape.parameters_of_block(BlockShape(was.heads, was.kv_heads, 0))
+        whole = shape.parameters_of_block(was)
+        if heads and unit != UNITS.NONE:
+            rank = float(block.attention.mean())
+            units.append(_Unit(rank, index, 0, heads, (), whole - without_heads))
+        if channels:
+            rank = float(block.ffn.mean())
+            units.append(_Unit(rank, index, 1, (), channels, whole - without_channels))
+    every = torch.cat([values for b in scores.blocks for values in (b.attention, b.ffn)])
+    ranked = sorted(one for one in units if one.score < float(every.max()))
+    return _keep_all_but(shape, _lowest(ranked, shape, sparsity))
+
+
+def _check_finite(scores: Scores) -> None:
+    values = (values for block in scores.blocks for values in (block.attention, block.ffn))
+    if not all(torch.isfinite(of_sublayer).all() for of_sublayer in values):
+        raise InputError("The scores are not finite numbers; score the model again.")
+
+
+def _standardised(values: Tensor) -> Tensor:
+    if not len(values):
+        return values.double()
+    values = values.double()
+    deviation = values.std(correction=0)
+    return (values - values.mean()) / deviation if deviation > 0 else torch.zeros_like(values)
+
+
+def _attention_costs(shape: ModelShape, was: BlockShape, unit: str) -> list[int]:
+    """The parameters of each attention unit of a block, in ascending order of its rank."""
+    if unit == UNITS.NONE or not was.heads:
+        return []
+    head, kv_head = shape.head_cost.parameters, shape.kv_head_cost.parameters
+    if unit != UNITS.QUERY_HEAD:
+        return [was.group * head + kv_head] * was.kv_heads
+    costs = [was.kv_heads * head] * was.group
+    costs[-1] += was.kv_heads * kv_head  # with its last heads a group's key/value head goes
+    return costs
+
+
+def _attention_units(index: int, block: BlockScores, shape: ModelShape, unit: str) -> list[_Unit]:
+    """The attention units of a block, ascending by score."""
+    was = shape.blocks[index]
+    costs = _attention_costs(shape, was, unit)
+    if not costs:
+        return []
+    heads = _standardised(block.attention).view(was.heads, -1).mean(1)  # (H,)
+    by_group = heads.view(was.kv_heads, was.group)
+    if unit == UNITS.QUERY_HEAD:  # the r-th lowest head of every group goes together
+        ordered, order = by_group.sort(dim=1, stable=True)
+        values = ordered.mean(0)
+        members = [
+            [g * was.group + int(order[g, r]) for g in range(was.kv_heads)]
+            for r in range(was.group)
+        ]
+    else:
+        values = by_group.mean(1)
+        members = [list(range(g * was.group, (g + 1) * was.group)) for g in range(was.kv_heads)]
+    return sorted(
+        _Unit(float(value), index, rank, tuple(sorted(of_unit)), (), cost)
+        for rank, (value, of_unit, cost) in enumerate(zip(values, members, costs, strict=True))
+    )
+
+
+def _channel_units(
+    index: int, block: BlockScores, was: BlockShape, shape: ModelShape
+) -> list[_Unit]:
+    """The FFN channels of a block, ascending by score."""
+    values = _standardised(block.ffn).tolist()
+    cost, after_heads = shape.channel_cost.parameters, was.heads
+    return sorted(
+        _Unit(value, index, after_heads + channel, (), (channel,), cost)
+        for channel, value in enumerate(values)
+    )
+
+
+def _at_least(count: int, floor: float) -> int:
+    """How many of ``count`` units the floor keeps."""
+    return math.ceil(floor * count - 1e-9)
+
+
+def _removable(units: list, floor: float) -> list:
+    """The units, ascending, but for the highest ones that the floor keeps."""
+    return units[: len(units) - _at_least(len(units), floor)]
+
+
+def _lowest(units: list[_Unit], shape: ModelShape, sparsity: float) -> Iterator[_Unit]:
+    """The first units whose parameters come nearest to the share asked for."""
+    _check_enough([unit.cost for unit in units], shape, sparsity)
+    wanted, gone = sparsity * shape.block_parameters, 0
+    for unit in units:
+        if wanted - gone <= unit.cost / 2:
+            return
+        gone += unit.cost
+        yield unit
+
+
+def _check_enough(costs: list[int], shape: ModelShape, sparsity: float) -> None:
+    """Raise InputError where removing all of ``costs`` stays short by more than half a unit."""
+    most = sum(costs)
+    if sparsity * shape.block_parameters - most > max(costs, default=0) / 2:
+        raise InputError(
+            f"The sparsity {sparsity:.1%} cannot be reached: at most "
+            f"{most / shape.block_parameters:.1%} of the blocks' parameters can go; ask for less, "
+            "protect fewer blocks, lower the floor, or rank more."
+        )
+
+
+def _keep_all_but(shape: ModelShape, removed: Iterator[_Unit]) -> tuple[Kept, ...]:
+    kept = [(set(range(was.heads)), set(range(was.channels))) for was in shape.blocks]
+    for unit in removed:
+        kept[unit.block][0].difference_update(unit.heads)
+        kept[unit.block][1].difference_update(unit.channels)
+    return tuple((tuple(sorted(heads)), tuple(sorted(channels))) for heads, channels in kept)
+
+
+def _widened(
+    channels: tuple[int, ...], values: Tensor, round_to: int, floor: float
+) -> tuple[int, ...]:
+    """``channels`` to the nearest multiple of ``round_to`` that the floor allows, by score.
+
+    None stays none; where no multiple is allowed, all stay.
+    """
+    width = len(values)
+    if not channels or len(channels) == width:
+        return channels
+    nearest = max(math.floor(len(channels) / round_to + 0.5), 1)
+    fewest = math.ceil(_at_least(width, floor) / round_to)
+    count = max(min(nearest, width // round_to), fewest) * round_to
+    order = torch.argsort(values, stable=True)
+    return tuple(sorted(order[max(width - count, 0) :].tolist()))
