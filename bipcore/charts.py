@@ -1,19 +1,14 @@
-"""Charts: data in, plotly figure out. Pure functions; colours mean one thing everywhere.
+"""Charts of scores and plans: data in, plotly figure out. Pure functions."""
 
-The colours are from Okabe and Ito's set, which colour-blind readers can tell apart.
-"""
-
+import numpy
 import plotly.graph_objects as go
+import torch
 from torch import Tensor
 
 from .criteria import Scores
 from .plan import PruningPlan
+from .styles import KEPT, REMOVED, SCALE
 
-KEPT = "#0072B2"
-REMOVED = "#D55E00"
-DENSE = "#5B6770"
-PRUNED = "#009E73"
-_SCALE = [[0, "#F2F7FB"], [0.5, "#7FB4D9"], [1, "#08406B"]]
 _BARS = 60
 
 
@@ -23,8 +18,8 @@ def channel_distributions(scores: Scores, plan: PruningPlan) -> go.Figure:
     blocks, cuts = list(range(len(scores.blocks))), []
     quantiles = []
     for block, keep in zip(scores.blocks, plan.blocks, strict=True):
-        points = block.ffn.new_tensor([0.01, 0.25, 0.5, 0.75, 0.99])
-        quantiles.append(block.ffn.quantile(points).tolist())
+        points = (0.01, 0.25, 0.5, 0.75, 0.99)
+        quantiles.append(numpy.quantile(block.ffn.numpy(), points).tolist())
         removed = _split(block.ffn, keep.channels)[1]
         cuts.append(float(removed.max()) if len(removed) else None)
     low, q1, median, q3, high = zip(*quantiles, strict=True)
@@ -49,7 +44,7 @@ def channel_distributions(scores: Scores, plan: PruningPlan) -> go.Figure:
         marker={"color": REMOVED, "symbol": "line-ew-open", "size": 12, "line_width": 3},
         hovertemplate="block %{x}: removed up to %{y:.4g}<extra></extra>",
     )
-    return _styled(figure, "Block", "FFN channel score", log=_positive(low))
+    return styled(figure, "Block", "FFN channel score", log=_positive(low))
 
 
 def head_distributions(scores: Scores, plan: PruningPlan) -> go.Figure:
@@ -72,7 +67,7 @@ def head_distributions(scores: Scores, plan: PruningPlan) -> go.Figure:
             hovertemplate="block %{x}, head %{customdata}: %{y:.4g}<extra></extra>",
         )
     values = [point[2] for points in groups.values() for point in points]
-    return _styled(figure, "Block", "Head score", log=_positive(values))
+    return styled(figure, "Block", "Head score", log=_positive(values))
 
 
 def head_map(scores: Scores, plan: PruningPlan) -> go.Figure:
@@ -86,7 +81,7 @@ def head_map(scores: Scores, plan: PruningPlan) -> go.Figure:
     figure = go.Figure(
         go.Heatmap(
             z=list(zip(*shares, strict=True)) if _same_length(shares) else shares,
-            colorscale=_SCALE,
+            colorscale=SCALE,
             colorbar={"title": "share of<br>the block", "tickformat": ".0%"},
             hovertemplate="block %{x}, head %{y}: %{z:.1%} of the block<extra></extra>",
             xgap=1,
@@ -106,7 +101,7 @@ def head_map(scores: Scores, plan: PruningPlan) -> go.Figure:
     if 1 < shape.group < shape.heads:
         for edge in range(shape.group, shape.heads, shape.group):
             figure.add_hline(y=edge - 0.5, line={"color": "#444", "width": 1, "dash": "dot"})
-    return _styled(figure, "Block", "Query head")
+    return styled(figure, "Block", "Query head")
 
 
 def channel_histogram(scores: Scores, plan: PruningPlan, block: int) -> go.Figure:
@@ -120,24 +115,29 @@ def channel_histogram(scores: Scores, plan: PruningPlan, block: int) -> go.Figur
     figure = go.Figure()
     for chosen, name, color in ((kept, "kept", KEPT), (removed, "removed", REMOVED)):
         figure.add_histogram(
-            x=chosen.tolist(),
+            x=chosen.numpy(),
             xbins={"start": low, "end": high + step, "size": step},
             name=f"{name} channels ({len(chosen)})",
             marker_color=color,
             hovertemplate="%{y} channels at %{x:.3f}<extra></extra>",
         )
     figure.update_layout(barmode="stack", bargap=0.02)
-    return _styled(figure, "log₁₀ of the channel score" if log else "Channel score", "Channels")
+    return styled(figure, "log₁₀ of the channel score" if log else "Channel score", "Channels")
 
 
 def _split(values: Tensor, kept: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     """The values at the indices ``kept``, and the others."""
     mask = values.new_zeros(len(values)).bool()
-    mask[list(kept)] = True
+    mask[torch.from_numpy(numpy.fromiter(kept, numpy.int64, len(kept)))] = True
     return values[mask], values[~mask]
 
 
-def _styled(figure: go.Figure, x: str, y: str, *, log: bool = False) -> go.Figure:
+def styled(
+    figure: go.Figure, x: str, y: str, *, log: bool = False, title: str | None = None
+) -> go.Figure:
+    """``figure`` with the house's layout, named axes and a legend above it."""
+    if title:
+        figure.update_layout(title={"text": title, "font_size": 15, "x": 0})
     figure.update_layout(
         template="plotly_white",
         showlegend=True,

@@ -1,0 +1,135 @@
+"""The command ``sweep``: perplexity and cost against sparsity, for several criteria."""
+
+from dataclasses import asdict
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from . import console
+from .errors import InputError
+from .lists import join_list
+from .options import with_specs
+from .pipeline import Pipeline
+from .sweep_specs import SweepSpec, check_sweep
+from .sweeps import Point, run_sweep
+
+
+def _from_file(context: typer.Context, path: Path | None) -> Path | None:
+    """Take what a YAML file says as the command's defaults: what is on the command line counts
+    more."""
+    if path is not None:
+        known = {parameter.name for parameter in context.command.params} - {"spec", "help"}
+        context.default_map = read_yaml(path, known)
+    return path
+
+
+def read_yaml(path: Path, known: set[str]) -> dict[str, str]:
+    """The settings in a YAML file by name, as the words of the command line.
+
+    A list becomes words with commas between. Raises InputError with one sentence for a file that
+    cannot be read, is no mapping, or has a key that is not one of ``known``.
+    """
+    import yaml
+
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path} is not UTF-8 text; give a YAML file.") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        raise InputError(f"{path} is not YAML{where}: {_problem(error)}.") from None
+    if not isinstance(found, dict):
+        raise InputError(f"{path} does not hold settings; write one 'name: value' a line.")
+    settings = {}
+    for key, value in found.items():
+        name = str(key).replace("-", "_")
+        if name not in known:
+            have = ", ".join(sorted(known))
+            raise InputError(f"{path} names a setting {str(key)!r}; there are {have}.")
+        settings[name] = _word(path, name, value)
+    return settings
+
+
+def _problem(error: Exception) -> str:
+    return str(getattr(error, "problem", None) or error).splitlines()[0]
+
+
+def _word(path: Path, name: str, value: Any) -> str:
+    values = value if isinstance(value, list) else [value]
+    plain = (str, int, float, date)  # a bool is an int, a name may look like a date
+    if not all(isinstance(item, plain) for item in values):
+        raise InputError(f"{path}: the setting {name!r} is a value or a list of values.")
+    return join_list(values)
+
+
+@with_specs("sweep")
+def sweep_command(
+    *,
+    sweep: SweepSpec,
+    csv: Annotated[Path | None, typer.Option(help="Also write every point to a CSV file.")] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Also write a report: one HTML page with charts.")
+    ] = None,
+    spec: Annotated[
+        Path | None,
+        typer.Option(
+            help="A YAML file with these options by name; those on the command line count more.",
+            callback=_from_file,
+            is_eager=True,
+        ),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
+) -> None:
+    """Perplexity and cost against sparsity, for several criteria, sizes and seeds.
+
+    Every point is stored when it is done: stopped and started again, a sweep goes on where it was.
+    """
+    from .report import check_file
+
+    check_sweep(sweep)
+    for path in (csv, report):
+        if path is not None:
+            check_file(path)
+    points = _compute(sweep)
+    if report:
+        from .sweep_report import write_sweep_report
+
+        write_sweep_report(report, sweep, points)
+    _emit(sweep, points, csv=csv, json=json)
+
+
+def _compute(spec: SweepSpec) -> list[Point]:
+    """All points; raises InputError where none but the dense model's could be computed."""
+    with console.progress_bar() as progress:
+        points = list(run_sweep(Pipeline(progress=progress), spec))
+    failed = [point.error for point in points if point.error]
+    if failed and len(failed) == len([point for point in points if point.sparsity]):
+        raise InputError(f"No point could be computed. {failed[0]}")
+    return points
+
+
+def _emit(spec: SweepSpec, points: list[Point], *, csv: Path | None, json: bool) -> None:
+    from .sweep_frames import readable, refused, summary, sweep_frame
+
+    frame = sweep_frame(points)
+    if csv:
+        console.write_csv(frame, csv)
+    if json:
+        means = summary(frame).astype(object)
+        rows = means.where(means.notna(), None).to_dict("records")
+        console.emit_json({"spec": asdict(spec), "points": points, "summary": rows})
+        return
+    table = readable(frame, spec)
+    console.emit_table(f"Sweep of {spec.model.name}", list(table.columns), table.values.tolist())
+    for note in refused(frame):
+        console.emit_text("Not done", note)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to ``app``."""
+    app.command("sweep")(sweep_command)

@@ -1,0 +1,238 @@
+"""Charts of a sweep: its data frame in, plotly figure out. Pure functions."""
+
+import math
+
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from .charts import styled
+from .criteria import CRITERIA
+from .presets import PRESETS
+from .styles import DENSE as DENSE_COLOR
+from .styles import Style, criterion_style
+from .sweep_frames import PREFIX, summary
+from .sweep_specs import DENSE, SweepSpec, lines, text_names
+
+_PRESET_MARKS = (("longdashdot", "hexagram"), ("longdash", "pentagon"), ("dashdot", "bowtie"))
+
+COSTS = {
+    "parameters": ("Parameters, M", 1e-6, ",.2f"),
+    "macs": ("MACs, G", 1e-9, ",.2f"),
+    "latency": ("Latency, ms", 1e3, ",.1f"),
+    "peak_memory": ("Peak memory, MiB", 2.0**-20, ",.0f"),
+}
+"""Columns of cost: what to call them, the factor to the unit that says so, and their format."""
+
+
+def sizes_of(frame: pd.DataFrame) -> list[int]:
+    """The calibration sizes in a `sweep_frame`, ascending."""
+    return sorted(int(size) for size in frame["samples"].dropna().unique())
+
+
+def sparsities_of(frame: pd.DataFrame) -> list[float]:
+    """The sparsities above 0 in a `sweep_frame`, ascending."""
+    return sorted({float(value) for value in frame["sparsity"]} - {0.0})
+
+
+def perplexity_chart(
+    frame: pd.DataFrame, spec: SweepSpec, text: str, samples: int | None = None
+) -> go.Figure:
+    """Perplexity on ``text`` (a name that `text_names` gives) against the realised sparsity.
+
+    A line for each criterion and preset, error bars of one standard deviation over the seeds, and
+    the dense model across. ``samples``: of which calibration size, the largest if not given; lines
+    that are not calibrated are always there.
+    """
+    samples = samples if samples is not None else _largest(frame, spec)
+    values = _finite(_of_size(summary(frame), samples), text)
+    figure = go.Figure()
+    for label, rows in _lines(values, spec):
+        figure.add_scatter(x=rows["realised"], **_line(label, rows, text))
+    _add_dense(figure, values, text)
+    title = f"Perplexity on {_describe(spec, text)}<br><sup>{_calibrated_on(spec, samples)}</sup>"
+    x = "Removed share of the decoder blocks' parameters"
+    figure = styled(figure, x, "Perplexity", log=_wide(values, text), title=title)
+    figure.update_xaxes(tickformat=".0%", rangemode="tozero")
+    return _finish(figure)
+
+
+def size_chart(frame: pd.DataFrame, spec: SweepSpec, text: str, sparsity: float) -> go.Figure:
+    """Perplexity on ``text`` at one asked ``sparsity`` against the number of calibration samples.
+
+    What is not calibrated is drawn across.
+    """
+    sizes, means = sizes_of(frame), summary(frame)
+    values = _finite(means[means["sparsity"].isin([sparsity, 0.0])], text)
+    at = values[values["sparsity"] == sparsity]
+    figure = go.Figure()
+    for label, rows in _lines(at, spec):
+        if rows["samples"].isna().all():
+            rows = pd.concat([rows.assign(samples=size) for size in sizes])
+        rows = rows.sort_values("samples")
+        figure.add_scatter(x=[int(size) for size in rows["samples"]], **_line(label, rows, text))
+    _add_dense(figure, values, text)
+    source = f"{spec.calibration.source}, samples of {spec.calibration.seq_len} tokens"
+    title = (
+        f"Perplexity on {_describe(spec, text)}, {100 * sparsity:g} % of the blocks asked for"
+        f"<br><sup>calibrated on {source}{_seeds(spec)}</sup>"
+    )
+    wide = _wide(values, text)
+    figure = styled(figure, "Calibration samples (log scale)", "Perplexity", log=wide, title=title)
+    figure.update_xaxes(type="log", tickvals=sizes, ticktext=[str(size) for size in sizes])
+    return _finish(figure)
+
+
+def cost_chart(frame: pd.DataFrame, spec: SweepSpec) -> go.Figure:
+    """Parameters and MACs, and where they were measured latency and peak memory, against the
+    realised sparsity; of the largest calibration size."""
+    means = _of_size(summary(frame), _largest(frame, spec))
+    costs = {name: how for name, how in COSTS.items() if means[name].notna().any()}
+    titles = [title for title, _, _ in costs.values()]
+    figure = make_subplots(rows=len(costs) // 2, cols=2, subplot_titles=titles)
+    groups = [*_lines(means, spec), (DENSE, means[means["label"] == DENSE])]
+    for index, (name, (title, factor, form)) in enumerate(costs.items()):
+        place = {"row": index // 2 + 1, "col": index % 2 + 1}
+        for label, rows in groups:
+            style = _style(label, rows)
+            figure.add_scatter(
+                x=rows["realised"],
+                y=rows[name].astype(float) * factor,
+                mode="markers" if label == DENSE else "lines+markers",
+                name=_name(label),
+                legendgroup=label,
+                showlegend=index == 0,
+                line={"color": style.color, "dash": style.dash},
+                marker={"color": style.color, "symbol": style.symbol, "size": 8},
+                hovertemplate=f"{_name(label)}, %{{x:.1%}} removed: %{{y:{form}}}<extra></extra>",
+                **place,
+            )
+        figure.update_yaxes(title=title, rangemode="tozero", **place)
+        figure.update_xaxes(title="Removed share of the blocks", tickformat=".0%", **place)
+    tokens = int(means["seq_len"].max()) if len(means) else 0
+    return _cost_layout(figure, f"Cost of {spec.model.name}, at {tokens} tokens", len(costs) // 2)
+
+
+def _cost_layout(figure: go.Figure, title: str, rows: int) -> go.Figure:
+    height = 160 + 280 * rows
+    figure.update_layout(
+        template="plotly_white",
+        title={"text": title, "font_size": 15, "x": 0, "y": 1 - 15 / height, "yanchor": "top"},
+        height=height,
+        margin={"l": 60, "r": 20, "t": 130, "b": 50},
+        legend={"orientation": "h", "yanchor": "bottom", "y": 1 + 40 / (height - 180), "x": 0},
+    )
+    return figure
+
+
+def _largest(frame: pd.DataFrame, spec: SweepSpec) -> int | None:
+    """The largest calibration size that there are points of, else that there will be."""
+    if any(line.calibrated for line in lines(spec)):
+        return max(sizes_of(frame) or spec.samples)
+    return None
+
+
+def _of_size(means: pd.DataFrame, samples: int | None) -> pd.DataFrame:
+    """What was calibrated on so many samples, or not calibrated."""
+    return means[(means["samples"] == samples).fillna(False) | means["samples"].isna()]
+
+
+def _lines(values: pd.DataFrame, spec: SweepSpec) -> list[tuple[str, pd.DataFrame]]:
+    """The lines that have points, in the order of the spec."""
+    found = [(line.label, values[values["label"] == line.label]) for line in lines(spec)]
+    return [(label, rows.sort_values("realised")) for label, rows in found if len(rows)]
+
+
+def _line(label: str, rows: pd.DataFrame, text: str) -> dict:
+    """The scatter's settings for one line; its x is the caller's."""
+    style, column = _style(label, rows), PREFIX + text
+    spread = rows[f"{column}_std"]
+    has_spread = bool(spread.notna().any())
+    data = [
+        [100 * row["sparsity"], 100 * row["realised"], _spread(row[f"{column}_std"], row["seeds"])]
+        for row in rows.to_dict("records")
+    ]
+    return {
+        "y": rows[column],
+        "customdata": data,
+        "mode": "lines+markers",
+        "name": _name(label),
+        "line": {"color": style.color, "dash": style.dash},
+        "marker": {"color": style.color, "symbol": style.symbol, "size": 9},
+        "error_y": {"array": spread.fillna(0.0), "visible": has_spread, "thickness": 1.5},
+        "hovertemplate": f"<b>{_name(label)}</b>: %{{y:,.3f}}%{{customdata[2]}}<br>"
+        "asked %{customdata[0]:.3g} %, removed %{customdata[1]:.2f} %<extra></extra>",
+    }
+
+
+def _spread(deviation: float, seeds: int) -> str:
+    return "" if pd.isna(deviation) else f" ± {deviation:,.3f} ({seeds} seeds)"
+
+
+def _add_dense(figure: go.Figure, values: pd.DataFrame, text: str) -> None:
+    """The dense model's perplexity as a line across, with a place in the legend."""
+    dense = values[values["label"] == DENSE]
+    if dense.empty:
+        return
+    value = float(dense[PREFIX + text].iloc[0])
+    line = {"color": DENSE_COLOR, "dash": "dash", "width": 1.5}
+    figure.add_hline(y=value, line=line)
+    figure.add_scatter(x=[None], y=[None], mode="lines", name=f"dense: {value:,.2f}", line=line)
+
+
+def _style(label: str, rows: pd.DataFrame) -> Style:
+    """A criterion's own; a preset has its criterion's colour, and dash and symbol of its own."""
+    if label == DENSE or label in CRITERIA:
+        return criterion_style(label)
+    order = list(PRESETS).index(label) if label in PRESETS else 0
+    marks = _PRESET_MARKS[order % len(_PRESET_MARKS)]
+    return Style(criterion_style(rows["criterion"].iloc[0]).color, *marks)
+
+
+def _name(label: str) -> str:
+    if label in CRITERIA:
+        return CRITERIA[label].title
+    return "dense" if label == DENSE else f"preset {label}"
+
+
+def _finite(means: pd.DataFrame, text: str) -> pd.DataFrame:
+    """Without the points whose perplexity is no number that can be drawn."""
+    values = means[PREFIX + text] if PREFIX + text in means else pd.Series(float("nan"))
+    return means[values.map(math.isfinite)] if len(means) else means
+
+
+def _wide(values: pd.DataFrame, text: str) -> bool:
+    """Whether the perplexities span more than a decade."""
+    if values.empty:
+        return False
+    column = values[PREFIX + text]
+    return bool(column.min() > 0 and column.max() / column.min() > 10)
+
+
+def _describe(spec: SweepSpec, text: str) -> str:
+    evaluation = text_names(spec.texts)[text]
+    tokens = f", first {evaluation.max_tokens:,} tokens" if evaluation.max_tokens else ""
+    return f"{text} (window {evaluation.window}{tokens}), {spec.model.name}"
+
+
+def _calibrated_on(spec: SweepSpec, samples: int | None) -> str:
+    if samples is None:
+        return "nothing is calibrated"
+    calibration = spec.calibration
+    size = f"{samples} × {calibration.seq_len} tokens"
+    return f"calibrated on {calibration.source}, {size}{_seeds(spec)}"
+
+
+def _seeds(spec: SweepSpec) -> str:
+    seeds = ", ".join(map(str, dict.fromkeys(spec.seeds)))
+    return f", seeds {seeds}" if len(set(spec.seeds)) > 1 else f", seed {seeds}"
+
+
+def _finish(figure: go.Figure) -> go.Figure:
+    """Room for a title of two lines above the legend; small steps where the axis is logarithmic."""
+    figure.update_layout(height=450, margin_t=110, title_y=0.97, title_yanchor="top")
+    if figure.layout.yaxis.type == "log":
+        drawn = [y for trace in figure.data for y in trace.y if y is not None and y > 0]
+        few = max(drawn) / min(drawn) < 1000
+        figure.update_yaxes(dtick="D2" if few else 1, exponentformat="none")
+    return figure
