@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from . import console
+from . import commands_plan, commands_reconstruct, commands_sweep, console
 from .errors import InputError, explain
 from .options import with_specs
 from .pipeline import Pipeline
@@ -23,6 +23,9 @@ app = typer.Typer(
 )
 cache_app = typer.Typer(help="The run store, where results are kept.")
 app.add_typer(cache_app, name="cache")
+commands_reconstruct.register(app)
+commands_sweep.register(app)
+commands_plan.register(app)
 
 _INTERRUPTED = 130
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
@@ -42,9 +45,9 @@ def score_command(
 
     with console.progress_bar() as progress:
         pipeline = Pipeline(progress=progress)
-        cached = pipeline.has_scores(score)
+        cached = pipeline.has_scores(score, plan)
         chosen = pipeline.plan(score, plan) if plan else None
-        scores = pipeline.scores(score)
+        scores = pipeline.scores(score, plan)
     if csv:
         console.write_csv(scores_frame(scores, chosen), csv)
     table = summary_frame(scores, chosen)
@@ -79,7 +82,7 @@ def prune_command(
     check_destination(output)
     with console.progress_bar() as progress:
         pipeline = Pipeline(progress=progress)
-        cached = pipeline.has_scores(score)
+        cached = pipeline.has_scores(score, plan)
         chosen = pipeline.plan(score, plan)
         wanted = evaluation if evaluate else None
         export = pipeline.export(score.model, chosen, output, evaluation=wanted)

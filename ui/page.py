@@ -6,16 +6,31 @@ import streamlit as st
 from streamlit.errors import StreamlitAPIException
 
 from bipcore.allocation import ALLOCATIONS, UNITS
+from bipcore.compensation import COMPENSATIONS
 from bipcore.criteria import CRITERIA
 from bipcore.models import DTYPES
+from bipcore.presets import PRESETS
+from bipcore.propagation import PROPAGATIONS
 from bipcore.texts import NAMED
 
 from .jobs import worker
-from .settings import MOST_SPARSITY, ROUND_TO, Settings, read_settings, write_settings
+from .settings import (
+    MOST_SPARSITY,
+    ROUND_TO,
+    Settings,
+    preset_in_use,
+    read_settings,
+    with_preset,
+    write_settings,
+)
 
 PAGES = (
     ("app.py", "Overview", ":material/home:"),
     ("pages/scores.py", "Scores", ":material/bar_chart:"),
+    ("pages/compare.py", "Compare", ":material/compare_arrows:"),
+    ("pages/plan.py", "Plan", ":material/edit:"),
+    ("pages/reconstruction.py", "Reconstruction error", ":material/show_chart:"),
+    ("pages/sweep.py", "Sweep", ":material/stacked_line_chart:"),
     ("pages/generate.py", "Generate", ":material/chat:"),
     ("pages/export.py", "Export", ":material/download:"),
 )
@@ -57,9 +72,13 @@ def _forget_widgets_of_other_pages(title: str) -> None:
     """Streamlit keeps a widget's value within a page only; after a change of page its key still
     stands there, but means nothing. The settings are what counts."""
     if st.session_state.get("page") != title:
-        for key in [key for key in st.session_state if str(key).startswith("set-")]:
-            del st.session_state[key]
+        _forget_widgets()
     st.session_state["page"] = title
+
+
+def _forget_widgets() -> None:
+    for key in [key for key in st.session_state if str(key).startswith("set-")]:
+        del st.session_state[key]
 
 
 def _seed(name: str, value) -> str:
@@ -113,10 +132,11 @@ def _model_form(settings: Settings) -> Settings:
 
 def _plan_controls(settings: Settings) -> Settings:
     """Criterion and plan: cheap to change, so they take effect at once."""
-    names = tuple(CRITERIA)
+    settings = _edited_plan(settings)
+    _preset_control(settings)
     criterion = st.selectbox(
         "Criterion",
-        names,
+        tuple(CRITERIA),
         key=_seed("criterion", settings.criterion),
         format_func=lambda name: CRITERIA[name].title,
     )
@@ -128,29 +148,86 @@ def _plan_controls(settings: Settings) -> Settings:
         key=_seed("percent", round(settings.sparsity * 100)),
     )
     with st.expander("Plan options"):
-        unit = st.selectbox("Attention unit", UNITS.ALL, key=_seed("unit", settings.unit))
-        allocation = st.selectbox(
-            "Allocation", ALLOCATIONS, key=_seed("allocation", settings.allocation)
-        )
-        first = st.number_input(
-            "Protect first blocks", 0, None, step=1, key=_seed("first", settings.protect_first)
-        )
-        last = st.number_input(
-            "Protect last blocks", 0, None, step=1, key=_seed("last", settings.protect_last)
-        )
-        multiple = st.selectbox(
+        options = _plan_options(settings)
+    return replace(settings, criterion=criterion, sparsity=percent / 100, **options)
+
+
+def _plan_options(settings: Settings) -> dict:
+    """The less common plan settings, by the name of their field."""
+    return {
+        "unit": st.selectbox("Attention unit", UNITS.ALL, key=_seed("unit", settings.unit)),
+        "allocation": st.selectbox(
+            "Allocation",
+            ALLOCATIONS,
+            key=_seed("allocation", settings.allocation),
+            help="uniform and paper: the same widths in every block. global: standardised scores "
+            "compared across blocks. sublayer: whole sublayers, for BlockPruner. auto: what the "
+            "criterion's authors use.",
+        ),
+        "floor": st.number_input(
+            "Floor of a block",
+            0.0,
+            1.0,
+            step=0.05,
+            key=_seed("floor", settings.floor),
+            help="With global allocation: the share of its heads and of its channels that every "
+            "block keeps at least. 0 lets whole sublayers go.",
+        ),
+        "compensation": st.selectbox(
+            "Compensation",
+            COMPENSATIONS,
+            key=_seed("compensation", settings.compensation),
+            help="What makes up for the cut: nothing, a bias (the mean of what went), or a least-"
+            "squares refit of the output projections. auto: what the criterion's authors use.",
+        ),
+        "propagation": st.selectbox(
+            "Propagation",
+            PROPAGATIONS,
+            key=_seed("propagation", settings.propagation),
+            help="dense scores every block on the dense model's activations; pruned on those that "
+            "the blocks already pruned give it.",
+        ),
+        "protect_first": _blocks("Protect first blocks", "first", settings.protect_first),
+        "protect_last": _blocks("Protect last blocks", "last", settings.protect_last),
+        "round_to": st.selectbox(
             "Round FFN widths to", ROUND_TO, key=_seed("round", settings.round_to)
-        )
-    return replace(
-        settings,
-        criterion=criterion,
-        sparsity=percent / 100,
-        unit=unit,
-        allocation=allocation,
-        protect_first=int(first),
-        protect_last=int(last),
-        round_to=multiple,
+        ),
+    }
+
+
+def _blocks(label: str, name: str, value: int) -> int:
+    return int(st.number_input(label, 0, None, step=1, key=_seed(name, value)))
+
+
+def _preset_control(settings: Settings) -> None:
+    """A choice of named settings. Choosing one fills the controls in; they stay free."""
+
+    def choose() -> None:
+        name = st.session_state["set-preset"]
+        if name in PRESETS:
+            write_settings(with_preset(settings, PRESETS[name]))
+        _forget_widgets()
+
+    current = preset_in_use(settings)
+    st.session_state["set-preset"] = current
+    st.segmented_control(
+        "Preset",
+        tuple(PRESETS),
+        key="set-preset",
+        on_change=choose,
+        width="stretch",
+        help="  \n".join(f"**{preset.name}**: {preset.text}" for preset in PRESETS.values()),
     )
+
+
+def _edited_plan(settings: Settings) -> Settings:
+    """Say so where a plan edited by hand is in use, and offer to drop it."""
+    if not settings.source:
+        return settings
+    st.info("A plan edited by hand is in use.", icon=":material/edit:")
+    if st.button("Back to the controls below", key="drop-plan", width="stretch"):
+        return replace(settings, source="")
+    return settings
 
 
 def _active_jobs() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import streamlit as st
 
 from bipcore.criteria import Scores
-from bipcore.errors import explain
+from bipcore.errors import InputError, explain
 from bipcore.pipeline import Pipeline, describe, score_identity
 from bipcore.plan import PruningPlan, make_plan
 from bipcore.runs import RunStore, digest
@@ -76,28 +76,40 @@ def show_progress(job: Job) -> None:
 
 def need_scores(settings: Settings) -> tuple[Scores, PruningPlan]:
     """The scores and the plan of the settings, computed first where they are not stored."""
+    spec, plan = settings.score_spec, settings.plan_spec
+    key, scores = _need_scores(spec, plan)
     with error_box():
-        spec = settings.score_spec
-        key = digest(score_identity(spec))
-        scores = _stored_scores(key, spec)
+        if plan.source:
+            return scores, stored_plan(plan.source, scores)
+        return scores, _plan(key, scores, spec, plan)
+
+
+def need_scores_of(spec: ScoreSpec) -> Scores:
+    """The scores of ``spec`` on the dense model, computed first where they are not stored."""
+    return _need_scores(spec, PlanSpec())[1]
+
+
+def _need_scores(spec: ScoreSpec, plan: PlanSpec) -> tuple[str, Scores]:
+    with error_box():
+        key = digest(score_identity(spec, plan))
+        scores = _stored_scores(key, spec, plan)
     if scores is None:
-        title = f"Scoring {settings.model} with {settings.criterion}"
-        need(f"scores-{key}", title, lambda pipeline, job: bool(pipeline.scores(spec)))
+        title = f"Scoring {spec.model.name} with {spec.criterion}"
+        need(f"scores-{key}", title, lambda pipeline, job: bool(pipeline.scores(spec, plan)))
         worker().forget(f"scores-{key}")
-        scores = _stored_scores(key, spec)
-    with error_box():
-        return scores, _plan(key, scores, spec, settings.plan_spec)
+        scores = _stored_scores(key, spec, plan)
+    return key, scores
 
 
-def _stored_scores(key: str, spec: ScoreSpec) -> Scores | None:
+def _stored_scores(key: str, spec: ScoreSpec, plan: PlanSpec) -> Scores | None:
     """Kept in memory once read; None where the store has none."""
     kept = _memory()
     if key not in kept:
         store = RunStore()
-        if store.find("scores", score_identity(spec)) is None:
+        if store.find("scores", score_identity(spec, plan)) is None:
             return None
-        kept[key] = Pipeline(store).scores(spec)
-        while len(kept) > 8:
+        kept[key] = Pipeline(store).scores(spec, plan)
+        while len(kept) > 16:
             del kept[next(iter(kept))]
     return kept[key]
 
@@ -110,5 +122,21 @@ def _memory() -> dict[str, Scores]:
 @st.cache_resource(max_entries=32, show_spinner=False)
 def _plan(key: str, _scores: Scores, _spec: ScoreSpec, plan: PlanSpec) -> PruningPlan:
     """``key`` identifies scores and spec."""
-    settings = {name: getattr(plan, name) for name in PlanSpec.__dataclass_fields__}
-    return describe(make_plan(_scores, **settings), _spec)
+    return describe(make_plan(_scores, **plan.choice), _spec, plan)
+
+
+def stored_plan(source: str, scores: Scores) -> PruningPlan:
+    """The plan that was kept under the name ``source``; raises InputError where it is gone, or
+    is that of another model."""
+    plan = _kept_plan(source)
+    if plan.shape.blocks != scores.shape.blocks or plan.shape.hidden != scores.shape.hidden:
+        raise InputError(
+            "The edited plan in use was made for a model of another shape; go back to the "
+            "controls in the sidebar."
+        )
+    return plan
+
+
+@st.cache_resource(max_entries=32, show_spinner=False)
+def _kept_plan(source: str) -> PruningPlan:
+    return Pipeline().stored_plan(source)

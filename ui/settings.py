@@ -3,14 +3,18 @@
 The address names only what differs from the defaults, so a link or a reload brings it back.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 
 import streamlit as st
 
 from bipcore.allocation import ALLOCATIONS, UNITS
+from bipcore.compensation import COMPENSATIONS
 from bipcore.criteria import CRITERIA
 from bipcore.models import DTYPES
+from bipcore.presets import PRESETS, Preset
+from bipcore.propagation import PROPAGATIONS
 from bipcore.specs import CalibrationSpec, ModelSpec, PlanSpec, ScoreSpec
 
 MOST_SPARSITY = 0.9
@@ -24,6 +28,8 @@ _CHOICES = {
     "unit": UNITS.ALL,
     "allocation": ALLOCATIONS,
     "round_to": ROUND_TO,
+    "compensation": COMPENSATIONS,
+    "propagation": PROPAGATIONS,
 }
 
 
@@ -41,10 +47,14 @@ class Settings:
     criterion: str = "llm-bip"
     sparsity: float = 0.2
     unit: str = "auto"
-    allocation: str = "uniform"
+    allocation: str = "auto"
     protect_first: int = 0
     protect_last: int = 0
     round_to: int = 1
+    floor: float = 0.0
+    compensation: str = "auto"
+    propagation: str = "dense"
+    source: str = ""
 
     @property
     def model_spec(self) -> ModelSpec:
@@ -58,6 +68,19 @@ class Settings:
     @property
     def plan_spec(self) -> PlanSpec:
         return PlanSpec(**{field.name: getattr(self, field.name) for field in fields(PlanSpec)})
+
+
+def with_preset(settings: Settings, preset: Preset) -> Settings:
+    """``settings`` with the values of a preset, on a plan of the app's own choosing."""
+    return replace(settings, source="", **preset.values)
+
+
+def preset_in_use(settings: Settings) -> str | None:
+    """The name of the preset whose values the settings have, None where they are the user's."""
+    for preset in PRESETS.values():
+        if with_preset(settings, preset) == settings:
+            return preset.name
+    return None
 
 
 def read_settings() -> tuple[Settings, list[str]]:
@@ -107,6 +130,8 @@ def from_query(query: Mapping[str, str]) -> tuple[Settings, list[str]]:
 def _usable(name: str, value) -> bool:
     if name in _CHOICES:
         return value in _CHOICES[name]
-    if name == "sparsity":
-        return 0 <= value <= MOST_SPARSITY
+    if name in ("sparsity", "floor"):
+        return 0 <= value <= (MOST_SPARSITY if name == "sparsity" else 1)
+    if name == "source":
+        return re.fullmatch("[0-9a-f]{16}|", value) is not None
     return value >= _LEAST.get(name, 0) if isinstance(value, int) else bool(value)

@@ -1,0 +1,84 @@
+"""Charts of reconstruction errors. Pure functions: data in, plotly figure out."""
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from .charts import styled
+from .styles import criterion_style
+
+_NAMES = {
+    "accumulated": "Accumulated: each model on its own hidden states",
+    "local": "Local: every block on the dense hidden states",
+    "accumulated_relative": "Accumulated, relative to mean |f(X)|",
+    "local_relative": "Local, relative to mean |f(X)|",
+}
+
+
+def error_by_block(frame: pd.DataFrame, kind: str) -> go.Figure:
+    """Figure 3 of the paper: mean reconstruction error by block, a line a model.
+
+    ``frame`` is a `frames.reconstruction_frame`, ``kind`` one of its error columns.
+    """
+    figure = go.Figure()
+    relative = kind.endswith("_relative")
+    for name, rows in frame.groupby("model", sort=False):
+        style = criterion_style(str(name))
+        figure.add_scatter(
+            x=rows["block"],
+            y=rows[kind],
+            name=str(name),
+            mode="lines+markers",
+            line={"color": style.color, "dash": style.dash},
+            marker={"symbol": style.symbol, "size": 6},
+            hovertemplate=f"{name}, block %{{x}}: %{{y:{'.2%' if relative else '.5g'}}}"
+            "<extra></extra>",
+        )
+    y = "Error / mean |f(X)|" if relative else "Mean |f(X) − f̂(X̂)|, hidden-state units"
+    styled(figure, "Block", y, title=_NAMES[kind])
+    if relative:
+        figure.update_yaxes(tickformat=".0%")
+    values = frame[kind]
+    if not relative and (values > 0).all() and values.max() > 100 * values.min():
+        figure.update_yaxes(type="log", title=f"{y} (log scale)")
+    return figure
+
+
+def bound_against_error(frame: pd.DataFrame) -> go.Figure:
+    """Each block of each model: the LLM-BIP bound of what was cut against the local error.
+
+    Below the diagonal the bound holds; the further below, the looser it is.
+    """
+    figure = go.Figure()
+    shown = frame[(frame["bound"] > 0) & (frame["local"] > 0)]
+    for name, rows in shown.groupby("model", sort=False):
+        style = criterion_style(str(name))
+        held = int((rows["bound"] >= rows["local"]).sum())
+        figure.add_scatter(
+            x=rows["bound"],
+            y=rows["local"],
+            customdata=rows["block"],
+            name=f"{name}: holds in {held} of {len(rows)} blocks",
+            mode="markers",
+            marker={"color": style.color, "symbol": style.symbol, "size": 8},
+            hovertemplate=f"{name}, block %{{customdata}}: bound %{{x:.4g}}, error %{{y:.4g}}"
+            "<extra></extra>",
+        )
+    if len(shown):
+        ends = [shown[["bound", "local"]].min().min(), shown[["bound", "local"]].max().max()]
+        figure.add_scatter(
+            x=ends,
+            y=ends,
+            mode="lines",
+            name="error = bound",
+            line={"color": "#444", "dash": "dot", "width": 1},
+            hoverinfo="skip",
+        )
+    styled(
+        figure,
+        "LLM-BIP upper bound of what was cut, hidden-state units (log scale)",
+        "Local error measured",
+        log=True,
+        title="How tight the bound is",
+    )
+    figure.update_xaxes(type="log", exponentformat="power", dtick=1)
+    return figure
