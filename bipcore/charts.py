@@ -1,5 +1,7 @@
 """Charts of scores and plans: data in, plotly figure out. Pure functions."""
 
+from itertools import zip_longest
+
 import numpy
 import plotly.graph_objects as go
 import torch
@@ -19,7 +21,8 @@ def channel_distributions(scores: Scores, plan: PruningPlan) -> go.Figure:
     quantiles = []
     for block, keep in zip(scores.blocks, plan.blocks, strict=True):
         points = (0.01, 0.25, 0.5, 0.75, 0.99)
-        quantiles.append(numpy.quantile(block.ffn.numpy(), points).tolist())
+        values = block.ffn.numpy()
+        quantiles.append(numpy.quantile(values, points).tolist() if len(values) else [None] * 5)
         removed = _split(block.ffn, keep.channels)[1]
         cuts.append(float(removed.max()) if len(removed) else None)
     low, q1, median, q3, high = zip(*quantiles, strict=True)
@@ -80,7 +83,7 @@ def head_map(scores: Scores, plan: PruningPlan) -> go.Figure:
         removed += [(number, head) for head in range(len(block.heads)) if head not in kept]
     figure = go.Figure(
         go.Heatmap(
-            z=list(zip(*shares, strict=True)) if _same_length(shares) else shares,
+            z=list(zip_longest(*shares)),
             colorscale=SCALE,
             colorbar={"title": "share of<br>the block", "tickformat": ".0%"},
             hovertemplate="block %{x}, head %{y}: %{z:.1%} of the block<extra></extra>",
@@ -98,7 +101,7 @@ def head_map(scores: Scores, plan: PruningPlan) -> go.Figure:
         hovertemplate="block %{x}, head %{y}: removed<extra></extra>",
     )
     shape = scores.shape.blocks[0]
-    if 1 < shape.group < shape.heads:
+    if 1 < shape.group < shape.heads and len(set(scores.shape.blocks)) == 1:
         for edge in range(shape.group, shape.heads, shape.group):
             figure.add_hline(y=edge - 0.5, line={"color": "#444", "width": 1, "dash": "dot"})
     return styled(figure, "Block", "Query head")
@@ -109,7 +112,7 @@ def channel_histogram(scores: Scores, plan: PruningPlan, block: int) -> go.Figur
     values = scores.blocks[block].ffn
     log = bool((values > 0).all())
     values = values.log10() if log else values
-    low, high = float(values.min()), float(values.max())
+    low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 0.0)
     step = (high - low) / _BARS or 1.0
     kept, removed = _split(values, plan.blocks[block].channels)
     figure = go.Figure()
@@ -136,13 +139,16 @@ def styled(
     figure: go.Figure, x: str, y: str, *, log: bool = False, title: str | None = None
 ) -> go.Figure:
     """``figure`` with the house's layout, named axes and a legend above it."""
+    top = 40
     if title:
-        figure.update_layout(title={"text": title, "font_size": 15, "x": 0})
+        top = 75  # the title, and under it the legend
+        place = {"x": 0, "y": 0.98, "yanchor": "top"}
+        figure.update_layout(title={"text": title, "font_size": 15, **place})
     figure.update_layout(
         template="plotly_white",
         showlegend=True,
-        height=380,
-        margin={"l": 60, "r": 20, "t": 40, "b": 50},
+        height=340 + top,
+        margin={"l": 60, "r": 20, "t": top, "b": 50},
         legend={"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0},
         xaxis_title=x,
         yaxis_title=f"{y} (log scale)" if log else y,
@@ -153,8 +159,5 @@ def styled(
 
 
 def _positive(values) -> bool:
-    return all(value > 0 for value in values)
-
-
-def _same_length(rows: list[list]) -> bool:
-    return len({len(row) for row in rows}) == 1
+    """Whether all are, but for None: what a block without channels has."""
+    return all(value > 0 for value in values if value is not None)

@@ -11,15 +11,16 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 
+import numpy
 import torch
 from torch import Tensor, nn
 
 from .adapters import Adapter
 from .calibration import CalibrationSet
-from .criteria import BlockScores, Scores
+from .criteria import Scores
 from .errors import InputError
 from .hooks import evaluation_mode
-from .plan import BlockPlan, PruningPlan
+from .plan import PruningPlan
 from .progress import Progress, part, silent
 from .statistics import check_length
 from .walk import enter_blocks
@@ -200,6 +201,12 @@ def llm_bip_bound(scores: Scores, plan: PruningPlan) -> tuple[float, ...]:
     change.
     Raises InputError for scores of another criterion, or a plan for a model of another shape.
     """
+    return tuple(heads + ffn for heads, ffn in llm_bip_parts(scores, plan))
+
+
+def llm_bip_parts(scores: Scores, plan: PruningPlan) -> tuple[tuple[float, float], ...]:
+    """`llm_bip_bound` of every block in its two parts: what the removed heads add to it, and what
+    the removed FFN channels do."""
     if scores.criterion != "llm-bip":
         raise InputError(
             f"The bound is made of llm-bip scores; these are {scores.criterion} scores."
@@ -209,15 +216,15 @@ def llm_bip_bound(scores: Scores, plan: PruningPlan) -> tuple[float, ...]:
             raise InputError(
                 f"The scores are of a model of another shape than the plan's ({name})."
             )
-    pairs = zip(scores.blocks, plan.blocks, strict=True)
-    return tuple(_removed_score(block, keep) / plan.shape.hidden for block, keep in pairs)
+    d = plan.shape.hidden
+    return tuple(
+        (_removed(block.heads, keep.heads) / d, _removed(block.ffn, keep.channels) / d)
+        for block, keep in zip(scores.blocks, plan.blocks, strict=True)
+    )
 
 
-def _removed_score(scores: BlockScores, keep: BlockPlan) -> float:
-    """Σ of the scores of what ``keep`` removes; a head's is the sum of its channels' scores."""
-    total = 0.0
-    for values, kept in ((scores.heads, keep.heads), (scores.ffn, keep.channels)):
-        gone = torch.ones(len(values), dtype=torch.bool)
-        gone[list(kept)] = False
-        total += values[gone].double().sum().item()
-    return total
+def _removed(values: Tensor, kept: tuple[int, ...]) -> float:
+    """Σ of the scores of what is not ``kept``; a head's is the sum of its channels' scores."""
+    gone = torch.ones(len(values), dtype=torch.bool)
+    gone[torch.from_numpy(numpy.fromiter(kept, numpy.int64, len(kept)))] = False
+    return values[gone].double().sum().item()

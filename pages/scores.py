@@ -8,7 +8,7 @@ from bipcore.charts import (
     head_distributions,
     head_map,
 )
-from bipcore.frames import scores_frame
+from bipcore.frames import extreme_scores, scores_frame
 from ui.page import begin
 from ui.results import need_scores
 from ui.summary import plan_metrics
@@ -39,9 +39,8 @@ block = st.slider("Block", 0, len(scores.blocks) - 1, 0) if len(scores.blocks) >
 st.plotly_chart(channel_histogram(scores, plan, block), key="histogram")
 
 st.subheader("Largest and smallest")
-frame = scores_frame(scores, plan)
 kind = st.segmented_control("Of", list(_KINDS), default="FFN channels", key="kind")
-chosen = frame[frame["kind"] == _KINDS[kind or "FFN channels"]].drop(columns="kind")
+extremes = extreme_scores(scores, plan, _KINDS[kind or "FFN channels"])
 columns = {
     "block": "Block",
     "index": "Index",
@@ -51,7 +50,7 @@ columns = {
 for column, title, rows in zip(
     st.columns(2),
     ("Largest, of all blocks", "Smallest, of all blocks"),
-    (chosen.nlargest(20, "score"), chosen.nsmallest(20, "score")),
+    extremes,
     strict=True,
 ):
     column.caption(title)
@@ -59,7 +58,7 @@ for column, title, rows in zip(
 
 st.download_button(
     "Download all scores as CSV",
-    data=lambda: frame.to_csv(index=False),
+    data=lambda: scores_frame(scores, plan).to_csv(index=False),
     file_name=f"scores-{settings.criterion}.csv",
     mime="text/csv",
     on_click="ignore",

@@ -10,6 +10,10 @@ from ui.jobs import worker
 PAGES = {
     "app.py": "What a language model can do without",
     "pages/scores.py": "Scores",
+    "pages/compare.py": "Compare",
+    "pages/plan.py": "Plan",
+    "pages/reconstruction.py": "Reconstruction error",
+    "pages/sweep.py": "Sweep",
     "pages/generate.py": "Generate",
     "pages/export.py": "Export",
 }
@@ -75,7 +79,7 @@ def test_the_slider_changes_the_plan_without_computing_anything():
 def test_another_criterion_needs_no_other_pass_over_the_calibration_set(monkeypatch):
     app = open_page("pages/scores.py")
     passes = []
-    monkeypatch.setattr("bipcore.pipeline.collect_statistics", lambda *a, **k: passes.append(a))
+    monkeypatch.setattr("bipcore.preparation.collect_statistics", lambda *a, **k: passes.append(a))
     app.selectbox(key="set-criterion").set_value("wanda").run()
     settle(app)
     assert charts(app) == 4
@@ -129,9 +133,9 @@ def test_a_second_tab_finds_the_job_of_the_first(monkeypatch):
     computed = []
     original = Pipeline._compute_scores
 
-    def counted(pipeline, spec):
+    def counted(pipeline, spec, plan):
         computed.append(spec)
-        return original(pipeline, spec)
+        return original(pipeline, spec, plan)
 
     monkeypatch.setattr(Pipeline, "_compute_scores", counted)
     tabs = [start(page, seed="7") for page in ("app.py", "pages/scores.py")]

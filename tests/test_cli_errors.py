@@ -70,7 +70,6 @@ CASES = {
     "unit-that-does-not-fit": "prune {gqa} --samples 4 --seq-len 16 --output out --unit head",
     "unknown-allocation": f"{PRUNE} --allocation no-such-allocation",
     "protect-all": f"{PRUNE} --protect-first 3",
-    "different-widths": f"{PRUNE} --protect-first 1",
     "unknown-device": "score {model} --device quantum",
     "unknown-dtype": "score {model} --dtype int3",
     "empty-prompt": ["generate", "{model}", "--prompt", " "],
@@ -102,7 +101,6 @@ SAYS = {
     "length-beyond": "128 positions",
     "output-with-something-else": "holds something else (notes.txt)",
     "full-disk": "nothing was kept",
-    "different-widths": "different widths",
     "unknown-criterion": "llm-bip",
     "unknown-option": "--no-such-option",
 }

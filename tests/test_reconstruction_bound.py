@@ -11,7 +11,12 @@ from bipcore.calibration import CalibrationSet
 from bipcore.criteria import Scores, score
 from bipcore.errors import InputError
 from bipcore.plan import BlockPlan, PruningPlan, make_plan
-from bipcore.reconstruction import ReconstructionErrors, llm_bip_bound, reconstruction_errors
+from bipcore.reconstruction import (
+    ReconstructionErrors,
+    llm_bip_bound,
+    llm_bip_parts,
+    reconstruction_errors,
+)
 from bipcore.slicing import apply_plan
 from bipcore.statistics import collect_statistics
 from tests.pruning import mixed_plan
@@ -64,6 +69,17 @@ def test_the_bound_is_the_sum_of_what_goes_by_hidden_unit(name):
             total += 0 if j in keep.channels else value
         assert bound == pytest.approx(total / 64, rel=1e-5)
     assert bounds[0] == 0  # the block stays whole
+
+
+def test_the_bound_has_a_part_of_the_heads_and_one_of_the_channels():
+    scores = _scores("llama-gqa")
+    both, heads, channels = (
+        llm_bip_parts(scores, _plan_of("llama-gqa", *sizes)) for sizes in ((4, 9), (4, 0), (0, 9))
+    )
+    assert both == tuple((of[0], on[1]) for of, on in zip(heads, channels, strict=True))
+    assert all(ffn == 0 for _, ffn in heads)
+    bounds = llm_bip_bound(scores, _plan_of("llama-gqa", 4, 9))
+    assert bounds == tuple(map(sum, both))
 
 
 @pytest.mark.parametrize("name", PLAIN)

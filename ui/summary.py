@@ -9,11 +9,11 @@ from bipcore.shapes import BlockShape
 def plan_metrics(plan: PruningPlan) -> None:
     """A row of metrics: asked and realised sparsity, parameters, MACs, widths."""
     before, after = plan.shape, plan.pruned_shape
-    columns = st.columns(5)
+    columns = st.columns([2, 2, 2, 2, 3])
     columns[0].metric(
         "Removed, of the blocks",
         f"{plan.realised:.1%}",
-        f"asked {plan.spec['sparsity']:.0%}",
+        _asked(plan),
         delta_color="off",
         delta_arrow="off",
         help="The share of the decoder blocks' parameters that the plan removes.",
@@ -38,8 +38,8 @@ def plan_metrics(plan: PruningPlan) -> None:
     )
     columns[4].metric(
         "Widths of a block",
-        _widths(after.blocks),
-        f"from {_widths(before.blocks)}",
+        " / ".join(widths(after.blocks)),
+        f"from {' / '.join(widths(before.blocks))}",
         delta_color="off",
         delta_arrow="off",
         help="Query heads / key-value heads / FFN channels.",
@@ -48,28 +48,41 @@ def plan_metrics(plan: PruningPlan) -> None:
         st.caption(_why_no_heads(plan))
 
 
-def _widths(blocks: tuple[BlockShape, ...]) -> str:
-    """ "9/3/1126", or a range of each where the blocks differ."""
+def _asked(plan: PruningPlan) -> str | None:
+    """What was asked for; a plan that was changed or made by hand is what it is."""
+    asked = plan.spec.get("sparsity")
+    if not isinstance(asked, float):
+        return None
+    return f"asked {asked:.0%}" + (", then edited" if plan.spec.get("edited") else "")
+
+
+def widths(blocks: tuple[BlockShape, ...]) -> list[str]:
+    """Query heads, key-value heads and FFN channels, each a range where the blocks differ."""
     parts = []
     for name in ("heads", "kv_heads", "channels"):
         values = {getattr(block, name) for block in blocks}
         low, high = min(values), max(values)
         parts.append(f"{low}" if low == high else f"{low}-{high}")
-    return " / ".join(parts)
+    return parts
 
 
 def _why_no_heads(plan: PruningPlan) -> str:
-    if not plan.spec["sparsity"]:
+    sparsity, unit = plan.spec.get("sparsity"), plan.spec.get("unit")
+    if plan.spec.get("edited") or plan.spec.get("allocation") not in ("uniform", "paper"):
+        return "No attention head is removed."
+    if not sparsity:
         return "At a sparsity of 0 nothing is removed."
-    if plan.spec["unit"] == "none":
+    if unit == "none":
         return "The attention unit is none: only FFN channels are removed."
     shape = plan.shape.blocks[0]
     units = {
         "head": shape.heads,
         "kv-group": shape.kv_heads,
         "query-head": shape.group,
-    }[plan.spec["unit"]]
-    of = " of every KV group" if plan.spec["unit"] == "query-head" else ""
+    }.get(str(unit), 0)
+    if not units:
+        return "No attention head is removed."
+    of = " of every KV group" if unit == "query-head" else ""
     return (
         f"No attention head is removed at this sparsity: there are {units} units{of} to choose "
         f"from, so the first goes at {1 / units:.0%}. The FFN channels make up the difference."

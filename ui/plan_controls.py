@@ -1,0 +1,244 @@
+"""What the Plan page shows and offers: the map, the controls of one block, what comes of it."""
+
+from dataclasses import replace
+
+import streamlit as st
+
+from bipcore import editing
+from bipcore.criteria import Scores
+from bipcore.pipeline import Pipeline
+from bipcore.plan import PruningPlan
+from bipcore.plan_charts import Parts, bound_chart, bound_frame, plan_frame, plan_map
+from bipcore.reconstruction import llm_bip_parts
+from bipcore.runs import digest
+from bipcore.specs import EvaluationSpec
+
+from .figures import show_chart
+from .jobs import Job, worker
+from .plan_editor import Editor, change, clicked, read_plan, toggled, use, with_heads
+from .results import error_box, need, need_scores_of
+from .settings import Settings
+
+_BLOCK = "plan-block"
+_MEASURED = "plan-measured"
+_BOUND = "plan-bound"
+
+
+def show_map(editor: Editor, scores: Scores, block: int) -> None:
+    """Blocks × heads; a click on a head changes it, and chooses its block."""
+    key = f"plan-map-{editor.revision}"  # a new chart after each edit: no selection is left
+
+    def click() -> None:
+        if point := clicked(st.session_state.get(key)):
+            st.session_state[_BLOCK] = point[0]
+            change(lambda e: e.edited(toggled(e.plan, *point, scores)))
+
+    heads = plan_frame(editor.plan, editor.base)
+    options = {"on_select": click, "selection_mode": "points", "key": key}
+    show_chart(plan_map(heads, block), heads, "plan-map", **options)
+
+
+def choose_block(plan: PruningPlan) -> int:
+    """The block that the controls are about; kept for the session."""
+    blocks = range(len(plan.blocks))
+    if st.session_state.get(_BLOCK) not in blocks:
+        st.session_state[_BLOCK] = 0
+    shown = st.session_state["plan-block-widget"] = st.session_state[_BLOCK]
+
+    def choose() -> None:
+        st.session_state[_BLOCK] = st.session_state["plan-block-widget"]
+
+    st.selectbox("Block", blocks, key="plan-block-widget", on_change=choose)
+    return shown
+
+
+def block_controls(editor: Editor, scores: Scores, block: int) -> None:
+    """Everything that can be changed in a block; each widget shows the plan as it is."""
+    was, keep = editor.plan.shape.blocks[block], editor.plan.blocks[block]
+    st.session_state["plan-heads"] = list(keep.heads)
+    st.session_state["plan-channels"] = len(keep.channels)
+
+    def heads() -> None:
+        wanted = st.session_state["plan-heads"]
+        change(lambda e: e.edited(with_heads(e.plan, block, wanted, scores)))
+
+    def channels() -> None:
+        count = st.session_state["plan-channels"]
+        change(lambda e: e.edited(editing.keep_channel_count(e.plan, block, count, scores)))
+
+    if was.heads:
+        st.pills(
+            "Query heads that stay",
+            range(was.heads),
+            selection_mode="multi",
+            key="plan-heads",
+            on_change=heads,
+            help=_company(editor.plan, block),
+        )
+    if was.channels:
+        st.slider(
+            "FFN channels that stay, the highest-scored",
+            0,
+            was.channels,
+            key="plan-channels",
+            on_change=channels,
+        )
+    _block_buttons(editor, block)
+
+
+def _company(plan: PruningPlan, block: int) -> str | None:
+    """Which heads go together, where they do."""
+    group = plan.shape.blocks[block].group
+    if group == 1:
+        return None
+    if plan.spec.get("unit") == "kv-group":
+        return f"The {group} query heads of a key/value head go and come back together."
+    return (
+        f"{group} query heads share a key/value head, and every key/value head that stays needs "
+        "the same number of them: with a head the lowest-scored one of every other group goes, "
+        "and the highest-scored one comes back."
+    )
+
+
+def _block_buttons(editor: Editor, block: int) -> None:
+    edits = (
+        ("Keep everything", "protect", lambda plan: editing.protect_block(plan, block)),
+        ("Remove attention", "no-attention", lambda plan: editing.drop_attention(plan, block)),
+        ("Remove FFN", "no-ffn", lambda plan: editing.drop_ffn(plan, block)),
+        ("As before", "restore", lambda plan: editing.restore_block(plan, block, editor.base)),
+    )
+    with st.container(horizontal=True):
+        for label, name, edit in edits:
+            st.button(
+                label,
+                key=f"plan-{name}",
+                on_click=lambda edit=edit: change(lambda e: e.edited(edit(e.plan))),
+            )
+
+
+def history_controls(editor: Editor) -> None:
+    """What was changed, and taking it back."""
+    changed = bool(editor.history)
+    with st.container(horizontal=True):
+        st.button(
+            "Undo",
+            key="plan-undo",
+            icon=":material/undo:",
+            disabled=not changed,
+            on_click=lambda: change(Editor.undone),
+        )
+        st.button(
+            "Undo all",
+            key="plan-reset",
+            icon=":material/restart_alt:",
+            disabled=not changed,
+            on_click=lambda: change(Editor.reset),
+        )
+    edits = editing.edits(editor.plan)
+    st.caption(f"{len(edits)} edits, the newest first" if edits else "Nothing was changed by hand.")
+    if edits:
+        with st.container(height=160 if len(edits) > 4 else "content", border=False):
+            st.markdown("\n".join(f"- {edit}" for edit in reversed(edits)))
+
+
+def plan_files(settings: Settings, editor: Editor) -> None:
+    """Using the plan, downloading it, and uploading another."""
+    plan = editor.plan
+    in_use = settings.source == editor.used != "" and plan is editor.in_use
+    with st.container(horizontal=True):
+        st.button(
+            "Use this plan",
+            type="primary",
+            key="plan-use",
+            disabled=in_use or not editor.history,
+            on_click=lambda: use(settings),
+            help="Overview, Scores, Reconstruction error, Generate and Export take exactly this "
+            "plan then, until you go back to the sidebar's controls.",
+        )
+        st.download_button(
+            "Download plan.json",
+            data=plan.to_json,
+            file_name="plan.json",
+            mime="application/json",
+            on_click="ignore",
+            key="plan-download",
+            icon=":material/download:",
+        )
+    if in_use:
+        st.success("This plan is in use on all pages.")
+    elif settings.source and editor.history:
+        st.info("The edits since are not in use yet.")
+    _upload()
+
+
+def _upload() -> None:
+    def take() -> None:
+        if (file := st.session_state["plan-upload"]) is not None:
+            change(lambda e: e.edited(read_plan(file.getvalue(), e.plan)))
+
+    st.file_uploader(
+        "Upload a plan.json",
+        key="plan-upload",
+        on_change=take,
+        help="A plan that was downloaded here, comes with an export, or was made by "
+        "`python -m bipcore plan make`. It takes the place of the plan above, as one more edit.",
+    )
+
+
+def show_bound(settings: Settings, editor: Editor) -> None:
+    """The predicted error of every block, before and after the edits."""
+    bip = need_scores_of(replace(settings.score_spec, criterion="llm-bip"))
+    with error_box():
+        frame = bound_frame(_parts_before(bip, editor.base), llm_bip_parts(bip, editor.plan))
+    sums = frame.sum()
+    for column, label, now, before in zip(
+        st.columns(2),
+        ("Sum over the blocks, FFN channels", "Sum over the blocks, heads too"),
+        (sums["ffn_after"], sums["after"]),
+        (sums["ffn_before"], sums["before"]),
+        strict=True,
+    ):
+        change = f"{now - before:,.4g}" if editor.history else None
+        column.metric(label, f"{now:,.4g}", change, delta_color="inverse")
+    show_chart(bound_chart(frame), frame, "plan-bound")
+
+
+def _parts_before(bip: Scores, base: PruningPlan) -> Parts:
+    """Those of the plan that the edits start from, computed once for all of them."""
+    known = st.session_state.get(_BOUND)
+    if known is None or known[0] is not bip or known[1] is not base:
+        known = st.session_state[_BOUND] = (bip, base, llm_bip_parts(bip, base))
+    return known[2]
+
+
+def measure(settings: Settings, editor: Editor) -> None:
+    """Perplexity of the dense and the edited model, by a job, for the plan it was asked for."""
+    plan, model, text = editor.plan, settings.model_spec, EvaluationSpec()
+    text = replace(text, window=min(text.window, plan.shape.max_positions or text.window))
+    pressed = st.button(
+        "Measure the perplexity", key="plan-measure", help="Of the builtin text, by both models."
+    )
+    if pressed:
+        key = "measure-" + digest([plan.to_json(), model.identity()])
+        worker().forget(key)
+        st.session_state[_MEASURED] = (plan, model, key)
+    measured = st.session_state.get(_MEASURED)
+    if measured is None or measured[0] is not plan or measured[1] != model:
+        return
+
+    def work(pipeline: Pipeline, job: Job) -> tuple[dict, dict]:
+        return pipeline.evaluate(model, text), pipeline.evaluate(model, text, plan)
+
+    dense, edited = need(measured[2], "Measuring the perplexity of both models", work)
+    columns = st.columns(2)
+    columns[0].metric("Perplexity, dense", f"{dense['perplexity']:,.2f}")
+    columns[1].metric(
+        "Perplexity, this plan",
+        f"{edited['perplexity']:,.2f}",
+        f"{edited['perplexity'] - dense['perplexity']:,.2f}",
+        delta_color="inverse",
+    )
+    st.caption(
+        f"On the {text.text} text, first {dense['tokens']:,} tokens, window {text.window}. "
+        f"Compensation: {plan.spec.get('compensation', 'none')}."
+    )
