@@ -31,9 +31,9 @@ FLAGS = (
 LOAD = """
 import sys, torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
-folder = sys.argv[1]
-model = AutoModelForCausalLM.from_pretrained(folder)
-tokenizer = AutoTokenizer.from_pretrained(folder)
+folder, trust = sys.argv[1], "--trust" in sys.argv
+model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=trust)
+tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust)
 ids = tokenizer("The capital of France is", return_tensors="pt")
 out = model.generate(**ids, max_new_tokens=4, do_sample=False)
 print(type(model).__name__, model.config.num_attention_heads, model.config.intermediate_size)
@@ -137,6 +137,23 @@ def metric(page, label: str) -> str:
     return box.locator('[data-testid="stMetricValue"]').inner_text()
 
 
+def loaded_alone(folder: Path, *flags: str) -> list[str]:
+    """Class, heads and channels of an export, loaded by a process without bipcore."""
+    command = [sys.executable, "-c", LOAD, str(folder), *flags]
+    loaded = subprocess.run(command, cwd=folder.parent, capture_output=True, text=True)
+    assert loaded.returncode == 0, loaded.stderr
+    return loaded.stdout.split()
+
+
+def click_first_point(page) -> None:
+    """Click the first marker of the first chart, where it is on the screen."""
+    points = page.locator(".js-plotly-plot").first.locator(".scatterlayer .points path")
+    points.first.wait_for()
+    points.first.scroll_into_view_if_needed()
+    box = points.first.bounding_box()
+    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+
+
 def test_from_a_deep_link_to_a_folder_that_loads(server, page, tmp_path):
     with no_error_box(page):
         page.goto(f"{server}/scores?samples=4&seq_len=64")
@@ -168,11 +185,7 @@ def test_from_a_deep_link_to_a_folder_that_loads(server, page, tmp_path):
         page.get_by_text("Read back as").wait_for()
         picture(page, "export")
 
-    loaded = subprocess.run(
-        [sys.executable, "-c", LOAD, str(out)], cwd=tmp_path, capture_output=True, text=True
-    )
-    assert loaded.returncode == 0, loaded.stderr
-    name, heads, channels = loaded.stdout.split()
+    name, heads, channels = loaded_alone(out)
     assert (name, heads) == ("LlamaForCausalLM", "6")
     assert int(channels) < 1536
 
@@ -192,3 +205,55 @@ def test_a_reload_finds_the_settings_and_a_wrong_path_is_survived(server, page):
     page.get_by_label("Model", exact=True).fill("demo")
     page.get_by_role("button", name="Load and score").click()
     page.locator(".js-plotly-plot").first.wait_for()
+
+
+def test_a_plan_changed_by_a_click_is_what_is_measured_and_exported(server, page, tmp_path):
+    with no_error_box(page):
+        page.goto(f"{server}/plan?samples=4&seq_len=64&sparsity=0.4")
+        page.locator(".js-plotly-plot").nth(1).wait_for()
+        before = metric(page, "Parameters")
+        click_first_point(page)
+        page.get_by_role("button", name="Undo", exact=True).and_(
+            page.locator("button:enabled")
+        ).wait_for()
+        assert metric(page, "Parameters") != before
+        changed = metric(page, "Parameters")
+        page.get_by_role("button", name="Use this plan").click()
+        page.get_by_text("A plan edited by hand is in use.").wait_for()
+        picture(page, "plan")
+
+    with no_error_box(page):
+        page.get_by_role("link", name="Compare").click()
+        page.locator(".js-plotly-plot").nth(7).wait_for()
+        picture(page, "compare")
+
+    with no_error_box(page):
+        page.get_by_role("link", name="Reconstruction error").click()
+        page.locator(".js-plotly-plot").nth(2).wait_for(timeout=240_000)
+        picture(page, "reconstruction")
+
+    out = tmp_path / "edited"
+    with no_error_box(page):
+        page.get_by_role("link", name="Export").first.click()
+        assert metric(page, "Parameters") == changed
+        page.get_by_label("Folder").fill(str(out))
+        page.get_by_text("Measure the perplexity").click()
+        page.get_by_role("button", name="Export").click()
+        page.get_by_text("Read back as").wait_for()
+        picture(page, "export-edited")
+    assert loaded_alone(out, "--trust")[0] == "PrunedLlamaForCausalLM"
+
+
+def test_a_sweep_draws_its_points_as_they_come(server, page):
+    with no_error_box(page):
+        page.goto(f"{server}/sweep?samples=4&seq_len=64")
+        page.get_by_label("Sparsities").fill("0, 30")
+        page.get_by_label("Sparsities").press("Enter")
+        page.get_by_label("Test tokens").fill("512")
+        page.get_by_label("Test tokens").press("Enter")
+        page.get_by_text("points, the dense model among them").wait_for()
+        page.get_by_role("button", name="Start").click()
+        page.get_by_text("Report as one HTML page").wait_for(timeout=240_000)
+        page.get_by_role("button", name="Cancel").wait_for(state="detached", timeout=240_000)
+        assert page.locator(".js-plotly-plot").count() >= 2
+        picture(page, "sweep")
