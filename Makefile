@@ -14,7 +14,7 @@ run: .venv/.app
 	$(BIN)/streamlit run app.py
 
 test: .venv/.dev
-	$(BIN)/python -m pytest -rs -m "not browser"
+	$(BIN)/python -m pytest -rs -m "not browser" -n 2 --dist loadfile
 
 browser: .venv/.dev
 	$(BIN)/python -m pytest -rs -m browser

@@ -9,6 +9,10 @@ from pathlib import Path
 
 import pytest
 
+# Two workers share two cores: OpenMP threads of both would wait for each other.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from bipcore.__main__ import main
 from bipcore.pipeline import Pipeline
 from bipcore.runs import RunStore, cache_root
