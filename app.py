@@ -5,7 +5,7 @@ import streamlit as st
 from bipcore.charts import channel_distributions
 from ui.page import begin
 from ui.results import need_scores
-from ui.summary import plan_metrics
+from ui.summary import plan_metrics, widths
 
 settings = begin(
     "What a language model can do without",
@@ -15,11 +15,12 @@ settings = begin(
 scores, plan = need_scores(settings)
 
 shape = scores.shape
+heads, groups, channels = widths(shape.blocks)
 st.markdown(
-    f"**{settings.model}** has {len(shape.blocks)} decoder blocks of {shape.blocks[0].heads} query "
-    f"heads in {shape.blocks[0].kv_heads} KV groups and {shape.blocks[0].channels:,} feed-forward "
-    f"channels, and {shape.parameters / 1e6:,.1f} M parameters. "
-    f"Cutting {settings.sparsity:.0%} of its blocks:"
+    f"**{settings.model}** has {len(shape.blocks)} decoder blocks of {heads} query heads in "
+    f"{groups} KV groups and {channels} feed-forward channels, and "
+    f"{shape.parameters / 1e6:,.1f} M parameters. "
+    + ("The edited plan:" if settings.source else f"Cutting {settings.sparsity:.0%} of its blocks:")
 )
 plan_metrics(plan)
 st.plotly_chart(channel_distributions(scores, plan), key="overview-channels")

@@ -113,10 +113,15 @@ def _settings(plan: PruningPlan) -> dict[str, str]:
         "Realised, of all parameters": f"{plan.realised_total:.2%}",
         "Attention unit, allocation": f"{spec.get('unit', '-')}, {spec.get('allocation', '-')}",
         "Compensation": str(spec.get("compensation", "none")),
+        "Changed by hand": _edited(spec.get("edited")),
         "Query heads a block": _widths(plan, "heads"),
         "Key/value heads a block": _widths(plan, "kv_heads"),
         "FFN channels a block": _widths(plan, "channels"),
     }
+
+
+def _edited(edits: object) -> str:
+    return "; ".join(map(str, edits)) if isinstance(edits, list) and edits else "no"
 
 
 def _widths(plan: PruningPlan, name: str) -> str:

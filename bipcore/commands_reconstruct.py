@@ -7,11 +7,15 @@ from typing import Annotated
 import typer
 
 from . import console
+from .criteria import find_criterion
+from .errors import InputError
 from .lists import parse_list
 from .options import with_specs
 from .pipeline import Pipeline
-from .plan import PruningPlan
 from .specs import EvaluationSpec, PlanSpec, ScoreSpec
+
+_PLAN = "plan"
+"""The name of the plan of a file."""
 
 
 def register(app: typer.Typer) -> None:
@@ -26,25 +30,28 @@ def reconstruct_command(
     plan: PlanSpec,
     evaluation: EvaluationSpec,
     criteria: Annotated[
-        str, typer.Option(help="Criteria with commas between (default: the one of --criterion).")
-    ] = "",
+        str | None,
+        typer.Option(
+            help="Criteria with commas between (default: the one of --criterion; with --plan, "
+            "none beside the plan)."
+        ),
+    ] = None,
     csv: Annotated[Path | None, typer.Option(help="Also write the table to a CSV file.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
     """Reconstruction error of every block, accumulated and local, and the LLM-BIP bound beside it.
 
     Errors are means of |f(X) - f^(X^)| over tokens and hidden units; relative ones are shares of
-    mean |f(X)|.
+    mean |f(X)|. The plan of a file is measured as "plan", beside those of --criteria.
     """
     from .frames import reconstruction_frame
     from .reconstruction import llm_bip_bound
 
-    names = parse_list(criteria, str, "criteria") or (score.criterion,)
+    wanted = _wanted(criteria, score, plan)
+    evaluation.identity()  # refuses a text that is not there before anything is scored
     with console.progress_bar() as progress:
         pipeline = Pipeline(progress=progress)
-        plans: dict[str, PruningPlan] = {}
-        for name in names:
-            plans[name] = pipeline.plan(replace(score, criterion=name, options=()), plan)
+        plans = {name: pipeline.plan(*specs) for name, specs in wanted.items()}
         bip = pipeline.scores(replace(score, criterion="llm-bip", options=()))
         errors = pipeline.reconstruction(score.model, plans, evaluation)
     bounds = {name: llm_bip_bound(bip, chosen) for name, chosen in plans.items()}
@@ -57,3 +64,26 @@ def reconstruct_command(
         console.emit_json(facts | {"errors": frame.to_dict("records")})
         return
     console.emit_frame(f"Reconstruction error of {score.model.name} on {evaluation.text}", frame)
+
+
+def _wanted(
+    criteria: str | None, score: ScoreSpec, plan: PlanSpec
+) -> dict[str, tuple[ScoreSpec, PlanSpec]]:
+    """What to measure, by name. The options of a criterion are those of --criterion alone."""
+    names = () if criteria is None and plan.source else (score.criterion,)
+    if criteria is not None:
+        names = parse_list(criteria, str, "criteria")
+        if not names:
+            raise InputError("There are no criteria in the list; give at least one.")
+    for name in names:
+        find_criterion(name)
+    if score.options and score.criterion not in names:
+        raise InputError(
+            f"The options are those of the criterion {score.criterion!r}, which is not measured; "
+            "say with --criterion whose they are."
+        )
+    wanted = {_PLAN: (score, plan)} if plan.source else {}
+    for name in names:
+        options = score.options if name == score.criterion else ()
+        wanted[name] = replace(score, criterion=name, options=options), replace(plan, source="")
+    return wanted

@@ -75,18 +75,17 @@ class Pipeline(Preparation):
             }
             for name, plan in plans.items()
         }
-        found = (self.store.find("reconstruction", one) for one in identities.values())
-        missing = [name for name, folder in zip(plans, found, strict=True) if folder is None]
-        if missing:
-            measured = self._reconstruct(spec, {name: plans[name] for name in missing}, text)
-            for name, errors in measured.items():
-                self.store.json("reconstruction", identities[name], lambda e=errors: asdict(e))
-        return {
-            name: ReconstructionErrors(
-                **{k: tuple(v) for k, v in self.store.json("reconstruction", one, dict).items()}
-            )
+        missing = {
+            name: plans[name]
             for name, one in identities.items()
+            if self.store.find("reconstruction", one) is None
         }
+        measured = self._reconstruct(spec, missing, text) if missing else {}
+        errors = {}
+        for name, one in identities.items():
+            data = self.store.json("reconstruction", one, lambda n=name: asdict(measured[n]))
+            errors[name] = ReconstructionErrors(**{k: tuple(v) for k, v in data.items()})
+        return errors
 
     def _reconstruct(
         self, spec: ModelSpec, plans: Mapping[str, PruningPlan], text: EvaluationSpec

@@ -188,7 +188,10 @@ class Preparation:
     def stored_plan(self, source: str) -> PruningPlan:
         """The plan that `keep_plan` gave the name ``source``, or the one in that file or export."""
         stored = self.store.root / "plans" / source / "data.json"
-        if re.fullmatch("[0-9a-f]{16}", source) and stored.is_file():
+        is_name = re.fullmatch("[0-9a-f]{16}", source)
+        if is_name and not stored.is_file() and not Path(source).exists():
+            raise InputError(f"The plan {source} is not in the run store any more; make it again.")
+        if is_name and stored.is_file():
             try:
                 return PruningPlan.from_json(json.loads(stored.read_text())["plan"])
             except (OSError, ValueError, KeyError, TypeError):

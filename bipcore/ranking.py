@@ -5,9 +5,10 @@ widths come out of the order, and differ from block to block.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy
 import torch
 from torch import Tensor
 
@@ -51,18 +52,28 @@ def keep_globally(
     ``unit`` as in `make_plan`, not "auto". Raises InputError when it cannot be done.
     """
     shape = scores.shape
-    open_blocks = range(protect_first, len(shape.blocks) - protect_last)
     _check_finite(scores)
-    units = []
-    for index in open_blocks:
-        block, was = scores.blocks[index], shape.blocks[index]
-        units += _removable(_attention_units(index, block, shape, unit), floor)
-        units += _removable(_channel_units(index, block, was, shape), floor)
-    kept = _keep_all_but(shape, _lowest(sorted(units), shape, sparsity))
-    return tuple(
-        (heads, _widened(channels, scores.blocks[index].ffn, round_to, floor))
-        for index, (heads, channels) in enumerate(kept)
-    )
+    attention: dict[tuple[int, int], _Unit] = {}
+    parts = []
+    for index in range(protect_first, len(shape.blocks) - protect_last):
+        block = scores.blocks[index]
+        units = _removable(_attention_units(index, block, shape, unit), floor)
+        attention |= {(one.block, one.rank): one for one in units}
+        parts.append(_table([(one.score, one.block, one.rank, one.cost) for one in units]))
+        parts.append(_channel_table(index, block, shape, floor))
+    score, of_block, rank, cost = numpy.concatenate(parts).T
+    order = numpy.lexsort((rank, of_block, score))
+    gone = order[: _count_lowest(cost[order], shape, sparsity)]
+    kept = []
+    for index, was in enumerate(shape.blocks):
+        ranks = rank[gone[of_block[gone] == index]].astype(int)
+        dropped = {head for r in ranks[ranks < was.heads] for head in attention[index, r].heads}
+        stays = numpy.ones(was.channels, dtype=bool)
+        stays[ranks[ranks >= was.heads] - was.heads] = False
+        heads = tuple(head for head in range(was.heads) if head not in dropped)
+        channels = tuple(numpy.flatnonzero(stays).tolist())
+        kept.append((heads, _widened(channels, scores.blocks[index].ffn, round_to, floor)))
+    return tuple(kept)
 
 
 def check_reachable(
@@ -108,7 +119,8 @@ def keep_sublayers(
             units.append(_Unit(rank, index, 1, (), channels, whole - without_channels))
     every = torch.cat([values for b in scores.blocks for values in (b.attention, b.ffn)])
     ranked = sorted(one for one in units if one.score < float(every.max()))
-    return _keep_all_but(shape, _lowest(ranked, shape, sparsity))
+    costs = numpy.asarray([one.cost for one in ranked], dtype=numpy.float64)
+    return _keep_all_but(shape, ranked[: _count_lowest(costs, shape, sparsity)])
 
 
 def _check_finite(scores: Scores) -> None:
@@ -161,16 +173,23 @@ def _attention_units(index: int, block: BlockScores, shape: ModelShape, unit: st
     )
 
 
-def _channel_units(
-    index: int, block: BlockScores, was: BlockShape, shape: ModelShape
-) -> list[_Unit]:
-    """The FFN channels of a block, ascending by score."""
-    values = _standardised(block.ffn).tolist()
-    cost, after_heads = shape.channel_cost.parameters, was.heads
-    return sorted(
-        _Unit(value, index, after_heads + channel, (), (channel,), cost)
-        for channel, value in enumerate(values)
-    )
+def _table(rows: list[tuple]) -> numpy.ndarray:
+    """Units as rows of score, block, rank and cost: (n, 4), float64."""
+    return numpy.asarray(rows, dtype=numpy.float64).reshape(-1, 4)
+
+
+def _channel_table(index: int, block: BlockScores, shape: ModelShape, floor: float):
+    """The FFN channels of a block that may go, as a `_table`: the lowest but for the floor's.
+
+    They rank after the attention units: channel j has the rank H + j.
+    """
+    values = _standardised(block.ffn).numpy()
+    chosen = numpy.argsort(values, kind="stable")
+    chosen = chosen[: len(values) - _at_least(len(values), floor)]
+    rows = numpy.empty((len(chosen), 4))
+    rows[:, 0], rows[:, 1] = values[chosen], index
+    rows[:, 2], rows[:, 3] = chosen + shape.blocks[index].heads, shape.channel_cost.parameters
+    return rows
 
 
 def _at_least(count: int, floor: float) -> int:
@@ -183,18 +202,16 @@ def _removable(units: list, floor: float) -> list:
     return units[: len(units) - _at_least(len(units), floor)]
 
 
-def _lowest(units: list[_Unit], shape: ModelShape, sparsity: float) -> Iterator[_Unit]:
-    """The first units whose parameters come nearest to the share asked for."""
-    _check_enough([unit.cost for unit in units], shape, sparsity)
-    wanted, gone = sparsity * shape.block_parameters, 0
-    for unit in units:
-        if wanted - gone <= unit.cost / 2:
-            return
-        gone += unit.cost
-        yield unit
+def _count_lowest(costs: numpy.ndarray, shape: ModelShape, sparsity: float) -> int:
+    """How many of the units, whose ``costs`` in parameters stand in ascending order of their
+    scores, come nearest to the share asked for when they go."""
+    _check_enough(costs.tolist(), shape, sparsity)
+    before = numpy.cumsum(costs) - costs
+    enough = sparsity * shape.block_parameters - before <= costs / 2
+    return int(enough.argmax()) if enough.any() else len(costs)
 
 
-def _check_enough(costs: list[int], shape: ModelShape, sparsity: float) -> None:
+def _check_enough(costs: list[float], shape: ModelShape, sparsity: float) -> None:
     """Raise InputError where removing all of ``costs`` stays short by more than half a unit."""
     most = sum(costs)
     if sparsity * shape.block_parameters - most > max(costs, default=0) / 2:
@@ -205,7 +222,7 @@ def _check_enough(costs: list[int], shape: ModelShape, sparsity: float) -> None:
         )
 
 
-def _keep_all_but(shape: ModelShape, removed: Iterator[_Unit]) -> tuple[Kept, ...]:
+def _keep_all_but(shape: ModelShape, removed: Sequence[_Unit]) -> tuple[Kept, ...]:
     kept = [(set(range(was.heads)), set(range(was.channels))) for was in shape.blocks]
     for unit in removed:
         kept[unit.block][0].difference_update(unit.heads)

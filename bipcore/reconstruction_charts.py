@@ -76,7 +76,7 @@ def bound_against_error(frame: pd.DataFrame) -> go.Figure:
     styled(
         figure,
         "LLM-BIP upper bound of what was cut, hidden-state units (log scale)",
-        "Local error measured",
+        "Local error measured, hidden-state units",
         log=True,
         title="How tight the bound is",
     )

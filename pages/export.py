@@ -35,11 +35,12 @@ else:
     )
 
 short = re.sub(r"[^\w.-]+", "-", settings.model.rstrip("/").split("/")[-1])
+cut = settings.source or f"{settings.criterion}-{settings.sparsity * 100:.0f}"
 with st.form("export-form"):
     folder = st.text_input(
         "Folder, on the machine that runs this app",
-        f"exports/{short}-{settings.criterion}-{settings.sparsity:.0%}".replace("%", ""),
-        key=f"folder-{short}-{settings.criterion}-{settings.sparsity}",
+        f"exports/{short}-{cut}",
+        key=f"folder-{short}-{cut}",
     )
     measure = st.checkbox(
         "Measure the perplexity before and after, for the model card (builtin text)",
@@ -49,4 +50,5 @@ with st.form("export-form"):
     pressed = st.form_submit_button("Export", type="primary", key="export")
 
 key = "export-" + digest([plan.to_json(), settings.model_spec.identity(), folder, measure])
-show_export(key, settings, plan, folder, EvaluationSpec() if measure else None, start=pressed)
+text = EvaluationSpec(window=min(EvaluationSpec.window, plan.shape.max_positions or 2**31))
+show_export(key, settings, plan, folder, text if measure else None, start=pressed)

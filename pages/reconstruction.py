@@ -31,7 +31,8 @@ with st.form("reconstruction-form", border=False):
     text = middle.selectbox("Text", NAMED, key="reconstruction-text")
     tokens = right.number_input("Tokens", 256, None, 2048, 256, key="reconstruction-tokens")
     end.form_submit_button("Measure", width="stretch")
-st.session_state["reconstruction-criteria"] = criteria
+if criteria != list(default):  # else the sidebar's criterion goes on being among them
+    st.session_state["reconstruction-criteria"] = criteria
 if settings.source:
     st.info("The plan edited by hand is measured as “edited”.", icon=":material/edit:")
 if not criteria and not settings.source:
@@ -62,9 +63,11 @@ st.markdown(
     "estimate, and a loose one."
 )
 show_chart(bound_against_error(frame), frame, "bound")
-loose = (frame["bound"] / frame["local"]).where(frame["local"] > 0).groupby(frame["model"]).median()
-st.caption(
-    "Median of bound / error: "
-    + ", ".join(f"{name} {value:,.3g}×" for name, value in loose.items() if value == value)
-    + ". With a compensation the error is that after it; the bound is that of the cut alone."
-)
+loose = (frame["bound"] / frame["local"]).where(frame["local"] > 0)
+medians = loose.groupby(frame["model"], sort=False).median().dropna()
+if len(medians):
+    st.caption(
+        "Median of bound / error: "
+        + ", ".join(f"{name} {value:,.3g}×" for name, value in medians.items())
+        + ". With a compensation the error is that after it; the bound is that of the cut alone."
+    )

@@ -42,7 +42,7 @@ def begin(title: str, explanation: str) -> Settings:
     Every page calls it first, so that each stands by itself behind a deep link.
     """
     st.set_page_config(page_title=f"{title} · bipcore", page_icon="✂️", layout="wide")
-    settings, problems = read_settings()
+    settings, _ = read_settings()
     _forget_widgets_of_other_pages(title)
     with st.sidebar:
         st.markdown("### ✂️ bipcore")
@@ -52,6 +52,7 @@ def begin(title: str, explanation: str) -> Settings:
         settings = _plan_controls(settings)
         _active_jobs()
     write_settings(settings)
+    _, problems = read_settings()
     st.title(title)
     st.caption(explanation)
     for problem in problems:
@@ -132,8 +133,8 @@ def _model_form(settings: Settings) -> Settings:
 
 def _plan_controls(settings: Settings) -> Settings:
     """Criterion and plan: cheap to change, so they take effect at once."""
-    settings = _edited_plan(settings)
-    _preset_control(settings)
+    _edited_plan(settings)
+    preset = st.container()
     criterion = st.selectbox(
         "Criterion",
         tuple(CRITERIA),
@@ -149,7 +150,10 @@ def _plan_controls(settings: Settings) -> Settings:
     )
     with st.expander("Plan options"):
         options = _plan_options(settings)
-    return replace(settings, criterion=criterion, sparsity=percent / 100, **options)
+    settings = replace(settings, criterion=criterion, sparsity=percent / 100, **options)
+    with preset:  # above the controls, but it says what they are set to
+        _preset_control(settings)
+    return settings
 
 
 def _plan_options(settings: Settings) -> dict:
@@ -205,7 +209,7 @@ def _preset_control(settings: Settings) -> None:
     def choose() -> None:
         name = st.session_state["set-preset"]
         if name in PRESETS:
-            write_settings(with_preset(settings, PRESETS[name]))
+            write_settings(with_preset(read_settings()[0], PRESETS[name]))
         _forget_widgets()
 
     current = preset_in_use(settings)
@@ -220,14 +224,15 @@ def _preset_control(settings: Settings) -> None:
     )
 
 
-def _edited_plan(settings: Settings) -> Settings:
+def _edited_plan(settings: Settings) -> None:
     """Say so where a plan edited by hand is in use, and offer to drop it."""
-    if not settings.source:
-        return settings
-    st.info("A plan edited by hand is in use.", icon=":material/edit:")
-    if st.button("Back to the controls below", key="drop-plan", width="stretch"):
-        return replace(settings, source="")
-    return settings
+
+    def drop() -> None:
+        write_settings(replace(read_settings()[0], source=""))
+
+    if settings.source:
+        st.info("A plan edited by hand is in use.", icon=":material/edit:")
+        st.button("Back to the controls below", key="drop-plan", width="stretch", on_click=drop)
 
 
 def _active_jobs() -> None:

@@ -22,13 +22,16 @@ def need_errors(
     settings: Settings, criteria: Sequence[str], text: EvaluationSpec
 ) -> tuple[_Errors, _Bounds]:
     """The errors of each criterion's plan, and of the plan edited by hand where one is in use,
-    with the LLM-BIP bound of what each cuts."""
+    with the LLM-BIP bound of what each cuts. Windows are no longer than the model can read."""
     plans: dict[str, PruningPlan] = {}
     if settings.source:
         plans[EDITED] = need_scores(settings)[1]
     for name in criteria:
         plans[name] = need_scores(replace(settings, criterion=name, source=""))[1]
     bip = need_scores_of(replace(settings.score_spec, criterion="llm-bip"))
+
+    window = min(text.window, bip.shape.max_positions or text.window)
+    text = replace(text, window=window)
 
     def work(pipeline: Pipeline, job: Job) -> _Errors:
         return pipeline.reconstruction(settings.model_spec, plans, text)

@@ -81,7 +81,7 @@ def need_scores(settings: Settings) -> tuple[Scores, PruningPlan]:
     with error_box():
         if plan.source:
             return scores, stored_plan(plan.source, scores)
-        return scores, _plan(key, scores, spec, plan)
+        return scores, describe(_plan(key, scores, plan), spec, plan)
 
 
 def need_scores_of(spec: ScoreSpec) -> Scores:
@@ -120,16 +120,18 @@ def _memory() -> dict[str, Scores]:
 
 
 @st.cache_resource(max_entries=32, show_spinner=False)
-def _plan(key: str, _scores: Scores, _spec: ScoreSpec, plan: PlanSpec) -> PruningPlan:
-    """``key`` identifies scores and spec."""
-    return describe(make_plan(_scores, **plan.choice), _spec, plan)
+def _plan(key: str, _scores: Scores, plan: PlanSpec) -> PruningPlan:
+    """``key`` identifies the scores. What they were not made from, such as the calibration text
+    of a compensation, is not in it."""
+    return make_plan(_scores, **plan.choice)
 
 
 def stored_plan(source: str, scores: Scores) -> PruningPlan:
     """The plan that was kept under the name ``source``; raises InputError where it is gone, or
     is that of another model."""
     plan = _kept_plan(source)
-    if plan.shape.blocks != scores.shape.blocks or plan.shape.hidden != scores.shape.hidden:
+    facts = ("model_type", "hidden", "head_dim", "blocks")
+    if any(getattr(plan.shape, name) != getattr(scores.shape, name) for name in facts):
         raise InputError(
             "The edited plan in use was made for a model of another shape; go back to the "
             "controls in the sidebar."

@@ -21,6 +21,7 @@ MOST_SPARSITY = 0.9
 ROUND_TO = (1, 8, 32, 64, 128, 256)
 
 _KEY = "settings"
+_PROBLEMS = "settings-problems"
 _LEAST = {"samples": 1, "seq_len": 2}
 _CHOICES = {
     "criterion": tuple(CRITERIA),
@@ -84,14 +85,19 @@ def preset_in_use(settings: Settings) -> str | None:
 
 
 def read_settings() -> tuple[Settings, list[str]]:
-    """The session's settings, at first those of the address; and what in it could not be used."""
+    """The session's settings, at first those of the address; and what in it could not be used,
+    until the settings change."""
     if _KEY in st.session_state:
-        return st.session_state[_KEY], []
-    return from_query(st.query_params)
+        return st.session_state[_KEY], st.session_state.get(_PROBLEMS, [])
+    settings, problems = from_query(st.query_params)
+    st.session_state[_PROBLEMS] = problems
+    return settings, problems
 
 
 def write_settings(settings: Settings) -> None:
     """Keep the settings in the session and in the address."""
+    if st.session_state.get(_KEY, settings) != settings:
+        st.session_state[_PROBLEMS] = []
     st.session_state[_KEY] = settings
     wanted = to_query(settings)
     if dict(st.query_params) != wanted:
