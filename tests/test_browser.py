@@ -247,10 +247,13 @@ def test_a_plan_changed_by_a_click_is_what_is_measured_and_exported(server, page
 def test_a_sweep_draws_its_points_as_they_come(server, page):
     with no_error_box(page):
         page.goto(f"{server}/sweep?samples=4&seq_len=64")
-        page.get_by_label("Sparsities").fill("0, 30")
-        page.get_by_label("Sparsities").press("Enter")
-        page.get_by_label("Test tokens").fill("512")
-        page.get_by_label("Test tokens").press("Enter")
+        for role, name, value in (
+            ("textbox", "Sparsities", "0, 30"),
+            ("spinbutton", "Test tokens", "512"),
+        ):
+            field = page.get_by_role(role, name=name)
+            field.fill(value)
+            field.press("Enter")
         page.get_by_text("points, the dense model among them").wait_for()
         page.get_by_role("button", name="Start").click()
         page.get_by_text("Report as one HTML page").wait_for(timeout=240_000)
