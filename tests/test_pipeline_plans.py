@@ -246,7 +246,7 @@ def test_a_damaged_kept_plan_is_refused_in_a_sentence(pipeline, spec, content):
 
 @pytest.mark.parametrize("source", ["0123456789abcdef", "/nowhere/plan.json", "../plans"])
 def test_a_plan_that_is_not_there_is_refused(pipeline, source):
-    with pytest.raises(InputError, match="cannot be read|not in the run store"):
+    with pytest.raises(InputError, match=r"cannot be read|not in the run store"):
         pipeline.stored_plan(source)
 
 

@@ -135,7 +135,8 @@ def history_controls(editor: Editor) -> None:
             on_click=lambda: change(Editor.reset),
         )
     edits = editing.edits(editor.plan)
-    st.caption(f"{len(edits)} edits, the newest first" if edits else "Nothing was changed by hand.")
+    count = f"{len(edits)} edit{'s' * (len(edits) > 1)}, the newest first"
+    st.caption(count if edits else "Nothing was changed by hand.")
     if edits:
         with st.container(height=160 if len(edits) > 4 else "content", border=False):
             st.markdown("\n".join(f"- {edit}" for edit in reversed(edits)))
