@@ -99,7 +99,8 @@ def prune_command(
     else:
         hidden = ("spec", "plan", "cached")
         shown = {name: value for name, value in facts.items() if name not in hidden}
-        console.emit_facts(f"{score.model.name}, pruned by {score.criterion}", shown)
+        criterion = chosen.spec.get("criterion", "hand")
+        console.emit_facts(f"{score.model.name}, pruned by {criterion}", shown)
 
 
 @app.command("evaluate")
