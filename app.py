@@ -3,6 +3,8 @@
 import streamlit as st
 
 from bipcore.charts import channel_distributions
+from bipcore.frames import scores_frame
+from ui.figures import show_chart
 from ui.page import begin
 from ui.results import need_scores
 from ui.summary import plan_metrics, widths
@@ -23,7 +25,9 @@ st.markdown(
     + ("The edited plan:" if settings.source else f"Cutting {settings.sparsity:.0%} of its blocks:")
 )
 plan_metrics(plan)
-st.plotly_chart(channel_distributions(scores, plan), key="overview-channels")
+show_chart(
+    channel_distributions(scores, plan), lambda: scores_frame(scores, plan), "overview-channels"
+)
 
 for column, (path, label, text) in zip(
     st.columns(3),

@@ -47,7 +47,13 @@ def channel_distributions(scores: Scores, plan: PruningPlan) -> go.Figure:
         marker={"color": REMOVED, "symbol": "line-ew-open", "size": 12, "line_width": 3},
         hovertemplate="block %{x}: removed up to %{y:.4g}<extra></extra>",
     )
-    return styled(figure, "Block", "FFN channel score", log=_positive(low))
+    return styled(
+        figure,
+        "Block",
+        "FFN channel score",
+        title="FFN channel scores, by block",
+        log=_positive(low),
+    )
 
 
 def head_distributions(scores: Scores, plan: PruningPlan) -> go.Figure:
@@ -70,7 +76,13 @@ def head_distributions(scores: Scores, plan: PruningPlan) -> go.Figure:
             hovertemplate="block %{x}, head %{customdata}: %{y:.4g}<extra></extra>",
         )
     values = [point[2] for points in groups.values() for point in points]
-    return styled(figure, "Block", "Head score", log=_positive(values))
+    return styled(
+        figure,
+        "Block",
+        "Head score",
+        title="Attention head scores, by block",
+        log=_positive(values),
+    )
 
 
 def head_map(scores: Scores, plan: PruningPlan) -> go.Figure:
@@ -104,7 +116,7 @@ def head_map(scores: Scores, plan: PruningPlan) -> go.Figure:
     if 1 < shape.group < shape.heads and len(set(scores.shape.blocks)) == 1:
         for edge in range(shape.group, shape.heads, shape.group):
             figure.add_hline(y=edge - 0.5, line={"color": "#444", "width": 1, "dash": "dot"})
-    return styled(figure, "Block", "Query head")
+    return styled(figure, "Block", "Query head", title="Share of its block's head scores")
 
 
 def channel_histogram(scores: Scores, plan: PruningPlan, block: int) -> go.Figure:
@@ -125,7 +137,8 @@ def channel_histogram(scores: Scores, plan: PruningPlan, block: int) -> go.Figur
             hovertemplate="%{y} channels at %{x:.3f}<extra></extra>",
         )
     figure.update_layout(barmode="stack", bargap=0.02)
-    return styled(figure, "log₁₀ of the channel score" if log else "Channel score", "Channels")
+    unit = "log₁₀ of the channel score" if log else "Channel score"
+    return styled(figure, unit, "Channels", title=f"FFN channel scores of block {block}")
 
 
 def _split(values: Tensor, kept: tuple[int, ...]) -> tuple[Tensor, Tensor]:

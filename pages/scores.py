@@ -1,5 +1,6 @@
 """The scores, block by block, and what the plan removes."""
 
+import pandas as pd
 import streamlit as st
 
 from bipcore.charts import (
@@ -9,6 +10,7 @@ from bipcore.charts import (
     head_map,
 )
 from bipcore.frames import extreme_scores, scores_frame
+from ui.figures import show_chart
 from ui.page import begin
 from ui.results import need_scores
 from ui.summary import plan_metrics
@@ -23,20 +25,29 @@ settings = begin(
 scores, plan = need_scores(settings)
 plan_metrics(plan)
 
-st.subheader("FFN channels, by block")
-st.plotly_chart(channel_distributions(scores, plan), key="channels")
 
+def frame(of: str, block: int | None = None) -> pd.DataFrame:
+    """The scores behind a chart, of one kind, of all blocks or of one."""
+    rows = scores_frame(scores, plan)
+    chosen = rows["kind"] == of
+    return rows[chosen if block is None else chosen & (rows["block"] == block)]
+
+
+show_chart(channel_distributions(scores, plan), lambda: frame("channel"), "channel-scores")
 left, right = st.columns(2)
 with left:
-    st.subheader("Attention heads, by block")
-    st.plotly_chart(head_distributions(scores, plan), key="heads")
+    show_chart(head_distributions(scores, plan), lambda: frame("head"), "head-scores")
 with right:
-    st.subheader("Blocks × heads")
-    st.plotly_chart(head_map(scores, plan), key="map")
+    show_chart(head_map(scores, plan), lambda: frame("head"), "head-map")
 
 st.subheader("One block")
 block = st.slider("Block", 0, len(scores.blocks) - 1, 0) if len(scores.blocks) > 1 else 0
-st.plotly_chart(channel_histogram(scores, plan, block), key="histogram")
+show_chart(
+    channel_histogram(scores, plan, block),
+    lambda: frame("channel", block),
+    f"channel-scores-block-{block}",
+    key="histogram",
+)
 
 st.subheader("Largest and smallest")
 kind = st.segmented_control("Of", list(_KINDS), default="FFN channels", key="kind")

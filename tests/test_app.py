@@ -153,3 +153,10 @@ def test_cancelling_says_so_and_the_work_can_be_started_again():
     button(app, "Try again").click().run()
     settle(app)
     assert charts(app) == 4
+
+
+@pytest.mark.parametrize("page", ["app.py", "pages/scores.py"])
+def test_every_chart_can_be_downloaded_as_data_and_as_a_page(page):
+    app = open_page(page)
+    labels = [one.label for one in app.get("download_button")]
+    assert labels.count("CSV") == labels.count("HTML") == charts(app) > 0

@@ -1,5 +1,6 @@
 """Showing a chart with what it stands on: its data as CSV, itself as a page of its own."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
@@ -8,9 +9,12 @@ import streamlit as st
 _CONFIG = {"displaylogo": False}
 
 
-def show_chart(figure: Any, frame: pd.DataFrame, name: str, **options: Any) -> None:
+def show_chart(
+    figure: Any, frame: pd.DataFrame | Callable[[], pd.DataFrame], name: str, **options: Any
+) -> None:
     """Draw the plotly figure; offer ``frame`` as CSV and the figure as HTML, called ``name``.
 
+    A large ``frame`` is given as a function, which is called when it is downloaded.
     The camera among the chart's own buttons saves it as an SVG picture. ``options``: of
     `st.plotly_chart`, for a chart that can be clicked.
     """
@@ -19,7 +23,7 @@ def show_chart(figure: Any, frame: pd.DataFrame, name: str, **options: Any) -> N
     with st.container(horizontal=True, horizontal_alignment="right"):
         st.download_button(
             "CSV",
-            data=lambda: frame.to_csv(index=False),
+            data=lambda: (frame() if callable(frame) else frame).to_csv(index=False),
             file_name=f"{name}.csv",
             mime="text/csv",
             on_click="ignore",
