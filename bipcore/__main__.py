@@ -244,15 +244,7 @@ def cache_clear(
 
 
 def _plan_facts(plan: PruningPlan | None) -> dict:
-    if plan is None:
-        return {}
-    return {
-        "plan": dict(plan.spec),
-        "realised": plan.realised,
-        "realised_total": plan.realised_total,
-        "parameters_before": plan.shape.parameters,
-        "parameters": plan.pruned_shape.parameters,
-    }
+    return commands_plan.plan_facts(plan) if plan else {}
 
 
 def main(arguments: list[str] | None = None) -> int:

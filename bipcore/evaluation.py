@@ -1,19 +1,15 @@
 """Perplexity."""
 
-import math
-
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from .adapters import Adapter
 from .calibration import tokenize
 from .errors import InputError
 from .hooks import evaluation_mode
+from .losses import exp_of, negative_log_likelihood
 from .progress import Progress, silent
 from .texts import find_text
-
-_POSITIONS = 512  # logits are turned into losses this many positions at a time
 
 
 def load_test_tokens(source: str, tokenizer, *, max_tokens: int | None = None) -> Tensor:
@@ -55,11 +51,11 @@ def perplexity(
             report(start / len(windows), f"Perplexity, window {window}")
             batch = windows[start : start + batch_size].to(device)  # (B, window)
             logits = model(input_ids=batch, use_cache=False).logits  # (B, window, vocabulary)
-            total += _negative_log_likelihood(logits, batch)
+            total += negative_log_likelihood(logits, batch)
             count += batch.shape[0] * (window - 1)
     report(1.0, f"Perplexity, window {window}")
     mean = total / count
-    return math.exp(mean) if mean < 700 else math.inf
+    return exp_of(mean)
 
 
 def cut_windows(model: nn.Module, tokens: Tensor, window: int) -> Tensor:
@@ -75,15 +71,3 @@ def cut_windows(model: nn.Module, tokens: Tensor, window: int) -> Tensor:
             "give more text or a smaller window."
         )
     return tokens[: whole * window].view(whole, window)
-
-
-def _negative_log_likelihood(logits: Tensor, tokens: Tensor) -> float:
-    """Σ −log p(next token), in float32, over logits (B, T, V) and tokens (B, T)."""
-    total = 0.0
-    for row, target in zip(logits[:, :-1], tokens[:, 1:], strict=True):
-        target = target.to(row.device)
-        for start in range(0, len(target), _POSITIONS):
-            part = slice(start, start + _POSITIONS)
-            loss = functional.cross_entropy(row[part].float(), target[part], reduction="sum")
-            total += loss.item()
-    return total

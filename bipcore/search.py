@@ -16,12 +16,12 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from .adapters import Adapter
 from .calibration import CalibrationSet
 from .errors import InputError
 from .hooks import evaluation_mode, replaced_forwards
+from .losses import exp_of, negative_log_likelihood
 from .progress import Progress, silent
 from .shapes import ModelShape
 from .statistics import check_length
@@ -77,7 +77,7 @@ def search(
     with evaluation_mode(adapter.model):
         report(0.0, "BlockPruner: the model as it is")
         trials = _Trials(adapter, rows)
-        dense = _exp(trials.loss(len(adapter.blocks) - 1))
+        dense = exp_of(trials.loss(len(adapter.blocks) - 1))
         trials.remove(steps)
         while candidates := course.candidates(steps):
             losses = []
@@ -85,7 +85,7 @@ def search(
                 report(*course.progress(dense, steps, len(losses) / len(candidates)))
                 losses.append(trials.loss(*candidate))
             least = min(losses)
-            step = Step(*candidates[losses.index(least)], _exp(least))
+            step = Step(*candidates[losses.index(least)], exp_of(least))
             steps.append(step)
             if on_step is not None:
                 on_step(step)
@@ -227,19 +227,5 @@ class _Trials:
                 hidden = kept[first]
                 for index in range(first, len(self.adapter.blocks)):
                     hidden = entrance.run(index, self.adapter.blocks[index].module, hidden)
-                total += _negative_log_likelihood(leave_blocks(self.adapter, batch, hidden), batch)
+                total += negative_log_likelihood(leave_blocks(self.adapter, batch, hidden), batch)
         return math.inf if math.isnan(total) else total / self.predicted
-
-
-def _negative_log_likelihood(logits: Tensor, tokens: Tensor) -> float:
-    """Σ −log p(next token), in float32, over logits (B, T, V) and tokens (B, T)."""
-    total = 0.0
-    for row, target in zip(logits[:, :-1], tokens[:, 1:].to(logits.device), strict=True):
-        for part, of_part in zip(row.split(BATCH_TOKENS), target.split(BATCH_TOKENS), strict=True):
-            total += functional.cross_entropy(part.float(), of_part, reduction="sum").item()
-    return total
-
-
-def _exp(loss: float) -> float:
-    """The perplexity of a mean negative log-likelihood."""
-    return math.exp(loss) if loss < 700 else math.inf

@@ -15,7 +15,7 @@ APP = sorted(ROOT.glob("app.py"))
 EVERYTHING = [*CORE, *PAGES, *UI, *APP]
 
 ORDER = (
-    {"families", "shapes", "weights", "errors", "progress", "hooks", "hub", "texts"},
+    {"families", "losses", "shapes", "weights", "errors", "progress", "hooks", "hub", "texts"},
     {"adapters", "calibration"},
     {"statistics", "gradients", "walk", "search"},
     {"criteria"},
