@@ -20,43 +20,42 @@ from .generation import Generated, Sampling, stream
 from .licence import licence_of
 from .models import empty_model, load_config
 from .plan import PruningPlan
-from .preparation import Preparation
 from .profiling import Profile, profile_model, profile_shape
 from .progress import part
 from .provenance import base_name, check_plan, describe, score_identity
 from .reconstruction import ReconstructionErrors, reconstruction_errors
+from .recovering import Recovering
 from .runs import digest
-from .specs import EvaluationSpec, ModelSpec, PlanSpec, ScoreSpec
+from .specs import EvaluationSpec, ModelSpec, PlanSpec, RecoverySpec, ScoreSpec
 
 __all__ = ["Pipeline", "base_name", "describe", "score_identity"]
 
 
-class Pipeline(Preparation):
+class Pipeline(Recovering):
     """Computes results of specs, or reads them from the run store."""
 
     def evaluate(
-        self, spec: ModelSpec, evaluation: EvaluationSpec, plan: PruningPlan | None = None
+        self,
+        spec: ModelSpec,
+        evaluation: EvaluationSpec,
+        plan: PruningPlan | None = None,
+        recovery: RecoverySpec | None = None,
     ) -> dict:
-        """Perplexity of the dense model, or with ``plan`` of the pruned one: a dictionary with
-        ``perplexity``, ``text``, ``window``, ``tokens``."""
-        self._ensure_content(spec)
+        """Perplexity of the dense model, with ``plan`` of the pruned one, and with ``recovery``
+        of that, recovered: a dictionary with ``perplexity``, ``text``, ``window``, ``tokens``."""
 
         def compute() -> dict:
-            dense, tokenizer = self.model(spec)
+            _, tokenizer = self.model(spec)
             tokens = load_test_tokens(evaluation.text, tokenizer, max_tokens=evaluation.max_tokens)
-            model, start = dense, 0.2
-            if plan is not None:
-                with self._within(0.2, 0.5):
-                    model, start = self.pruned(spec, plan), 0.5
+            start = 0.2 if plan is None else 0.5
+            with self._within(0.2, start):
+                model = self.variant(spec, plan, recovery)
             progress = part(self.progress, start, 1.0)
             value = perplexity(model, tokens, window=evaluation.window, progress=progress)
             return {"perplexity": value, **asdict(evaluation), "tokens": len(tokens)}
 
-        identity = {
-            "model": spec.identity(),
-            "plan": None if plan is None else digest(plan.to_json()),
-            "evaluation": evaluation.identity(),
-        }
+        identity = self.variant_identity(spec, plan, recovery)
+        identity |= {"evaluation": evaluation.identity()}
         return self.store.json("evaluations", identity, compute)
 
     def reconstruction(

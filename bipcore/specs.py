@@ -113,3 +113,59 @@ class EvaluationSpec:
     def identity(self) -> dict:
         """The spec with the text's content; raises InputError where there is no such text."""
         return asdict(self) | {"content": find_text(self.text, purpose="test").identity}
+
+
+SEVEN = ("boolq", "piqa", "hellaswag", "winogrande", "arc_easy", "arc_challenge", "openbookqa")
+"""The common-sense tasks of the paper's tables, by their names in lm_eval."""
+
+
+@dataclass(frozen=True)
+class ZeroShotSpec:
+    """Which tasks, with how many examples in the prompt, on how many rows of each (None: all).
+
+    ``batch_size`` is how many requests run at once: it changes speed and memory, not the result.
+    """
+
+    tasks: tuple[str, ...] = SEVEN
+    num_fewshot: int = 0
+    limit: int | None = None
+    batch_size: int = 8
+
+
+@dataclass(frozen=True)
+class RecoverySpec:
+    """How a pruned model is fine-tuned with LoRA; the defaults are the paper's.
+
+    ``samples`` of ``seq_len`` tokens from the calibration text ``source``, drawn with ``seed``,
+    seen ``epochs`` times in batches of ``batch_size`` by AdamW, the learning rate falling from
+    ``learning_rate`` as a cosine after a linear rise over the share ``warmup`` of the steps.
+    ``targets``: "all", "attention" or "ffn" linear layers of the blocks, or their own names
+    ("q_proj"). ``validation`` more samples are held out; with ``patience`` > 0 training stops
+    when their loss has not improved in so many looks, ``validate_every`` steps apart.
+    """
+
+    source: str = "c4"
+    samples: int = 20_000
+    seq_len: int = 512
+    seed: int = 0
+    rank: int = 8
+    alpha: float = 16.0
+    dropout: float = 0.0
+    targets: tuple[str, ...] = ("all",)
+    learning_rate: float = 1e-4
+    batch_size: int = 128
+    epochs: int = 1
+    warmup: float = 0.0
+    weight_decay: float = 0.0
+    validation: int = 32
+    validate_every: int = 10
+    patience: int = 0
+
+    @property
+    def text(self) -> CalibrationSpec:
+        """The samples to train on and those held out, in one draw."""
+        return CalibrationSpec(self.source, self.samples + self.validation, self.seq_len, self.seed)
+
+    def identity(self) -> dict:
+        """The spec with the text's content; raises InputError where there is no such text."""
+        return asdict(self) | {"content": self.text.identity()["content"]}
