@@ -5,6 +5,10 @@ from typing import Any
 
 from .plan import PruningPlan
 from .remote_code import file_name
+from .specs import RecoverySpec
+
+ADAPTER = "adapter"
+"""The folder of an export that keeps the adapter of a recovery."""
 
 _TEMPLATE = """---
 {metadata}---
@@ -27,7 +31,7 @@ and feed-forward channels are gone, not masked. Made with bipcore.
 {removed}
 
 `plan.json` lists every head and channel that stayed, and the settings they were chosen with.
-
+{recovered}
 ## Before and after
 
 {figures}
@@ -42,6 +46,15 @@ _TIER_2 = """{reason} So this folder has
 it first. It needs no bipcore; with bipcore, `bipcore.load_pruned("path/to/{name}")` loads the
 same model and runs no code from this folder."""
 
+_RECOVERED = """
+## How it was recovered
+
+After pruning it was fine-tuned with LoRA; the adapter is merged into the weights. `{folder}/` has
+the adapter as `peft` reads it: it belongs on the pruned model before the merge, not on this one.
+
+{settings}
+"""
+
 
 def model_card(
     plan: PruningPlan,
@@ -54,20 +67,23 @@ def model_card(
     base_model: str,
     licence: str,
     figures: Mapping[str, Any],
+    recovery: RecoverySpec | None = None,
 ) -> str:
-    """The card as Markdown. ``figures``: name -> (before, after), already worded for people.
+    """The card as Markdown. ``figures``: name -> (before, after), already worded for people; with
+    ``recovery`` (dense, pruned, recovered).
 
     ``reason``: why a model of tier 2 is no stock class, in a sentence. ``parameters``: how many
     it has.
     """
     after, before = plan.pruned_shape, plan.shape
-    rows = {
-        "Parameters": (f"{before.parameters:,}", f"{parameters:,}"),
-        "MACs at 512 tokens": (
-            f"{before.macs(512) / 1e9:,.2f} G",
-            f"{after.macs(512) / 1e9:,.2f} G",
-        ),
-        **figures,
+    states = ("Dense", "Pruned", "Recovered") if recovery else ("Before", "After")
+    macs = [f"{shape.macs(512) / 1e9:,.2f} G" for shape in (before, after)]
+    counted = {
+        "Parameters": [f"{before.parameters:,}", f"{parameters:,}"],
+        "MACs at 512 tokens": macs,
+    }
+    rows = {name: pair + pair[1:] * (len(states) - 2) for name, pair in counted.items()} | {
+        name: list(values) for name, values in figures.items()
     }
     return _TEMPLATE.format(
         metadata=_metadata(base_model, licence),
@@ -82,8 +98,22 @@ def model_card(
             file=file_name(before.model_type),
         ),
         removed=_table(("Setting", "Value"), _settings(plan).items()),
-        figures=_table(("", "Before", "After"), ((k, *v) for k, v in rows.items())),
+        recovered=_recovered(recovery) if recovery else "",
+        figures=_table(("", *states), ((k, *v) for k, v in rows.items())),
     )
+
+
+def _recovered(spec: RecoverySpec) -> str:
+    settings = {
+        "Text": f"{spec.source}, {spec.samples:,} × {spec.seq_len} tokens, seed {spec.seed}",
+        "Rank, alpha, dropout": f"{spec.rank}, {spec.alpha:g}, {spec.dropout:g}",
+        "Layers": ", ".join(spec.targets),
+        "Optimiser": f"AdamW, learning rate {spec.learning_rate:g}, cosine, "
+        f"weight decay {spec.weight_decay:g}",
+        "Batch, epochs": f"{spec.batch_size}, {spec.epochs}",
+    }
+    table = _table(("Setting", "Value"), settings.items())
+    return _RECOVERED.format(folder=ADAPTER, settings=table)
 
 
 def loading_code(folder: str, *, tier: int) -> str:

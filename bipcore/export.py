@@ -18,10 +18,11 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 from .adapters import Adapter
-from .card import model_card
+from .card import ADAPTER, model_card
 from .destination import FORMAT, MANIFEST, check_destination, read_manifest, replacing
 from .errors import InputError
 from .hooks import evaluation_mode
+from .lora import LoraAdapter, write_adapter
 from .models import load_model, save_tokenizer
 from .plan import PruningPlan
 from .profiling import random_tokens
@@ -59,15 +60,19 @@ def save_pruned(
     licence: str = "unknown",
     figures: Mapping[str, Any] | None = None,
     source: str = "",
+    adapter: LoraAdapter | None = None,
     progress: Progress | None = None,
 ) -> Export:
     """Write the pruned ``model``, its tokenizer, plan and model card to ``folder``.
 
     ``figures`` are rows for the card, name -> (before, after); ``source`` identifies what the
-    export was made from, for `same_export`. Everything is written beside the folder, loaded
-    again and compared, and only then renamed into place. An earlier export there is replaced.
-    Raises InputError when ``plan`` is not the one that was applied, the folder holds anything
-    else, it cannot be written, or the disk is full; nothing is left behind.
+    export was made from, for `same_export`. With ``adapter``, which is merged into ``model``, it
+    is kept in a folder of its own, and the figures are (dense, pruned, recovered).
+
+    Everything is written beside the folder, loaded again and compared, and only then renamed into
+    place. An earlier export there is replaced. Raises InputError when ``plan`` is not the one
+    that was applied, the folder holds anything else, it cannot be written, or the disk is full;
+    nothing is left behind.
     """
     target = check_destination(folder)
     if Adapter(model).shape.blocks != plan.pruned_shape.blocks:
@@ -75,18 +80,18 @@ def save_pruned(
     reason = stock_problem(plan, model.config, model)
     form = pruned_form(model) if reason else stock_form(model, plan)
     report = progress or silent
-    facts = {
-        "tier": 2 if reason else 1,
-        "model_class": type(form).__name__,
-        "parameters": sum(p.numel() for p in form.parameters()),
-    }
+    facts = _facts(form, tier=2 if reason else 1)
     about = {"base_model": base_model, "licence": licence, "figures": figures or {}}
     size = sum(p.numel() * p.element_size() for p in form.parameters())
     try:
         with replacing(target, size=size) as unfinished:
             report(0.1, "Writing the model")
             _write(form, tokenizer, unfinished, plan)
-            card = model_card(plan, name=target.name, reason=reason, **facts, **about)
+            if adapter is not None:
+                write_adapter(unfinished / ADAPTER, model, adapter)
+            recovery = adapter.spec if adapter else None
+            about |= {"name": target.name, "reason": reason, "recovery": recovery}
+            card = model_card(plan, **about, **facts)
             (unfinished / "README.md").write_text(card, encoding="utf-8")
             report(0.5, "Reading it back")
             facts |= {"max_logit_difference": _compare(model, form, unfinished)}
@@ -96,6 +101,11 @@ def save_pruned(
         raise InputError(f"The export to {target} failed: {error}; nothing was kept.") from error
     report(1.0, "Exported")
     return read_export(target)
+
+
+def _facts(form: nn.Module, *, tier: int) -> dict[str, Any]:
+    parameters = sum(p.numel() for p in form.parameters())
+    return {"tier": tier, "model_class": type(form).__name__, "parameters": parameters}
 
 
 def same_export(folder: str | Path, source: str) -> Export | None:

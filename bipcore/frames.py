@@ -1,6 +1,7 @@
 """Scores, plans and reconstruction errors as data frames."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 
 import numpy
 import pandas as pd
@@ -8,6 +9,7 @@ import pandas as pd
 from .criteria import Scores
 from .plan import PruningPlan
 from .reconstruction import ReconstructionErrors
+from .recovery import Step
 
 KINDS = ("head", "kv_group", "channel")
 
@@ -86,6 +88,12 @@ def summary_frame(scores: Scores, plan: PruningPlan | None = None) -> pd.DataFra
             }
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def history_frame(history: Sequence[Step]) -> pd.DataFrame:
+    """One row an optimiser step of a recovery: columns step, loss, learning_rate, validation."""
+    frame = pd.DataFrame([asdict(step) for step in history], columns=list(Step.__annotations__))
+    return frame.astype({name: "float64" for name in frame.columns if name != "step"})
 
 
 ERRORS = ("accumulated", "local", "accumulated_relative", "local_relative")

@@ -146,16 +146,25 @@ class Pipeline(Recovering):
         return replace(chosen, spec={**chosen.spec, "compensation": "none"})
 
     def generate(
-        self, spec: ModelSpec, plan: PruningPlan | None, prompt: str, sampling: Sampling
+        self,
+        spec: ModelSpec,
+        plan: PruningPlan | None,
+        prompt: str,
+        sampling: Sampling,
+        recovery: RecoverySpec | None = None,
     ) -> Iterator[dict[str, Generated]]:
-        """Continue ``prompt`` with the dense model, and with ``plan`` the pruned one in turn.
+        """Continue ``prompt`` with the dense model, with ``plan`` the pruned one in turn, and with
+        ``recovery`` that, recovered, too.
 
-        Yields the state of both ("dense", "pruned") after every round of one token each.
+        Yields the state of all ("dense", "pruned", "recovered") after every round of one token
+        each.
         """
         dense, tokenizer = self.model(spec)
         models = {"dense": dense}
         if plan is not None:
             models["pruned"] = self.pruned(spec, plan)
+        if plan is not None and recovery is not None:
+            models["recovered"] = self.recovered(spec, plan, recovery)
         streams = {name: stream(m, tokenizer, prompt, sampling) for name, m in models.items()}
         state: dict[str, Generated] = {}
         while streams:
@@ -172,21 +181,26 @@ class Pipeline(Recovering):
         folder: str | Path,
         *,
         evaluation: EvaluationSpec | None = None,
+        recovery: RecoverySpec | None = None,
     ) -> Export:
-        """Export the pruned model; what is already there, whole and the same, is left as it is.
+        """Export the pruned model, or the recovered one with its adapter; what is already there,
+        whole and the same, is left as it is.
 
         With ``evaluation`` the card says the perplexity before and after.
         """
         check_destination(folder)
         self._ensure_content(spec)
         measured = evaluation.identity() if evaluation else None
-        source = digest([spec.identity(), plan.to_json(), measured])
+        made_from = [spec.identity(), plan.to_json(), measured]
+        source = digest(made_from + ([recovery.identity()] if recovery else []))
         if done := same_export(folder, source):
             return done
         _, tokenizer = self.model(spec)
-        figures = self._figures(spec, plan, evaluation) if evaluation else None
+        figures = self._figures(spec, plan, evaluation, recovery) if evaluation else None
+        with self._within(0.5, 0.8):
+            model = self.variant(spec, plan, recovery)
         return save_pruned(
-            self.pruned(spec, plan),
+            model,
             tokenizer,
             folder,
             plan=plan,
@@ -194,16 +208,27 @@ class Pipeline(Recovering):
             licence=licence_of(spec.name, store=self.store),
             figures=figures,
             source=source,
+            adapter=self.adapter(spec, plan, recovery) if recovery else None,
             progress=part(self.progress, 0.8, 1.0),
         )
 
-    def _figures(self, spec: ModelSpec, plan: PruningPlan, evaluation: EvaluationSpec) -> dict:
-        with self._within(0.2, 0.5):
-            before = self.evaluate(spec, evaluation)
-        with self._within(0.5, 0.8):
-            after = self.evaluate(spec, evaluation, plan)
+    def _figures(
+        self,
+        spec: ModelSpec,
+        plan: PruningPlan,
+        evaluation: EvaluationSpec,
+        recovery: RecoverySpec | None,
+    ) -> dict:
+        """The perplexity of the dense, the pruned and the recovered model, as a row of the card."""
+        with self._within(0.2, 0.4):
+            found = [self.evaluate(spec, evaluation)]
+        with self._within(0.4, 0.6):
+            found.append(self.evaluate(spec, evaluation, plan))
+        if recovery:
+            with self._within(0.6, 0.8):
+                found.append(self.evaluate(spec, evaluation, plan, recovery))
         label = (
-            f"Perplexity, {evaluation.text} test text, first {before['tokens']:,} tokens, "
+            f"Perplexity, {evaluation.text} test text, first {found[0]['tokens']:,} tokens, "
             f"window {evaluation.window}"
         )
-        return {label: (f"{before['perplexity']:.2f}", f"{after['perplexity']:.2f}")}
+        return {label: tuple(f"{one['perplexity']:.2f}" for one in found)}

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from .adapters import Adapter
 from .calibration import CalibrationSet, load_calibration
@@ -40,8 +40,8 @@ from .statistics import Statistics, collect_statistics
 class Preparation:
     """Computes results of specs, or reads them from ``store``.
 
-    ``progress`` may be set anew before each call. The last model loaded and the last pruned
-    model are kept in memory.
+    ``progress`` may be set anew before each call. The last model loaded, and the last that was
+    pruned and recovered from it, are kept in memory.
     """
 
     def __init__(self, store: RunStore | None = None, progress: Progress | None = None):
@@ -49,12 +49,15 @@ class Preparation:
         self.progress: Progress = progress or silent
         self._dense: tuple[str, nn.Module, Any] | None = None
         self._pruned: tuple[str, nn.Module] | None = None
+        self._recovered: tuple[str, nn.Module] | None = None
+        self._tokens: tuple[str, Tensor] | None = None
 
     def model(self, spec: ModelSpec) -> tuple[nn.Module, Any]:
         """The dense model and its tokenizer, loaded again where its files have changed."""
         key = digest([asdict(spec), spec.identity()])
         if self._dense is None or self._dense[0] != key:
-            self._dense = self._pruned = None  # free the old one before loading the new
+            # free the old ones before loading the new
+            self._dense = self._pruned = self._recovered = None
             model, tokenizer = load_model(
                 spec.name,
                 device=spec.device,

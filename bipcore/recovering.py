@@ -1,11 +1,42 @@
 """The three states of a model: dense, pruned, and recovered by fine-tuning."""
 
-from torch import nn
+import json
+import re
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
 
+from torch import Tensor, nn
+
+from .checkpoints import Checkpoints
+from .errors import InputError
+from .lora import LoraAdapter, merged, target_layers
 from .plan import PruningPlan
 from .preparation import Preparation
-from .runs import digest
+from .progress import part
+from .recovery import Step, recover
+from .runs import RunStore, canonical, digest
+from .schedule import check_recovery
 from .specs import ModelSpec, RecoverySpec
+
+_KIND = "recoveries"
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """A recovery that is stored under ``name``: what was recovered and how training went.
+
+    ``chosen`` is the step whose adapter it is, ``seconds`` the time of training, ``tokens`` those
+    trained on.
+    """
+
+    name: str
+    plan: PruningPlan
+    spec: RecoverySpec
+    history: tuple[Step, ...]
+    chosen: int
+    seconds: float
+    tokens: int
 
 
 class Recovering(Preparation):
@@ -20,7 +51,7 @@ class Recovering(Preparation):
         """The dense model; with ``plan`` the pruned one, and with ``recovery`` that, recovered."""
         if plan is None:
             return self.model(spec)[0]
-        return self.pruned(spec, plan)
+        return self.pruned(spec, plan) if recovery is None else self.recovered(spec, plan, recovery)
 
     def variant_identity(
         self,
@@ -35,3 +66,132 @@ class Recovering(Preparation):
             "plan": None if plan is None else digest(plan.to_json()),
         }
         return identity | ({"recovery": recovery.identity()} if recovery else {})
+
+    def check_recovery(self, spec: ModelSpec, recovery: RecoverySpec) -> None:
+        """Raise InputError for a recovery that cannot be done to this model, before hours of work:
+        wrong settings, unknown layers, too little text."""
+        check_recovery(recovery)
+        recovery.identity()
+        target_layers(self.model(spec)[0], recovery.targets)
+        self._training_tokens(spec, recovery)
+
+    def _training_tokens(self, spec: ModelSpec, recovery: RecoverySpec) -> Tensor:
+        """The samples to train on and those held out (N + V, T); the last are kept in memory."""
+        key = digest([spec.identity(), recovery.identity()])
+        if self._tokens is None or self._tokens[0] != key:
+            found = self.calibration(spec, recovery.text)
+            self._tokens = (key, found.tokens)
+        return self._tokens[1]
+
+    def recover(
+        self,
+        spec: ModelSpec,
+        plan: PruningPlan,
+        recovery: RecoverySpec,
+        *,
+        micro_batch: int | None = None,
+        checkpoints: RunStore | None = None,
+        watch: Callable[[tuple[Step, ...]], None] | None = None,
+    ) -> Recovery:
+        """Fine-tune the model pruned by ``plan``, or read how that went.
+
+        It goes on from where it was stopped; ``checkpoints`` is a store of their own for where
+        that is kept (see `recovery.recover` for the rest).
+        """
+        check_recovery(recovery)
+        identity = self.variant_identity(spec, plan, recovery)
+        kept = Checkpoints(checkpoints or self.store, identity)
+        if checkpoints is not None:
+            kept.check_alone()
+
+        def compute() -> tuple[dict[str, Tensor], dict]:
+            with self._within(0.0, 0.2):
+                model = self.pruned(spec, plan)
+            tuned = recover(
+                model,
+                self._training_tokens(spec, recovery),
+                recovery,
+                micro_batch=micro_batch,
+                checkpoints=kept,
+                progress=part(self.progress, 0.2, 1.0),
+                watch=watch,
+            )
+            facts = {name: getattr(tuned, name) for name in ("chosen", "seconds", "tokens")}
+            facts["history"] = [asdict(step) for step in tuned.history]
+            return tuned.adapter, facts | {"plan": plan.to_json(), "recovery": asdict(recovery)}
+
+        _, data = self.store.tensors(_KIND, identity, compute)
+        kept.clear()
+        return _recovery(self.store.path(_KIND, identity).name, data)
+
+    def recovered(self, spec: ModelSpec, plan: PruningPlan, recovery: RecoverySpec) -> nn.Module:
+        """The pruned model with its adapter merged; trained first where that is not stored."""
+        identity = self.variant_identity(spec, plan, recovery)
+        key = digest([asdict(spec), identity])
+        if self._recovered is None or self._recovered[0] != key:
+            self._recovered = None
+            with self._within(0.0, 0.9):
+                self.recover(spec, plan, recovery)
+            adapter = self.adapter(spec, plan, recovery)
+            self._recovered = (key, merged(self.pruned(spec, plan), adapter))
+        return self._recovered[1]
+
+    def adapter(self, spec: ModelSpec, plan: PruningPlan, recovery: RecoverySpec) -> LoraAdapter:
+        """The adapter of a recovery that is stored."""
+        identity = self.variant_identity(spec, plan, recovery)
+        return LoraAdapter(recovery, self.store.tensors(_KIND, identity, _missing)[0])
+
+    def recoveries(self, spec: ModelSpec, plan: PruningPlan | None = None) -> list[Recovery]:
+        """The stored recoveries of a model, of one plan where given, the latest last."""
+        self._ensure_content(spec)
+        wanted: dict[str, Any] = {"model": canonical(spec.identity())}
+        if plan is not None:
+            wanted["plan"] = digest(plan.to_json())
+        found = []
+        for entry in sorted(self.store.entries(_KIND), key=lambda entry: entry.written):
+            made = entry.spec if entry.whole and isinstance(entry.spec, dict) else {}
+            if made.items() >= wanted.items():
+                found.append(self._read(entry.digest))
+        return found
+
+    def stored_recovery(self, spec: ModelSpec, name: str) -> tuple[PruningPlan, RecoverySpec]:
+        """The plan and the spec of the recovery that is stored under ``name``.
+
+        Raises InputError where there is none, or it is of another model.
+        """
+        found = self._read(name)
+        if self.store.find(_KIND, self.variant_identity(spec, found.plan, found.spec)) is None:
+            raise InputError(
+                f"The recovery {name} was made from another model, type or text; give the model "
+                "it was made from."
+            )
+        return found.plan, found.spec
+
+    def _read(self, name: str) -> Recovery:
+        file = self.store.root / _KIND / name / "data.json"
+        if not re.fullmatch("[0-9a-f]{16}", name) or not file.is_file():
+            raise InputError(
+                f"There is no recovery {name!r} in the run store; the command recover prints the "
+                "name of the one it makes."
+            )
+        try:
+            return _recovery(name, json.loads(file.read_text()))
+        except (OSError, ValueError, KeyError, TypeError):
+            raise InputError(f"The stored recovery {name} is damaged; make it again.") from None
+
+
+def _recovery(name: str, data: dict) -> Recovery:
+    """What is stored of a recovery, from plain data."""
+    said = data["recovery"]
+    return Recovery(
+        name=name,
+        plan=PruningPlan.from_json(data["plan"]),
+        spec=RecoverySpec(**said | {"targets": tuple(said["targets"])}),
+        history=tuple(Step(**step) for step in data["history"]),
+        **{fact: data[fact] for fact in ("chosen", "seconds", "tokens")},
+    )
+
+
+def _missing() -> tuple[dict[str, Tensor], dict]:
+    """What is stored where a recovery vanished between two looks: nothing."""
+    raise InputError("The recovery was removed while it was read; start it again.")

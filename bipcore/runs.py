@@ -149,11 +149,15 @@ class RunStore:
         tensors = load_file(file) if file.exists() else {}
         return tensors, json.loads((folder / "data.json").read_text())
 
-    def entries(self) -> Iterator[Entry]:
-        """Everything in the store, unfinished and set-aside folders included."""
+    def remove(self, kind: str, spec: Any) -> None:
+        """Remove the entry of ``spec``, if there is one."""
+        shutil.rmtree(self.path(kind, spec), ignore_errors=True)
+
+    def entries(self, kind: str = "*") -> Iterator[Entry]:
+        """Everything in the store, or of one kind, unfinished and set-aside folders included."""
         if not self.root.is_dir():
             return
-        for path in sorted(self.root.glob("*/*")):
+        for path in sorted(self.root.glob(f"{kind}/*")):
             if not path.is_dir():
                 continue
             whole = not any(mark in path.name for mark in _MARKS)

@@ -1,0 +1,72 @@
+"""Where a long training stands, kept so that it can go on after it was killed."""
+
+from typing import Any
+
+from torch import Tensor
+
+from .errors import InputError
+from .runs import RunStore, canonical
+
+KIND = "checkpoints"
+
+
+class Checkpoints:
+    """The checkpoints of one run in a store; ``identity`` is what the run is a function of.
+
+    Only the last is kept. It is written whole before the one before it goes.
+    """
+
+    def __init__(self, store: RunStore, identity: Any) -> None:
+        self._store, self._identity = store, canonical(identity)
+
+    def steps(self) -> list[int]:
+        """The steps at which there is a whole checkpoint of this run."""
+        return sorted(spec["step"] for spec in self._specs() if spec["of"] == self._identity)
+
+    def latest(self) -> tuple[dict[str, Tensor], dict] | None:
+        """The tensors and the state of the last whole checkpoint; None where there is none."""
+        for step in reversed(self.steps()):
+            if self._store.find(KIND, self._spec(step)) is not None:
+                return self._store.tensors(KIND, self._spec(step), _nothing)
+        return None
+
+    def keep(self, step: int, tensors: dict[str, Tensor], state: dict) -> None:
+        """Keep a checkpoint, then let those before it go."""
+        self._store.tensors(KIND, self._spec(step), lambda: (tensors, state))
+        for other in self.steps():
+            if other != step:
+                self._store.remove(KIND, self._spec(other))
+
+    def clear(self) -> None:
+        """Remove all of this run's."""
+        for step in self.steps():
+            self._store.remove(KIND, self._spec(step))
+
+    def check_alone(self) -> None:
+        """Raise InputError where the store has checkpoints of another run than this one."""
+        for spec in self._specs():
+            if spec["of"] != self._identity:
+                raise InputError(
+                    f"The checkpoint in {self._store.root} is of {self._other(spec['of'])}; give "
+                    "another folder, or the settings it was made with."
+                )
+
+    def _other(self, of: Any) -> str:
+        """What another run differs in."""
+        said = {"model": "another model", "plan": "another plan"}
+        for name, words in said.items():
+            if not isinstance(of, dict) or of.get(name) != self._identity.get(name):
+                return words
+        return "a run with other settings"
+
+    def _specs(self) -> list[dict]:
+        specs = (entry.spec for entry in self._store.entries(KIND) if entry.whole)
+        return [spec for spec in specs if isinstance(spec, dict) and {"of", "step"} <= spec.keys()]
+
+    def _spec(self, step: int) -> dict:
+        return {"of": self._identity, "step": step}
+
+
+def _nothing() -> tuple[dict[str, Tensor], dict]:
+    """What is stored where an entry vanished between two looks: never written to."""
+    raise InputError("The checkpoint was removed while it was read; start again.")
