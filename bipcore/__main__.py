@@ -7,7 +7,14 @@ from typing import Annotated
 
 import typer
 
-from . import commands_plan, commands_reconstruct, commands_sweep, console
+from . import (
+    commands_plan,
+    commands_reconstruct,
+    commands_recover,
+    commands_sweep,
+    console,
+)
+from .commands_recover import RecoveryName, chosen_states
 from .errors import InputError, explain
 from .options import with_specs
 from .pipeline import Pipeline
@@ -23,9 +30,13 @@ app = typer.Typer(
 )
 cache_app = typer.Typer(help="The run store, where results are kept.")
 app.add_typer(cache_app, name="cache")
-commands_reconstruct.register(app)
-commands_sweep.register(app)
-commands_plan.register(app)
+for commands in (
+    commands_reconstruct,
+    commands_sweep,
+    commands_plan,
+    commands_recover,
+):
+    commands.register(app)
 
 _INTERRUPTED = 130
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
@@ -106,15 +117,23 @@ def prune_command(
 @app.command("evaluate")
 @with_specs("score", "maybe_plan", "evaluation")
 def evaluate_command(
-    *, score: ScoreSpec, plan: PlanSpec | None, evaluation: EvaluationSpec, json: Json = False
+    *,
+    score: ScoreSpec,
+    plan: PlanSpec | None,
+    evaluation: EvaluationSpec,
+    recovery: RecoveryName = "",
+    json: Json = False,
 ) -> None:
-    """Perplexity of a model, and with --sparsity of the pruned model beside it."""
+    """Perplexity of a model, with --sparsity of the pruned model beside it, and with --recovery
+    of the pruned and of the recovered model."""
     with console.progress_bar() as progress:
         pipeline = Pipeline(progress=progress)
-        chosen = pipeline.plan(score, plan) if plan else None
+        chosen, recovered = chosen_states(pipeline, score, plan, recovery)
         results = {"dense": pipeline.evaluate(score.model, evaluation)}
         if chosen:
             results["pruned"] = pipeline.evaluate(score.model, evaluation, chosen)
+        if recovered:
+            results["recovered"] = pipeline.evaluate(score.model, evaluation, chosen, recovered)
     if json:
         console.emit_json({"spec": asdict(score), **_plan_facts(chosen), **results})
         return
@@ -172,17 +191,19 @@ def generate_command(
     top_p: Annotated[float, typer.Option(help="Sample from this much probability.")] = 1.0,
     sampling_seed: Annotated[int, typer.Option(help="Seed of the sampling.")] = 0,
     chat: Annotated[bool, typer.Option(help="Use the chat template, if there is one.")] = True,
+    recovery: RecoveryName = "",
     json: Json = False,
 ) -> None:
-    """Continue a prompt with a model, and with --sparsity with the pruned model, too."""
+    """Continue a prompt with a model, with --sparsity with the pruned model, too, and with
+    --recovery with the pruned and the recovered model."""
     from .generation import Sampling
 
     sampling = Sampling(max_new_tokens, temperature, top_k, top_p, sampling_seed, chat)
     with console.progress_bar() as progress:
         pipeline = Pipeline(progress=progress)
-        chosen = pipeline.plan(score, plan) if plan else None
+        chosen, recovered = chosen_states(pipeline, score, plan, recovery)
         results = {}
-        for state in pipeline.generate(score.model, chosen, prompt, sampling):
+        for state in pipeline.generate(score.model, chosen, prompt, sampling, recovered):
             results |= state
             tokens = max(result.tokens for result in state.values())
             progress(tokens / max_new_tokens, "Generating")

@@ -11,7 +11,14 @@ import typer
 from .errors import InputError
 from .lists import join_list, parse_list
 from .presets import PRESETS, find_preset
-from .specs import CalibrationSpec, EvaluationSpec, ModelSpec, PlanSpec, ScoreSpec
+from .specs import (
+    CalibrationSpec,
+    EvaluationSpec,
+    ModelSpec,
+    PlanSpec,
+    RecoverySpec,
+    ScoreSpec,
+)
 from .sweep_specs import SweepSpec
 
 
@@ -78,6 +85,35 @@ _EVALUATION = {
     "text": _option(str, "builtin", "Test text: builtin, wikitext2, ptb, c4, or a file."),
     "window": _option(int, 512, "Perplexity window, in tokens."),
     "max_tokens": _option(int, 4096, "Use the first so many tokens; 0 for all."),
+}
+_TRAINING = RecoverySpec()
+_RECOVERY = {
+    "train_text": _option(
+        str, _TRAINING.source, "Training text: builtin, wikitext2, ptb, c4, or a file."
+    ),
+    "train_samples": _option(int, _TRAINING.samples, "Training samples."),
+    "train_seq_len": _option(int, _TRAINING.seq_len, "Tokens in a training sample."),
+    "train_seed": _option(int, _TRAINING.seed, "Seed of the training samples and the adapter."),
+    "rank": _option(int, _TRAINING.rank, "Rank of LoRA's matrices."),
+    "alpha": _option(float, _TRAINING.alpha, "LoRA's alpha: what it adds is times alpha / rank."),
+    "dropout": _option(float, _TRAINING.dropout, "Dropout of what enters LoRA's matrices."),
+    "targets": _option(
+        str, "all", "all, attention, ffn, or names of linear layers, with commas between."
+    ),
+    "learning_rate": _option(float, _TRAINING.learning_rate, "The highest learning rate."),
+    "warmup": _option(float, _TRAINING.warmup, "Share of the steps in which it rises."),
+    "weight_decay": _option(float, _TRAINING.weight_decay, "AdamW's weight decay."),
+    "batch_size": _option(
+        int, _TRAINING.batch_size, "Samples in an optimiser step, over all its forward passes."
+    ),
+    "epochs": _option(int, _TRAINING.epochs, "How often each sample is seen."),
+    "validation": _option(int, _TRAINING.validation, "More samples, held out to watch the loss."),
+    "validate_every": _option(int, _TRAINING.validate_every, "Steps between two looks at them."),
+    "patience": _option(
+        int,
+        _TRAINING.patience,
+        "Stop after so many looks without improvement, and keep the best; 0: never.",
+    ),
 }
 _SWEPT_PLAN = {
     name: option for name, option in _PLAN.items() if name not in ("sparsity", "preset", "source")
@@ -152,6 +188,12 @@ def _evaluation(values: dict) -> EvaluationSpec:
     return EvaluationSpec(values["text"], values["window"], values["max_tokens"] or None)
 
 
+def _recovery(values: dict) -> RecoverySpec:
+    renamed = {"train_text": "source"}
+    fields = {renamed.get(name, name.removeprefix("train_")): values[name] for name in _RECOVERY}
+    return RecoverySpec(**fields | {"targets": parse_list(values["targets"], str, "targets")})
+
+
 def _sweep(values: dict) -> SweepSpec:
     texts = parse_list(values["texts"], str, "texts")
     return SweepSpec(
@@ -174,6 +216,7 @@ _GROUPS: dict[str, tuple[dict, Callable[[dict], Any]]] = {
     "plan": (_PLAN, _plan),
     "maybe_plan": (_MAYBE_PLAN, _plan),
     "evaluation": (_EVALUATION, _evaluation),
+    "recovery": (_RECOVERY, _recovery),
     "sweep": (_SWEEP, _sweep),
 }
 

@@ -10,6 +10,7 @@ from bipcore.specs import EvaluationSpec
 from bipcore.stock import stock_problem
 from ui.exports import show_export
 from ui.page import begin
+from ui.recoveries import choose_recovery
 from ui.results import error_box, need_scores
 from ui.summary import plan_metrics
 
@@ -20,6 +21,10 @@ settings = begin(
 )
 scores, plan = need_scores(settings)
 plan_metrics(plan)
+recovery = choose_recovery(settings, plan, optional=True)
+tuned = recovery.spec if recovery else None
+if recovery:
+    st.caption("Its adapter is merged into the weights, and kept in a folder of its own besides.")
 
 with error_box():
     problem = stock_problem(plan, load_config(settings.model))
@@ -36,6 +41,7 @@ else:
 
 short = re.sub(r"[^\w.-]+", "-", settings.model.rstrip("/").split("/")[-1])
 cut = settings.source or f"{settings.criterion}-{settings.sparsity * 100:.0f}"
+cut += "-recovered" if recovery else ""
 with st.form("export-form"):
     folder = st.text_input(
         "Folder, on the machine that runs this app",
@@ -49,6 +55,8 @@ with st.form("export-form"):
     )
     pressed = st.form_submit_button("Export", type="primary", key="export")
 
-key = "export-" + digest([plan.to_json(), settings.model_spec.identity(), folder, measure])
+made = [plan.to_json(), settings.model_spec.identity(), *([recovery.name] if recovery else [])]
+key = "export-" + digest([*made, folder, measure])
 text = EvaluationSpec(window=min(EvaluationSpec.window, plan.shape.max_positions or 2**31))
-show_export(key, settings, plan, folder, text if measure else None, start=pressed)
+measured = text if measure else None
+show_export(key, settings, plan, folder, measured, tuned, start=pressed)

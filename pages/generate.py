@@ -1,10 +1,11 @@
-"""The original and the pruned model, continuing the same prompt side by side."""
+"""The original, the pruned and the recovered model, continuing a prompt side by side."""
 
 import streamlit as st
 
 from bipcore.generation import Sampling
 from bipcore.runs import digest
 from ui.page import begin
+from ui.recoveries import choose_recovery
 from ui.results import error_box, need_scores
 from ui.streams import generation_job, show_streams
 
@@ -12,10 +13,12 @@ _PROMPT = "Explain in two sentences why the sky is blue."
 
 settings = begin(
     "Generate",
-    "Both models continue the same prompt, taking turns token by token on one device, so each "
+    "The models continue the same prompt, taking turns token by token on one device, so each "
     "one's speed is its own.",
 )
 scores, plan = need_scores(settings)
+recovery = choose_recovery(settings, plan, optional=True)
+tuned = recovery.spec if recovery else None
 
 with st.form("prompt-form"):
     prompt = st.text_area("Prompt", _PROMPT, height=90, key="prompt")
@@ -32,6 +35,7 @@ with st.form("prompt-form"):
 
 with error_box():
     sampling = Sampling(int(tokens), temperature, int(top_k), top_p, int(seed), chat)
-    key = "generate-" + digest([plan.to_json(), settings.model_spec.identity(), prompt, sampling])
-    job = generation_job(key, settings.model_spec, plan, prompt, sampling, again=pressed)
-show_streams(job, plan, settings.model)
+    made = [plan.to_json(), settings.model_spec.identity(), recovery.name if recovery else None]
+    key = "generate-" + digest([*made, prompt, sampling])
+    job = generation_job(key, settings.model_spec, plan, prompt, sampling, tuned, again=pressed)
+show_streams(job, plan, settings.model, tuned)

@@ -16,12 +16,13 @@ EVERYTHING = [*CORE, *PAGES, *UI, *APP]
 
 ORDER = (
     {"families", "losses", "shapes", "weights", "errors", "progress", "hooks", "hub", "texts"},
-    {"adapters", "calibration"},
+    {"adapters", "calibration", "checkpoints"},
     {"statistics", "gradients", "walk", "search"},
     {"criteria"},
     {"allocation", "ranking", "plan"},
     {"compensation", "slicing"},
     {"evaluation", "reconstruction", "profiling", "recovery", "export", "generation"},
+    {"preparation", "recovering"},
     {"pipeline", "charts", "report"},
     {"__main__"},
 )
@@ -31,6 +32,7 @@ DRAWERS = {
     "charts.py",
     "plan_charts.py",
     "reconstruction_charts.py",
+    "recovery_charts.py",
     "sweep_charts.py",
     "report.py",
 }

@@ -6,7 +6,7 @@ from bipcore.card import loading_code
 from bipcore.export import Export
 from bipcore.pipeline import Pipeline
 from bipcore.plan import PruningPlan
-from bipcore.specs import EvaluationSpec
+from bipcore.specs import EvaluationSpec, RecoverySpec
 
 from .jobs import Job, worker
 from .results import need
@@ -19,13 +19,16 @@ def show_export(
     plan: PruningPlan,
     folder: str,
     evaluation: EvaluationSpec | None,
+    recovery: RecoverySpec | None = None,
     *,
     start: bool,
 ) -> None:
     """Start the export where asked, and show its progress or its result; else nothing."""
 
     def work(pipeline: Pipeline, job: Job) -> Export:
-        return pipeline.export(settings.model_spec, plan, folder, evaluation=evaluation)
+        return pipeline.export(
+            settings.model_spec, plan, folder, evaluation=evaluation, recovery=recovery
+        )
 
     if start:
         worker().forget(key)

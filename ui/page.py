@@ -31,6 +31,7 @@ PAGES = (
     ("pages/plan.py", "Plan", ":material/edit:"),
     ("pages/reconstruction.py", "Reconstruction error", ":material/show_chart:"),
     ("pages/sweep.py", "Sweep", ":material/stacked_line_chart:"),
+    ("pages/recover.py", "Recover", ":material/healing:"),
     ("pages/generate.py", "Generate", ":material/chat:"),
     ("pages/export.py", "Export", ":material/download:"),
 )
@@ -47,7 +48,7 @@ def begin(title: str, explanation: str) -> Settings:
     with st.sidebar:
         st.markdown("### ✂️ bipcore")
         for path, label, icon in PAGES:
-            _link(path, label, icon)
+            page_link(path, label, icon)
         settings = _model_form(settings)
         settings = _plan_controls(settings)
         _active_jobs()
@@ -60,7 +61,7 @@ def begin(title: str, explanation: str) -> Settings:
     return settings
 
 
-def _link(path: str, label: str, icon: str) -> None:
+def page_link(path: str, label: str, icon: str) -> None:
     """A link to another page; by address where this page is run alone, not from app.py."""
     try:
         st.page_link(path, label=label, icon=icon)

@@ -58,17 +58,23 @@ def _may_start(key: str) -> bool:
     return job is None or job.state not in (FAILED, CANCELLED)
 
 
-def show_progress(job: Job) -> None:
-    """Progress, an estimate of the time left and a button to cancel, kept up to date."""
+def show_progress(job: Job, *, seen: int | None = None, stop: str = "Cancel") -> None:
+    """Progress, an estimate of the time left and a button to cancel, kept up to date.
+
+    ``seen``: of a job that grows, how many partial results the page shows; one more runs the page
+    again.
+    """
 
     @st.fragment(run_every=1.0)
     def panel() -> None:
-        if not job.active:
+        grown = seen is not None and len(job.partial or ()) > seen
+        if not job.active or grown:
             st.rerun()
         left = job.seconds_left
-        estimate = f" · about {left:.0f} s left" if left is not None else ""
-        st.progress(job.fraction, text=f"**{job.title}** · {job.message}{estimate}")
-        if st.button("Cancel", key=f"cancel-{job.key}"):
+        estimate = f" · about {left:,.0f} s left" if left is not None else ""
+        title = "" if seen is not None else f"**{job.title}** · "
+        st.progress(job.fraction, text=f"{title}{job.message}{estimate}")
+        if st.button(stop, key=f"cancel-{job.key}"):
             job.cancel()
 
     panel()

@@ -1,22 +1,29 @@
-"""Showing two continuations while they grow."""
+"""Showing continuations side by side while they grow."""
 
 import streamlit as st
 
 from bipcore.generation import Generated, Sampling
 from bipcore.pipeline import Pipeline
 from bipcore.plan import PruningPlan
-from bipcore.specs import ModelSpec
+from bipcore.specs import ModelSpec, RecoverySpec
 
 from .jobs import CANCELLED, DONE, FAILED, Job, worker
 
 
 def generation_job(
-    key: str, model: ModelSpec, plan: PruningPlan, prompt: str, sampling: Sampling, *, again: bool
+    key: str,
+    model: ModelSpec,
+    plan: PruningPlan,
+    prompt: str,
+    sampling: Sampling,
+    recovery: RecoverySpec | None = None,
+    *,
+    again: bool,
 ) -> Job:
     """The job under ``key``, started where there is none, or once more with ``again``."""
 
     def work(pipeline: Pipeline, job: Job) -> dict[str, Generated]:
-        for state in pipeline.generate(model, plan, prompt, sampling):
+        for state in pipeline.generate(model, plan, prompt, sampling, recovery):
             job.partial = state
             tokens = max(result.tokens for result in state.values())
             job.report(tokens / sampling.max_new_tokens, "Generating")
@@ -26,7 +33,7 @@ def generation_job(
     if again:
         worker().forget(key)
     found = worker().find(key)
-    return found or worker().submit(key, "Generating with both models", work)
+    return found or worker().submit(key, "Generating side by side", work)
 
 
 def _supersede(key: str) -> None:
@@ -37,9 +44,13 @@ def _supersede(key: str) -> None:
     st.session_state["generation"] = key
 
 
-def show_streams(job: Job, plan: PruningPlan, name: str) -> None:
-    """Both texts side by side, kept up to date while the job is active."""
-    columns = ("dense", "Original", name), ("pruned", "Pruned", f"{plan.realised:.1%} removed")
+def show_streams(
+    job: Job, plan: PruningPlan, name: str, recovery: RecoverySpec | None = None
+) -> None:
+    """The texts side by side, kept up to date while the job is active."""
+    columns = [("dense", "Original", name), ("pruned", "Pruned", f"{plan.realised:.1%} removed")]
+    if recovery is not None:
+        columns.append(("recovered", "Recovered", f"fine-tuned on {recovery.source}"))
 
     @st.fragment(run_every=1.0 if job.active else None)
     def panel(was_active: bool) -> None:
@@ -47,7 +58,7 @@ def show_streams(job: Job, plan: PruningPlan, name: str) -> None:
             st.rerun()
         _status(job)
         state = job.partial or {}
-        for column, (key, title, caption) in zip(st.columns(2), columns, strict=True):
+        for column, (key, title, caption) in zip(st.columns(len(columns)), columns, strict=True):
             with column.container(border=True, height="stretch"):
                 st.markdown(f"**{title}** · {caption}")
                 _continuation(state.get(key), job)

@@ -22,6 +22,7 @@ from bipcore.sweeps import Point, run_sweep
 
 from .figures import show_chart
 from .jobs import CANCELLED, FAILED, Job, worker
+from .results import show_progress
 from .settings import Settings
 from .sweep_form import latest_sweeps
 
@@ -62,25 +63,11 @@ def _submit(spec: SweepSpec) -> None:
 def _status(job: Job, seen: int) -> None:
     """How it goes; a new point runs the page again, so that the charts grow."""
     if job.active:
-        _show_progress(job, seen)
+        show_progress(job, seen=seen)
     elif job.state == FAILED:
         st.error(job.error)
     elif job.state == CANCELLED:
         st.info(f"Cancelled; the {seen} points below are kept. Press Start to go on.")
-
-
-def _show_progress(job: Job, seen: int) -> None:
-    @st.fragment(run_every=1.0)
-    def panel() -> None:
-        if not job.active or len(job.partial or ()) > seen:
-            st.rerun()
-        left = job.seconds_left
-        estimate = f" · about {left:,.0f} s left" if left is not None else ""
-        st.progress(job.fraction, text=f"{job.message}{estimate}")
-        if st.button("Cancel", key=f"cancel-{job.key}"):
-            job.cancel()
-
-    panel()
 
 
 def show_results(spec: SweepSpec, points: tuple[Point, ...]) -> None:

@@ -1,0 +1,185 @@
+"""The command ``recover``: fine-tune a pruned model, see what it won back, and export it."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from . import console
+from .commands_plan import plan_facts
+from .destination import check_destination
+from .errors import InputError
+from .options import with_specs
+from .pipeline import Pipeline
+from .plan import PruningPlan
+from .recovering import Recovery
+from .runs import RunStore
+from .specs import EvaluationSpec, ModelSpec, PlanSpec, RecoverySpec, ScoreSpec
+
+RecoveryName = Annotated[
+    str,
+    typer.Option(
+        "--recovery",
+        help="The name of a recovery (the command recover prints it): measure it, too, beside its "
+        "own plan.",
+    ),
+]
+
+Output = Annotated[
+    Path | None, typer.Option(help="Export the recovered model to this folder, with its adapter.")
+]
+MicroBatch = Annotated[
+    int | None, typer.Option(help="Samples in one forward pass (default: about 2048 tokens).")
+]
+CheckpointFolder = Annotated[
+    Path | None, typer.Option(help="Keep checkpoints in this folder instead of the run store.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to ``app``."""
+    app.command("recover")(recover_command)
+
+
+@with_specs("score", "plan", "recovery", "evaluation")
+def recover_command(
+    *,
+    score: ScoreSpec,
+    plan: PlanSpec,
+    recovery: RecoverySpec,
+    evaluation: EvaluationSpec,
+    output: Output = None,
+    micro_batch: MicroBatch = None,
+    checkpoints: CheckpointFolder = None,
+    evaluate: Annotated[bool, typer.Option(help="Measure the perplexity of all three.")] = True,
+    csv: Annotated[Path | None, typer.Option(help="Also write every step to a CSV file.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
+) -> None:
+    """Fine-tune a pruned model with LoRA, and measure the dense, pruned and recovered model.
+
+    Stopped and started again with the same settings, it goes on from its last checkpoint. The
+    defaults of the training are the paper's, meant for a GPU: see the README for sizes that take
+    minutes on a CPU.
+    """
+    _check_files(output, csv)
+    if evaluate:
+        evaluation.identity()  # refuses a text that is not there before hours of work
+    store = checkpoint_store(checkpoints)
+    with console.progress_bar() as progress:
+        pipeline = Pipeline(progress=progress)
+        done = _recover(pipeline, score, plan, recovery, micro_batch=micro_batch, store=store)
+        figures = perplexities(pipeline, score.model, evaluation, done) if evaluate else {}
+        exported = {}
+        if output is not None:
+            settings = {"evaluation": evaluation if evaluate else None, "recovery": recovery}
+            exported["export"] = asdict(pipeline.export(score.model, done.plan, output, **settings))
+    if csv is not None:
+        from .frames import history_frame
+
+        console.write_csv(history_frame(done.history), csv)
+    if json:
+        steps = {"steps": [asdict(step) for step in done.history]}
+        console.emit_json(_facts(done) | plan_facts(done.plan) | figures | exported | steps)
+    else:
+        _show(done, score.model, evaluation, figures, exported)
+
+
+def _recover(
+    pipeline: Pipeline,
+    score: ScoreSpec,
+    plan: PlanSpec,
+    recovery: RecoverySpec,
+    *,
+    micro_batch: int | None,
+    store: RunStore | None,
+) -> Recovery:
+    if not pipeline.has_scores(score, plan):  # else what is wrong is found soon enough
+        pipeline.check_recovery(score.model, recovery)
+    chosen = pipeline.plan(score, plan)
+    return pipeline.recover(
+        score.model, chosen, recovery, micro_batch=micro_batch, checkpoints=store
+    )
+
+
+def _check_files(output: Path | None, csv: Path | None) -> None:
+    """Raise InputError for what could not be written: before hours of work."""
+    if output is not None:
+        check_destination(output)
+    if csv is not None:
+        from .report import check_file
+
+        check_file(csv)
+
+
+def checkpoint_store(folder: Path | None) -> RunStore | None:
+    """A store for checkpoints in a folder of the user's; raises InputError for what is none."""
+    if folder is None:
+        return None
+    folder = folder.expanduser()
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file; give a folder to keep checkpoints in.")
+    return RunStore(folder)
+
+
+def perplexities(
+    pipeline: Pipeline, model: ModelSpec, text: EvaluationSpec, done: Recovery
+) -> dict[str, dict]:
+    """What `Pipeline.evaluate` says of the dense, the pruned and the recovered model."""
+    return {
+        "dense": pipeline.evaluate(model, text),
+        "pruned": pipeline.evaluate(model, text, done.plan),
+        "recovered": pipeline.evaluate(model, text, done.plan, done.spec),
+    }
+
+
+def chosen_states(
+    pipeline: Pipeline, score: ScoreSpec, plan: PlanSpec | None, name: str
+) -> tuple[PruningPlan | None, RecoverySpec | None]:
+    """What to measure beside the dense model: a plan, and the recovery called ``name``.
+
+    A recovery brings the plan that it was made on. Raises InputError where another is asked for.
+    """
+    if not name:
+        return (pipeline.plan(score, plan) if plan else None), None
+    if plan is not None:
+        raise InputError(
+            "A recovery has its own plan; give --recovery without --sparsity and --plan."
+        )
+    return pipeline.stored_recovery(score.model, name)
+
+
+def _facts(done: Recovery) -> dict[str, Any]:
+    first, last = done.history[1], done.history[-1]
+    looks = [step.validation for step in done.history if step.validation is not None]
+    return {
+        "recovery": done.name,
+        "settings": asdict(done.spec),
+        "steps_done": last.step,
+        "step_chosen": done.chosen,
+        "tokens": done.tokens,
+        "seconds": done.seconds,
+        "loss_first": first.loss,
+        "loss_last": last.loss,
+        "validation_before": looks[0] if looks else None,
+        "validation_best": min(looks) if looks else None,
+    }
+
+
+def _show(
+    done: Recovery,
+    model: ModelSpec,
+    evaluation: EvaluationSpec,
+    figures: Mapping[str, dict],
+    exported: Mapping[str, dict],
+) -> None:
+    facts = {k: v for k, v in _facts(done).items() if k != "settings" and v is not None}
+    shown = {k: f"{v:,.4g}" if isinstance(v, float) else v for k, v in facts.items()}
+    console.emit_facts(f"{model.name}, recovered", shown)
+    if figures:
+        title = f"Perplexity on {evaluation.text}, window {evaluation.window}"
+        rows = [[name, f"{r['perplexity']:.2f}", f"{r['tokens']:,}"] for name, r in figures.items()]
+        console.emit_table(title, ["Model", "Perplexity", "Tokens"], rows)
+    for export in exported.values():
+        console.emit_facts("Exported", export)

@@ -1,0 +1,55 @@
+"""Charts of a recovery while it trains and after: data frame in, plotly figure out."""
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from .charts import styled
+from .styles import KEPT, RECOVERED
+
+
+def loss_chart(history: pd.DataFrame, chosen: int | None = None) -> go.Figure:
+    """Loss against the optimiser step: of every batch, and of the held-out samples.
+
+    ``history`` is a `frames.history_frame`; ``chosen`` marks the step that was kept.
+    """
+    figure = go.Figure()
+    batches = history.dropna(subset="loss")
+    looks = history.dropna(subset="validation")
+    figure.add_scatter(
+        x=batches["step"],
+        y=batches["loss"],
+        mode="lines",
+        name="batch",
+        line={"color": KEPT, "width": 1.5},
+        hovertemplate="step %{x}: %{y:.3f}<extra>batch</extra>",
+    )
+    if len(looks):
+        figure.add_scatter(
+            x=looks["step"],
+            y=looks["validation"],
+            mode="lines+markers",
+            name="held-out samples",
+            line={"color": RECOVERED, "width": 2.5},
+            hovertemplate="step %{x}: %{y:.3f}<extra>held-out samples</extra>",
+        )
+    if chosen is not None and len(history) and chosen < history["step"].max():
+        figure.add_vline(x=chosen, line={"color": "#444", "dash": "dot"})
+    unit = "Loss, nats a token"
+    return styled(figure, "Optimiser step", unit, title="Loss while it is fine-tuned")
+
+
+def rate_chart(history: pd.DataFrame) -> go.Figure:
+    """The learning rate against the optimiser step."""
+    rows = history.dropna(subset="learning_rate")
+    figure = go.Figure()
+    figure.add_scatter(
+        x=rows["step"],
+        y=rows["learning_rate"],
+        mode="lines",
+        name="learning rate",
+        line={"color": KEPT, "width": 2},
+        hovertemplate="step %{x}: %{y:.2e}<extra></extra>",
+    )
+    figure = styled(figure, "Optimiser step", "Learning rate", title="Learning rate")
+    figure.update_yaxes(exponentformat="power", rangemode="tozero")
+    return figure

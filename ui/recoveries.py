@@ -1,0 +1,133 @@
+"""A recovery's job, its curves while it trains, and what it won back."""
+
+import streamlit as st
+
+from bipcore.frames import history_frame
+from bipcore.pipeline import Pipeline
+from bipcore.plan import PruningPlan
+from bipcore.recovering import Recovery
+from bipcore.recovery import Step
+from bipcore.recovery_charts import loss_chart, rate_chart
+from bipcore.runs import digest
+from bipcore.schedule import steps_of
+from bipcore.specs import RecoverySpec
+
+from .figures import show_chart
+from .jobs import CANCELLED, FAILED, Job, worker
+from .results import error_box, show_progress
+from .settings import Settings
+
+_STARTED = "recovery-started"
+_CHOSEN = "recovery-chosen"
+
+
+def stored_recoveries(settings: Settings, plan: PruningPlan) -> list[Recovery]:
+    """Those of the plan that is shown, the latest first."""
+    with error_box():
+        return Pipeline().recoveries(settings.model_spec, plan)[::-1]
+
+
+def choose_recovery(settings: Settings, plan: PruningPlan, *, optional: bool) -> Recovery | None:
+    """A choice among the stored recoveries of the plan, kept for the session; None where there
+    are none, or where ``optional`` and none is wanted."""
+    found = {one.name: one for one in stored_recoveries(settings, plan)}
+    if not found:
+        return None
+    options = [*found, *([""] if optional else [])]
+    before = st.session_state.get(_CHOSEN)
+    chosen = st.selectbox(
+        "Recovered model",
+        options,
+        index=options.index(before) if before in options else 0,
+        key=f"{_CHOSEN}-{digest(options)}",
+        format_func=lambda name: describe(found[name]) if name else "none",
+        help="The fine-tuned versions of this plan, made on the page Recover.",
+    )
+    st.session_state[_CHOSEN] = chosen
+    return found.get(chosen)
+
+
+def describe(recovery: Recovery) -> str:
+    """One line that tells a recovery from others."""
+    spec, last = recovery.spec, recovery.history[-1].step
+    steps = f"{last} of {steps_of(spec)} steps" if last < steps_of(spec) else f"{last} steps"
+    return (
+        f"{spec.source}, {spec.samples:,} × {spec.seq_len} tokens, rank {spec.rank}, learning rate "
+        f"{spec.learning_rate:g}, {steps} ({recovery.name[:6]})"
+    )
+
+
+def train(settings: Settings, plan: PruningPlan, spec: RecoverySpec | None, *, start: bool) -> bool:
+    """Start the training where asked, and show how it goes; whether one is under way or failed."""
+    if start and spec is not None:
+        with error_box():
+            st.session_state[_STARTED] = _submit(settings, plan, spec)
+    job = worker().find(st.session_state.get(_STARTED) or _any_active())
+    if job is None or not (job.active or job.state in (FAILED, CANCELLED)):
+        return False
+    history = job.partial or ()
+    _status(job, len(history))
+    if len(history) > 1:
+        show_curves(history)
+    return True
+
+
+def _any_active() -> str:
+    """The key of a training that another tab started, or this one before a reload."""
+    return next((job.key for job in worker().active() if job.key.startswith("recover-")), "")
+
+
+def _submit(settings: Settings, plan: PruningPlan, spec: RecoverySpec) -> str:
+    model = settings.model_spec
+
+    def work(pipeline: Pipeline, job: Job) -> Recovery:
+        def watch(history: tuple[Step, ...]) -> None:
+            job.partial = history
+
+        pipeline.check_recovery(model, spec)
+        return pipeline.recover(model, plan, spec, watch=watch)
+
+    key = f"recover-{digest([plan.to_json(), model.identity(), spec.identity()])}"
+    worker().forget(key)
+    st.session_state.pop(_CHOSEN, None)  # the new one is the latest
+    worker().submit(key, f"Fine-tuning {model.name}", work)
+    return key
+
+
+def _status(job: Job, seen: int) -> None:
+    if job.active:
+        show_progress(job, seen=seen, stop="Stop")
+    elif job.state == FAILED:
+        st.error(job.error)
+    else:
+        st.info("Stopped. What was trained is kept: press Start, with the same settings, to go on.")
+
+
+def show_curves(history: tuple[Step, ...], chosen: int | None = None) -> None:
+    """Loss and learning rate against the step."""
+    frame = history_frame(history)
+    left, right = st.columns([3, 2])
+    with left:
+        show_chart(loss_chart(frame, chosen), frame, "recovery-loss")
+    with right:
+        show_chart(rate_chart(frame), frame, "recovery-learning-rate")
+
+
+def show_recovery(recovery: Recovery) -> None:
+    """What a stored recovery did, in figures and curves."""
+    looks = [step.validation for step in recovery.history if step.validation is not None]
+    columns = st.columns(4)
+    if looks:
+        chosen = min(looks) if recovery.spec.patience else looks[-1]
+        columns[0].metric(
+            "Held-out loss, nats a token",
+            f"{chosen:.3f}",
+            f"{chosen - looks[0]:.3f}",
+            delta_color="inverse",
+            help="Of samples of the training text that were not trained on; the change is from "
+            "the pruned model.",
+        )
+    columns[1].metric("Trained on", f"{recovery.tokens:,} tokens")
+    columns[2].metric("Training took", f"{recovery.seconds:,.0f} s")
+    columns[3].metric("Step kept", f"{recovery.chosen} of {recovery.history[-1].step}")
+    show_curves(recovery.history, recovery.chosen)

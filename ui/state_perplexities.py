@@ -1,0 +1,87 @@
+"""Perplexity of the dense, the pruned and the recovered model, side by side."""
+
+import pandas as pd
+import streamlit as st
+
+from bipcore.pipeline import Pipeline
+from bipcore.plan import PruningPlan
+from bipcore.runs import digest
+from bipcore.specs import EvaluationSpec, RecoverySpec
+from bipcore.sweep_specs import text_names
+from bipcore.texts import NAMED
+
+from .jobs import Job, worker
+from .results import error_box, need
+from .settings import Settings
+
+WINDOWS = (128, 256, 512, 1024, 2048)
+_ASKED = "states-asked"
+
+
+def compare_states(settings: Settings, plan: PruningPlan, recovery: RecoverySpec | None) -> None:
+    """A form for texts and windows, and the perplexities of every state of the model."""
+    limit = plan.shape.max_positions or WINDOWS[-1]
+    with st.form("states-form"):
+        columns = st.columns([3, 3, 2, 1], vertical_alignment="bottom")
+        texts = columns[0].multiselect("Test texts", NAMED, ["builtin"], key="states-texts")
+        fitting = [window for window in WINDOWS if window <= limit] or [limit]
+        windows = columns[1].multiselect(
+            "Windows, tokens",
+            fitting,
+            [window for window in (128, 2048) if window in fitting] or fitting[-1:],
+            key="states-windows",
+            help="Perplexity falls as the window grows: only figures of the same window can be "
+            "compared. 128 and 2048 are both in print.",
+        )
+        tokens = columns[2].number_input(
+            "Test tokens", 0, None, 4096, 1024, key="states-tokens", help="0: all of them."
+        )
+        pressed = columns[3].form_submit_button("Measure", width="stretch")
+    if pressed:
+        st.session_state[_ASKED] = True
+    if not st.session_state.get(_ASKED) or not texts or not windows:
+        return
+    specs = [EvaluationSpec(t, w, int(tokens) or None) for t in texts for w in windows]
+    st.dataframe(_measured(settings, plan, recovery, specs), hide_index=True)
+    st.caption(
+        "exp of the mean negative log-likelihood of the text's tokens, in windows that do not "
+        "overlap; each window starts anew, so a short one has less to go by and a higher "
+        "perplexity."
+    )
+
+
+def _measured(
+    settings: Settings,
+    plan: PruningPlan,
+    recovery: RecoverySpec | None,
+    specs: list[EvaluationSpec],
+) -> pd.DataFrame:
+    """One row a text and window, a column for each state; measured first where not stored."""
+    states = {"Dense": (None, None), "Pruned": (plan, None)}
+    if recovery is not None:
+        states["Recovered"] = (plan, recovery)
+    model = settings.model_spec
+
+    def work(pipeline: Pipeline, job: Job) -> list[dict[str, dict]]:
+        return [
+            {title: pipeline.evaluate(model, spec, *state) for title, state in states.items()}
+            for spec in specs
+        ]
+
+    with error_box():
+        identities = [spec.identity() for spec in specs]
+        made = [recovery.identity()] if recovery else []
+        key = "states-" + digest([plan.to_json(), model.identity(), identities, made])
+    if (job := worker().find(key)) is not None and job.error:
+        worker().forget(key)
+    found = need(key, "Measuring the perplexity of every state of the model", work)
+    names = {spec: name for name, spec in text_names(specs).items()}
+    return pd.DataFrame(
+        {
+            "Text": names[spec],
+            "Window": spec.window,
+            "Tokens": row["Dense"]["tokens"],
+            **{title: f"{result['perplexity']:,.2f}" for title, result in row.items()},
+        }
+        for spec, row in zip(specs, found, strict=True)
+    )
