@@ -12,6 +12,7 @@ from . import (
     commands_reconstruct,
     commands_recover,
     commands_sweep,
+    commands_zero_shot,
     console,
 )
 from .commands_recover import RecoveryName, chosen_states
@@ -34,6 +35,7 @@ for commands in (
     commands_reconstruct,
     commands_sweep,
     commands_plan,
+    commands_zero_shot,
     commands_recover,
 ):
     commands.register(app)

@@ -18,6 +18,7 @@ from .specs import (
     PlanSpec,
     RecoverySpec,
     ScoreSpec,
+    ZeroShotSpec,
 )
 from .sweep_specs import SweepSpec
 
@@ -115,6 +116,19 @@ _RECOVERY = {
         "Stop after so many looks without improvement, and keep the best; 0: never.",
     ),
 }
+_TASKS = ZeroShotSpec()
+_ZERO_SHOT = {
+    "tasks": _option(
+        str, join_list(_TASKS.tasks), "Tasks by their names in lm_eval, with commas between."
+    ),
+    "limit": _option(
+        int | None, None, "Measure the first so many rows of each task (default: all)."
+    ),
+    "num_fewshot": _option(int, _TASKS.num_fewshot, "Solved examples in every prompt."),
+    "batch_size": _option(
+        int, _TASKS.batch_size, "Requests in a forward pass; changes speed, not results."
+    ),
+}
 _SWEPT_PLAN = {
     name: option for name, option in _PLAN.items() if name not in ("sparsity", "preset", "source")
 }
@@ -194,6 +208,11 @@ def _recovery(values: dict) -> RecoverySpec:
     return RecoverySpec(**fields | {"targets": parse_list(values["targets"], str, "targets")})
 
 
+def _zero_shot(values: dict) -> ZeroShotSpec:
+    others = {name: values[name] for name in _ZERO_SHOT if name != "tasks"}
+    return ZeroShotSpec(parse_list(values["tasks"], str, "tasks"), **others)
+
+
 def _sweep(values: dict) -> SweepSpec:
     texts = parse_list(values["texts"], str, "texts")
     return SweepSpec(
@@ -218,6 +237,7 @@ _GROUPS: dict[str, tuple[dict, Callable[[dict], Any]]] = {
     "evaluation": (_EVALUATION, _evaluation),
     "recovery": (_RECOVERY, _recovery),
     "sweep": (_SWEEP, _sweep),
+    "zero_shot": (_ZERO_SHOT, _zero_shot),
 }
 
 

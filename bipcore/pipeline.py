@@ -24,14 +24,14 @@ from .profiling import Profile, profile_model, profile_shape
 from .progress import part
 from .provenance import base_name, check_plan, describe, score_identity
 from .reconstruction import ReconstructionErrors, reconstruction_errors
-from .recovering import Recovering
 from .runs import digest
 from .specs import EvaluationSpec, ModelSpec, PlanSpec, RecoverySpec, ScoreSpec
+from .zero_shot_runs import ZeroShotRuns
 
 __all__ = ["Pipeline", "base_name", "describe", "score_identity"]
 
 
-class Pipeline(Recovering):
+class Pipeline(ZeroShotRuns):
     """Computes results of specs, or reads them from the run store."""
 
     def evaluate(

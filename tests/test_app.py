@@ -14,6 +14,7 @@ PAGES = {
     "pages/plan.py": "Plan",
     "pages/reconstruction.py": "Reconstruction error",
     "pages/sweep.py": "Sweep",
+    "pages/zero_shot.py": "Zero-shot",
     "pages/recover.py": "Recover",
     "pages/generate.py": "Generate",
     "pages/export.py": "Export",

@@ -34,6 +34,7 @@ DRAWERS = {
     "reconstruction_charts.py",
     "recovery_charts.py",
     "sweep_charts.py",
+    "zero_shot_charts.py",
     "report.py",
 }
 """The files that know plotly."""

@@ -31,6 +31,7 @@ PAGES = (
     ("pages/plan.py", "Plan", ":material/edit:"),
     ("pages/reconstruction.py", "Reconstruction error", ":material/show_chart:"),
     ("pages/sweep.py", "Sweep", ":material/stacked_line_chart:"),
+    ("pages/zero_shot.py", "Zero-shot", ":material/quiz:"),
     ("pages/recover.py", "Recover", ":material/healing:"),
     ("pages/generate.py", "Generate", ":material/chat:"),
     ("pages/export.py", "Export", ":material/download:"),
