@@ -11,6 +11,7 @@ from . import (
     commands_plan,
     commands_reconstruct,
     commands_recover,
+    commands_reproduce,
     commands_sweep,
     commands_zero_shot,
     console,
@@ -37,6 +38,7 @@ for commands in (
     commands_plan,
     commands_zero_shot,
     commands_recover,
+    commands_reproduce,
 ):
     commands.register(app)
 

@@ -18,6 +18,7 @@ PAGES = {
     "pages/recover.py": "Recover",
     "pages/generate.py": "Generate",
     "pages/export.py": "Export",
+    "pages/paper.py": "Paper",
 }
 
 

@@ -32,6 +32,7 @@ DRAWERS = {
     "charts.py",
     "plan_charts.py",
     "reconstruction_charts.py",
+    "reproduction_charts.py",
     "recovery_charts.py",
     "sweep_charts.py",
     "zero_shot_charts.py",

@@ -35,6 +35,7 @@ PAGES = (
     ("pages/recover.py", "Recover", ":material/healing:"),
     ("pages/generate.py", "Generate", ":material/chat:"),
     ("pages/export.py", "Export", ":material/download:"),
+    ("pages/paper.py", "Paper", ":material/menu_book:"),
 )
 
 

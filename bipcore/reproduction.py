@@ -1,0 +1,226 @@
+"""Reproducing the paper's tables and figures: a spec's rows, measured one by one.
+
+Every piece (scores, perplexities, tasks, fine-tuning) goes through the run store, and so does
+every finished row: a run that was stopped goes on where it was.
+"""
+
+from collections.abc import Callable, Iterator
+
+from .errors import explain
+from .pipeline import Pipeline
+from .plan import PruningPlan
+from .progress import Progress, part
+from .reproduction_machine import machine
+from .reproduction_rows import (
+    KIND,
+    Measured,
+    Row,
+    column,
+    count_cells,
+    row_identity,
+    stored_row,
+)
+from .reproduction_specs import Reproduction, RowKey
+from .reproduction_timing import forward_seconds, pruning_seconds
+from .sweep_specs import DENSE, tasks, text_names
+from .sweeps import Point, run_sweep
+from .zero_shot import TaskResult, average
+
+__all__ = ["Row", "machine", "row_keys", "run_reproduction"]
+
+
+def run_reproduction(pipeline: Pipeline, spec: Reproduction) -> Iterator[Row]:
+    """The rows of ``spec``, one by one, read from the run store where they are in it.
+
+    A row that cannot be done comes with its ``error``, and the others go on. Raises InputError
+    for a model, a text or a task that cannot be used at all, before the first row where that can
+    be known.
+    """
+    for text in (*spec.texts, spec.calibration):
+        text.identity()
+    if spec.model.identity()["content"] is None:  # a hub model that is not here yet
+        pipeline.model(spec.model)
+    if spec.kind == "sweep":
+        return _sweep_rows(pipeline, spec)
+    measure = {
+        "accuracy": _accuracy,
+        "seconds": _seconds,
+        "compression": _compression,
+        "reconstruction": _reconstruction,
+    }[spec.kind]
+    return _rows(pipeline, spec, measure)
+
+
+def row_keys(spec: Reproduction) -> list[RowKey]:
+    """All rows of a spec in the order in which they are measured, those of a sweep as well."""
+    if spec.kind != "sweep":
+        return list(spec.rows)
+    found = [
+        RowKey(task.label, task.plan.sparsity if task.plan else 0.0, samples=task.samples)
+        for task in tasks(spec.sweep)
+    ]
+    return list(dict.fromkeys(found))
+
+
+_Measure = Callable[[Pipeline, Reproduction, RowKey], Row]
+
+
+def _rows(pipeline: Pipeline, spec: Reproduction, measure: _Measure) -> Iterator[Row]:
+    outer, keys = pipeline.progress, spec.rows
+    missing = any(pipeline.store.find(KIND, row_identity(spec, key)) is None for key in keys)
+    if missing and spec.tasks is not None:
+        pipeline.check_zero_shot(spec.model, spec.tasks)
+    if missing and spec.kind != "compression":  # too little text is refused now, not in hours
+        pipeline.calibration(spec.model, spec.calibration)
+    for index, key in enumerate(keys):
+        pipeline.progress = _share(outer, index, len(keys), spec.label(key))
+        try:
+            pipeline.progress(0.0, "")
+            row = _try(pipeline, spec, key, measure)
+        finally:
+            pipeline.progress = outer
+        yield row
+
+
+def _share(outer: Progress, index: int, count: int, title: str) -> Progress:
+    """The progress of one row of ``count``: it says which one, and never goes back."""
+    best = 0.0
+
+    def report(fraction: float, message: str) -> None:
+        nonlocal best
+        best = max(best, fraction)
+        what = f": {message}" if message else ""
+        outer((index + best) / count, f"{title} ({index + 1} of {count}){what}")
+
+    return report
+
+
+def _try(pipeline: Pipeline, spec: Reproduction, key: RowKey, measure: _Measure) -> Row:
+    """The row, or the sentence that says why there is none.
+
+    An error of the dense model is that of all rows; one of the run store, which has the system's
+    error as its cause, is not the row's.
+    """
+    try:
+        return stored_row(pipeline.store, spec, key, lambda: measure(pipeline, spec, key))
+    except Exception as error:
+        sentence = explain(error)
+        if sentence is None or error.__cause__ is not None or key.method == DENSE:
+            raise
+        return Row(key, error=sentence)
+
+
+def _plan_of(pipeline: Pipeline, spec: Reproduction, key: RowKey) -> PruningPlan | None:
+    if key.method == DENSE:
+        return None
+    return pipeline.plan(spec.score_spec(key), spec.plan_spec(key))
+
+
+def _gone(plan: PruningPlan | None) -> dict[str, float]:
+    """What a plan removes, by the names of `Row`."""
+    return {
+        "realised": plan.realised if plan else 0.0,
+        "realised_total": plan.realised_total if plan else 0.0,
+    }
+
+
+def _accuracy(pipeline: Pipeline, spec: Reproduction, key: RowKey) -> Row:
+    """A row of tables 1 to 3."""
+    report = pipeline.progress
+    pipeline.progress = part(report, 0.0, 0.2)
+    plan = _plan_of(pipeline, spec, key)
+    recovery = spec.recovery if key.tuned else None
+    pipeline.progress = part(report, 0.2, 0.5)
+    if recovery is not None:
+        pipeline.recover(spec.model, plan, recovery)
+    cells = {}
+    for index, text in enumerate(spec.texts):
+        start = 0.5 + 0.2 * index / len(spec.texts)
+        pipeline.progress = part(report, start, start + 0.2 / len(spec.texts))
+        found = pipeline.evaluate(spec.model, text, plan, recovery)
+        name = column(text.text, text.window)
+        cells[name] = Measured(found["perplexity"], samples=found["tokens"], metric="perplexity")
+    if spec.tasks is not None:
+        pipeline.progress = part(report, 0.7, 1.0)
+        cells |= _task_cells(pipeline, spec, plan, recovery)
+    return Row(key, cells, **_gone(plan))
+
+
+def _task_cells(pipeline: Pipeline, spec: Reproduction, plan, recovery) -> dict[str, Measured]:
+    """Accuracies in per cent, and their mean."""
+    found: list[TaskResult] = []
+    for result in pipeline.zero_shot(spec.model, spec.tasks, plan, recovery):
+        found.append(result)
+    cells = {
+        one.task: Measured(100 * one.score, one.samples, one.total, one.score_name) for one in found
+    }
+    samples, total = (
+        sum(getattr(one, name) or 0 for one in found) for name in ("samples", "total")
+    )
+    of = f"mean of {len(found)} tasks"
+    return cells | {"average": Measured(average(found), samples, total, of)}
+
+
+def _seconds(pipeline: Pipeline, spec: Reproduction, key: RowKey) -> Row:
+    """A row of table 4: measured now, on passes of its own."""
+    model, _ = pipeline.model(spec.model)
+    tokens = pipeline.calibration(spec.model, spec.calibration)
+    seconds, plan = pruning_seconds(
+        model,
+        tokens,
+        spec.score_spec(key),
+        spec.plan_spec(key),
+        progress=part(pipeline.progress, 0.25, 1.0),
+    )
+    cell = Measured(seconds, samples=tokens.samples, metric="score, plan and cut")
+    return Row(key, {"seconds": cell}, **_gone(plan))
+
+
+def _compression(pipeline: Pipeline, spec: Reproduction, key: RowKey) -> Row:
+    """A row of table 5. What goes is chosen at random: the cost depends on the widths alone."""
+    model, _ = pipeline.model(spec.model)
+    plan = _plan_of(pipeline, spec, RowKey("random", key.sparsity)) if key.sparsity else None
+    if plan is not None:
+        model = pipeline.pruned(spec.model, plan)
+    calibration = spec.calibration
+    latency, found = forward_seconds(model, calibration, progress=part(pipeline.progress, 0.3, 1.0))
+    cells = count_cells(found.parameters, found.macs, calibration.seq_len) | {
+        "latency_seconds": Measured(latency, calibration.samples, metric="sentences, measured")
+    }
+    return Row(key, cells, **_gone(plan))
+
+
+def _reconstruction(pipeline: Pipeline, spec: Reproduction, key: RowKey) -> Row:
+    """A line of figure 3: errors block by block, and their means."""
+    plan, report = _plan_of(pipeline, spec, key), pipeline.progress
+    pipeline.progress = part(report, 0.4, 1.0)
+    found = pipeline.reconstruction(spec.model, {key.method: plan}, spec.texts[0])[key.method]
+    series = {
+        "accumulated": found.accumulated,
+        "local": found.local,
+        "dense_mean_abs": found.dense_mean_abs,
+    }
+    cells = {
+        name: Measured(sum(series[name]) / len(series[name]), metric="mean over the blocks")
+        for name in ("accumulated", "local")
+    }
+    return Row(key, cells, series, **_gone(plan))
+
+
+def _sweep_rows(pipeline: Pipeline, spec: Reproduction) -> Iterator[Row]:
+    names = {name: column(t.text, t.window) for name, t in text_names(spec.texts).items()}
+    for point in run_sweep(pipeline, spec.sweep):
+        row = _row_of(point, names)
+        yield row if row.error else stored_row(pipeline.store, spec, row.key, lambda r=row: r)
+
+
+def _row_of(point: Point, names: dict[str, str]) -> Row:
+    """The row of a sweep's point."""
+    cells = {names[k]: Measured(v, metric="perplexity") for k, v in point.perplexity.items()}
+    return Row(
+        RowKey(point.label, point.sparsity, samples=point.samples),
+        cells,
+        realised=point.realised,
+        realised_total=point.realised_total,
+        error=point.error,
+    )

@@ -1,0 +1,197 @@
+"""The paper's tables and figures: what was published, what this machine has measured, the job."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import pandas as pd
+import streamlit as st
+
+from bipcore.pipeline import Pipeline
+from bipcore.published import published_rows
+from bipcore.reproduction import row_keys, run_reproduction
+from bipcore.reproduction_charts import chart_title, reproduction_charts
+from bipcore.reproduction_frames import (
+    TITLES,
+    comparison_frame,
+    readable,
+    refused,
+    sample_sizes,
+)
+from bipcore.reproduction_report import (
+    LIMITED,
+    comparability_table,
+    opening,
+    reading_notes,
+    report_page,
+)
+from bipcore.reproduction_rows import Row, Run, measured_rows, spec_of
+from bipcore.reproduction_specs import Reproduction, load_reproduction, names
+from bipcore.runs import RunStore, digest
+from bipcore.specs import ModelSpec
+
+from .figures import show_chart
+from .jobs import CANCELLED, FAILED, Job, worker
+from .results import show_progress
+from .settings import Settings
+
+_CHOSEN = "paper-chosen"
+_HEADERS = TITLES | {
+    "model": "Model",
+    "sparsity_percent": "Sparsity, %",
+    "finetuned": "Fine-tuned",
+    "method": "Method",
+    "wikitext2_ppl": "WikiText-2",
+    "ptb_ppl": "PTB",
+}
+
+
+def choose_reproduction() -> str:
+    """Which table or figure; the choice outlives a change of page."""
+    key = "set-paper-name"
+    if key not in st.session_state:
+        st.session_state[key] = st.session_state.get(_CHOSEN, names()[0])
+    chosen = st.selectbox(
+        "Table or figure", names(), key=key, format_func=lambda name: load_reproduction(name).title
+    )
+    st.session_state[_CHOSEN] = chosen
+    return chosen
+
+
+def show_published(name: str) -> None:
+    """The published figures, and what may be compared with what."""
+    spec = load_reproduction(name)
+    st.markdown(spec.shows)
+    if spec.table:
+        st.subheader("Published")
+        st.dataframe(published_rows(spec.table), hide_index=True, column_config=_HEADERS)
+    with st.expander("How to read this", expanded=not spec.table):
+        for note in reading_notes(spec):
+            st.markdown(note)
+        if spec.kind == "accuracy":
+            st.dataframe(comparability_table(spec), hide_index=True)
+
+
+def show_measured(settings: Settings, name: str) -> None:
+    """What this machine has measured so far, beside the published figures; charts of both."""
+    st.subheader("Measured on this machine")
+    runs = measured_rows(RunStore(), name)
+    if not runs:
+        st.info(
+            "Nothing of this has been measured on this machine yet. Measure it below, or with the "
+            "command that is given there."
+        )
+        _charts(load_reproduction(name), ())
+        return
+    own = [run for run in runs if run.model == settings.model]
+    runs = [*own, *(run for run in runs if run not in own)]
+    run = runs[0]
+    if len(runs) > 1:
+        words = {_describe(run): run for run in runs}
+        run = words[st.selectbox("Of which run", list(words), key=f"paper-run-{name}")]
+    else:
+        st.caption(_describe(run))
+    show_rows(spec_of(run), run.rows)
+
+
+def _describe(run: Run) -> str:
+    """A run in a line: model, size, calibration, how far it is, when."""
+    spec = spec_of(run)
+    size = f"limited to {run.limit}" if run.limit is not None else "not limited"
+    text = spec.calibration
+    when = datetime.fromtimestamp(run.written).strftime("%Y-%m-%d %H:%M")
+    tasks = ", no tasks" if spec.tasks is None and load_reproduction(run.name).tasks else ""
+    windows = ", ".join(f"{t.text} {t.window}" for t in spec.texts)
+    return (
+        f"{run.model}, {size}{tasks}, calibrated on {text.source} ({text.samples} × "
+        f"{text.seq_len})" + (f", {windows}" if windows else "") + f": {len(run.rows)} of "
+        f"{len(row_keys(spec))} rows, {when}"
+    )
+
+
+def show_rows(spec: Reproduction, rows: Sequence[Row]) -> None:
+    """The sizes, the table with published, measured and difference, notes and charts."""
+    if spec.limit is not None:
+        st.warning(LIMITED, icon=":material/science:")
+    st.caption(f"{opening(spec, rows).removesuffix(LIMITED)} {sample_sizes(rows)}")
+    if said := refused(rows):
+        st.warning("Could not be done:\n\n" + "\n".join(f"- {note}" for note in said))
+    st.dataframe(readable(spec, rows), hide_index=True)
+    _charts(spec, rows)
+    st.download_button(
+        "Report as one HTML page",
+        data=lambda: report_page(spec, rows),
+        file_name=f"reproduce-{spec.name}.html",
+        mime="text/html",
+        on_click="ignore",
+        icon=":material/download:",
+        key="paper-html",
+    )
+
+
+def _charts(spec: Reproduction, rows: Sequence[Row]) -> None:
+    """One chart at a time, where there are several."""
+    charts = reproduction_charts(spec, rows)
+    if not charts:
+        return
+    chosen = next(iter(charts))
+    if len(charts) > 1:
+        first = "average" if "average" in charts else chosen
+        chosen = st.segmented_control(
+            "Chart",
+            list(charts),
+            default=first,
+            key=f"paper-chart-{spec.name}",
+            format_func=chart_title,
+        )
+    frame: pd.DataFrame = comparison_frame(spec, rows)
+    if chosen is not None:
+        show_chart(charts[chosen], frame, f"{spec.name}-{chosen}".replace("@", "-"))
+
+
+def run_job(settings: Settings, spec: Reproduction | None, *, start: bool) -> None:
+    """Start measuring where asked; show how it goes, and its rows while they come in."""
+    if start:
+        _submit(spec)
+        latest()[settings.model_spec, spec.name] = spec
+    shown = spec
+    if spec is not None and worker().find(_job_key(spec)) is None:
+        shown = latest().get((settings.model_spec, spec.name))
+    job = worker().find(_job_key(shown)) if shown else None
+    if job is None:
+        return
+    rows = job.partial or ()
+    _status(job, len(rows))
+
+
+@st.cache_resource(show_spinner=False)
+def latest() -> dict[tuple[ModelSpec, str], Reproduction]:
+    """What was started last of each model and table: a reload finds it here."""
+    return {}
+
+
+def _job_key(spec: Reproduction) -> str:
+    return f"reproduction-{digest(spec)}"
+
+
+def _submit(spec: Reproduction) -> None:
+    def work(pipeline: Pipeline, job: Job) -> tuple[Row, ...]:
+        for row in run_reproduction(pipeline, spec):
+            job.partial = (*(job.partial or ()), row)
+        return job.partial
+
+    worker().forget(_job_key(spec))
+    worker().submit(_job_key(spec), f"{spec.title} ({spec.model.name})", work)
+
+
+def _status(job: Job, seen: int) -> None:
+    """How it goes; a new row runs the page again, so that what is measured grows."""
+    if job.active:
+        show_progress(job, seen=seen)
+    elif job.state == FAILED:
+        st.error(job.error)
+    elif job.state == CANCELLED:
+        st.info(f"Cancelled; the {seen} rows that were done are kept. Press Start to go on.")
+    elif said := refused(job.partial or ()):
+        st.warning("Could not be done:\n\n" + "\n".join(f"- {note}" for note in said))
+    else:
+        st.success(f"Measured: {seen} rows.")
