@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from . import (
+    commands_cache,
     commands_plan,
     commands_reconstruct,
     commands_recover,
@@ -17,12 +18,11 @@ from . import (
     console,
 )
 from .commands_recover import RecoveryName, chosen_states
-from .errors import InputError, explain
+from .errors import explain
 from .options import with_specs
 from .pipeline import Pipeline
 from .plan import PruningPlan
 from .profiling import profile_rows
-from .runs import RunStore
 from .specs import EvaluationSpec, ModelSpec, PlanSpec, ScoreSpec
 
 app = typer.Typer(
@@ -30,8 +30,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-cache_app = typer.Typer(help="The run store, where results are kept.")
-app.add_typer(cache_app, name="cache")
 for commands in (
     commands_reconstruct,
     commands_sweep,
@@ -39,6 +37,7 @@ for commands in (
     commands_zero_shot,
     commands_recover,
     commands_reproduce,
+    commands_cache,
 ):
     commands.register(app)
 
@@ -220,52 +219,6 @@ def generate_command(
         rate = result.tokens_per_second
         speed = f", {rate:.1f} tokens/s" if rate else ""
         console.emit_text(f"{name} ({result.tokens} tokens{speed})", result.text)
-
-
-@cache_app.command("list")
-def cache_list(json: Json = False) -> None:
-    """List what is stored: kind, digest, size, state."""
-    entries = list(RunStore().entries())
-    if json:
-        rows = [asdict(e) | {"path": str(e.path)} for e in entries]
-        console.emit_json({"root": str(RunStore().root), "entries": rows})
-        return
-    rows = [
-        [e.kind, e.digest, console.megabytes(e.size), "whole" if e.whole else "left over"]
-        for e in entries
-    ]
-    console.emit_table(str(RunStore().root), ["Kind", "Digest", "Size", "State"], rows)
-
-
-@cache_app.command("size")
-def cache_size(json: Json = False) -> None:
-    """The size of what is stored, by kind."""
-    sizes: dict[str, int] = {}
-    for entry in RunStore().entries():
-        sizes[entry.kind] = sizes.get(entry.kind, 0) + entry.size
-    if json:
-        console.emit_json({"root": str(RunStore().root), "bytes": sum(sizes.values()), **sizes})
-        return
-    rows = [[kind, console.megabytes(size)] for kind, size in sizes.items()]
-    rows.append(["all", console.megabytes(sum(sizes.values()))])
-    console.emit_table(str(RunStore().root), ["Kind", "Size"], rows)
-
-
-@cache_app.command("clear")
-def cache_clear(
-    kind: Annotated[str | None, typer.Option(help="Only entries of this kind.")] = None,
-    json: Json = False,
-) -> None:
-    """Remove what is stored; everything can be computed again."""
-    store = RunStore()
-    kinds = sorted({entry.kind for entry in store.entries()})
-    if kind is not None and kind not in kinds:
-        raise InputError(f"Nothing of kind {kind!r} is stored; there is {', '.join(kinds) or '-'}.")
-    freed = store.clear(kind)
-    if json:
-        console.emit_json({"root": str(store.root), "freed": freed})
-    else:
-        console.emit_facts(str(store.root), {"Freed": console.megabytes(freed)})
 
 
 def _plan_facts(plan: PruningPlan | None) -> dict:

@@ -1,0 +1,64 @@
+"""The commands ``cache``: what the run store holds, and emptying it."""
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from . import console
+from .errors import InputError
+from .runs import RunStore
+
+cache_app = typer.Typer(help="The run store, where results are kept.")
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to ``app``."""
+    app.add_typer(cache_app, name="cache")
+
+
+@cache_app.command("list")
+def cache_list(json: Json = False) -> None:
+    """List what is stored: kind, digest, size, state."""
+    entries = list(RunStore().entries())
+    if json:
+        rows = [asdict(e) | {"path": str(e.path)} for e in entries]
+        console.emit_json({"root": str(RunStore().root), "entries": rows})
+        return
+    rows = [
+        [e.kind, e.digest, console.megabytes(e.size), "whole" if e.whole else "left over"]
+        for e in entries
+    ]
+    console.emit_table(str(RunStore().root), ["Kind", "Digest", "Size", "State"], rows)
+
+
+@cache_app.command("size")
+def cache_size(json: Json = False) -> None:
+    """The size of what is stored, by kind."""
+    sizes: dict[str, int] = {}
+    for entry in RunStore().entries():
+        sizes[entry.kind] = sizes.get(entry.kind, 0) + entry.size
+    if json:
+        console.emit_json({"root": str(RunStore().root), "bytes": sum(sizes.values()), **sizes})
+        return
+    rows = [[kind, console.megabytes(size)] for kind, size in sizes.items()]
+    rows.append(["all", console.megabytes(sum(sizes.values()))])
+    console.emit_table(str(RunStore().root), ["Kind", "Size"], rows)
+
+
+@cache_app.command("clear")
+def cache_clear(
+    kind: Annotated[str | None, typer.Option(help="Only entries of this kind.")] = None,
+    json: Json = False,
+) -> None:
+    """Remove what is stored; everything can be computed again."""
+    store = RunStore()
+    kinds = sorted({entry.kind for entry in store.entries()})
+    if kind is not None and kind not in kinds:
+        raise InputError(f"Nothing of kind {kind!r} is stored; there is {', '.join(kinds) or '-'}.")
+    freed = store.clear(kind)
+    if json:
+        console.emit_json({"root": str(store.root), "freed": freed})
+    else:
+        console.emit_facts(str(store.root), {"Freed": console.megabytes(freed)})
