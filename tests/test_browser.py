@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.tasks import ROWS, write_rows
+
 pytestmark = pytest.mark.browser
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -61,8 +63,10 @@ def server(session_cache, tmp_path_factory):
         port = free.getsockname()[1]
     log = tmp_path_factory.mktemp("server") / "log"
     command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port)]
+    rows = write_rows(tmp_path_factory.mktemp("data"))
+    environment = {**os.environ, "BIPCORE_DATA": str(rows)}
     with log.open("w") as output:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output)
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=output)
         try:
             address = f"http://localhost:{port}"
             _wait_for(address, process)
@@ -260,3 +264,68 @@ def test_a_sweep_draws_its_points_as_they_come(server, page):
         page.get_by_role("button", name="Cancel").wait_for(state="detached", timeout=240_000)
         assert page.locator(".js-plotly-plot").count() >= 2
         picture(page, "sweep")
+
+
+def fill(page, role: str, name: str, value: str) -> None:
+    """Fill a field of the page itself, not of the sidebar, and leave it."""
+    field = page.get_by_test_id("stMain").get_by_role(role, name=name, exact=True)
+    field.fill(value)
+    field.press("Enter")
+    page.wait_for_timeout(500)
+
+
+def test_a_recovery_is_trained_prompted_and_exported(server, page, tmp_path):
+    with no_error_box(page):
+        page.goto(f"{server}/recover?samples=4&seq_len=64&sparsity=0.4")
+        page.get_by_text("has not been recovered yet").wait_for(timeout=240_000)
+        page.get_by_role("combobox", name="Training text").fill("builtin")
+        page.keyboard.press("Enter")
+        for name, value in (("Samples", "12"), ("Tokens each", "64"), ("Batch", "4")):
+            fill(page, "spinbutton", name, value)
+        fill(page, "spinbutton", "Held out", "2")
+        page.get_by_text("3 optimiser steps over 768 tokens of builtin").wait_for()
+        page.get_by_role("button", name="Start").click()
+        page.get_by_text("Step kept").wait_for(timeout=240_000)
+        page.get_by_text("Prompt all three").wait_for()
+        assert metric(page, "Step kept") == "3 of 3"
+        page.locator(".js-plotly-plot").nth(1).wait_for()
+        picture(page, "recover")
+
+    with no_error_box(page):
+        page.get_by_role("link", name="Prompt all three").click()
+        page.get_by_role("heading", name="Generate").wait_for()
+        page.get_by_label("New tokens").fill("6")
+        page.get_by_role("button", name="Generate").click()
+        page.get_by_text("prompt read in").nth(2).wait_for()
+        page.get_by_text("Stop", exact=True).wait_for(state="detached")
+        picture(page, "generate-recovered")
+
+    out = tmp_path / "recovered"
+    with no_error_box(page):
+        page.get_by_role("link", name="Export").first.click()
+        page.get_by_label("Folder").fill(str(out))
+        page.get_by_text("Measure the perplexity").click()
+        page.get_by_role("button", name="Export").click()
+        page.get_by_text("Read back as").wait_for()
+    assert loaded_alone(out)[:2] == ["LlamaForCausalLM", "6"]
+    assert (out / "adapter" / "adapter_model.safetensors").is_file()
+
+
+def test_zero_shot_tasks_are_measured_and_stand_beside_the_paper(server, page):
+    with no_error_box(page):
+        page.goto(f"{server}/zero_shot?samples=4&seq_len=64&sparsity=0.4")
+        page.get_by_text("Nothing has been measured yet").wait_for(timeout=240_000)
+        page.get_by_role("button", name="Start").click()
+        page.get_by_text("Beside the paper").wait_for(timeout=240_000)
+        page.get_by_role("button", name="Cancel").wait_for(state="detached", timeout=240_000)
+        page.get_by_text(f"piqa {len(ROWS['piqa'])} of 1,838 rows").wait_for()
+        page.locator(".js-plotly-plot").first.wait_for()
+        picture(page, "zero-shot")
+
+    with no_error_box(page):
+        page.get_by_role("link", name="Paper").click()
+        page.get_by_role("heading", name="Published").wait_for()
+        page.get_by_text("Nothing of this has been measured on this machine yet").wait_for()
+        page.get_by_text("python -m bipcore reproduce table1 --model demo --limit 8").wait_for()
+        page.locator(".js-plotly-plot").first.wait_for()
+        picture(page, "paper")

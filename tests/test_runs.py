@@ -251,3 +251,18 @@ def test_clear_removes_what_was_left_over_long_ago(store):
 
 def test_clearing_an_empty_store_frees_nothing(store):
     assert store.clear() == 0
+
+
+def test_entries_can_be_had_of_one_kind(store):
+    _stored(store)
+    store.json("evaluations", SPEC, lambda: {"perplexity": 1.0})
+    assert {entry.kind for entry in store.entries()} == {"scores", "evaluations"}
+    assert [entry.kind for entry in store.entries("evaluations")] == ["evaluations"]
+
+
+def test_an_entry_can_be_removed_and_the_others_stay(store):
+    _stored(store)
+    store.json("evaluations", SPEC, lambda: {"perplexity": 1.0})
+    store.remove("scores", SPEC)
+    store.remove("scores", SPEC)  # it is gone already
+    assert [entry.kind for entry in store.entries()] == ["evaluations"]

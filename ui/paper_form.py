@@ -41,7 +41,7 @@ def measure_form(settings: Settings, name: str) -> tuple[Reproduction | None, bo
             "Start", type="primary", key="paper-start", disabled=spec is None, width="stretch"
         )
         if found is not None:
-            right.caption(f"{sizes_sentence(spec)} {found} {' '.join(assumptions(spec))}")
+            right.caption(f"{sizes_sentence(spec)} {found}", help="\n\n".join(assumptions(spec)))
     st.caption("The same from the command line, with the report as one HTML page:")
     st.code(command_of(name, settings.model_spec, changes), language="sh")
     return spec, pressed

@@ -83,8 +83,7 @@ def _key(name: str, values: dict[str, Any]) -> str:
 
 
 def _fields(values: dict[str, Any]) -> dict[str, Any]:
-    columns = st.columns([5, 1, 1, 1], vertical_alignment="bottom")
-    tasks = columns[0].multiselect(
+    tasks = st.multiselect(
         "Tasks",
         list(dict.fromkeys((*SEVEN, *values["tasks"]))),
         key=_key("tasks", values),
@@ -92,10 +91,11 @@ def _fields(values: dict[str, Any]) -> dict[str, Any]:
         help="The seven of the paper; or type the name of another task of lm_eval, which is then "
         "had from the hub.",
     )
-    rows = columns[1].number_input(
+    columns = st.columns(3)
+    rows = columns[0].number_input(
         "Rows of each", 0, None, step=10, key=_key("rows", values), help="The first ones; 0: all."
     )
-    shots = columns[2].number_input(
+    shots = columns[1].number_input(
         "Examples",
         0,
         None,
@@ -103,7 +103,7 @@ def _fields(values: dict[str, Any]) -> dict[str, Any]:
         key=_key("shots", values),
         help="Solved examples in every prompt: few-shot. 0: zero-shot, as the paper has it.",
     )
-    batch = columns[3].number_input(
+    batch = columns[2].number_input(
         "Batch",
         1,
         None,
