@@ -323,7 +323,7 @@ def test_zero_shot_tasks_are_measured_and_stand_beside_the_paper(server, page):
         picture(page, "zero-shot")
 
     with no_error_box(page):
-        page.get_by_role("link", name="Paper").click()
+        page.get_by_role("link", name="Paper").first.click()
         page.get_by_role("heading", name="Published").wait_for()
         page.get_by_text("Nothing of this has been measured on this machine yet").wait_for()
         page.get_by_text("python -m bipcore reproduce table1 --model demo --limit 8").wait_for()

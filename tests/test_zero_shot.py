@@ -185,11 +185,24 @@ def test_model_and_tokenizer_are_left_as_they_were(data):
     _assert_same(before, _state(model, tokenizer))
 
 
+@pytest.fixture
+def mine():
+    """Random states and a log level that lm_eval would not have left."""
+    logger = logging.getLogger("lm_eval")
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    with torch.random.fork_rng():
+        for seed in (random.seed, numpy.random.seed, torch.manual_seed):
+            seed(4321)
+        yield
+    logger.setLevel(level)
+
+
 def _random_states() -> list:
     return [random.getstate(), numpy.random.get_state()[1].tolist(), torch.get_rng_state().tolist()]
 
 
-def test_the_global_random_generators_go_on_where_they_were(data, model, tokenizer):
+def test_the_global_random_generators_go_on_where_they_were(data, mine, model, tokenizer):
     before = _random_states()
     run_task(model, tokenizer, "hellaswag", limit=1)
     assert _random_states() == before
@@ -220,7 +233,7 @@ def _cancel_at(fraction: float):
 
 
 @pytest.mark.parametrize("fraction", [0.0, 0.4])
-def test_progress_may_cancel_and_everything_is_as_it_was(data, tokenizer, fraction):
+def test_progress_may_cancel_and_everything_is_as_it_was(data, mine, tokenizer, fraction):
     model = byte_model().train()
     before, around, states = _state(model, tokenizer), _surroundings(), _random_states()
     with pytest.raises(Cancelled):
@@ -230,7 +243,7 @@ def test_progress_may_cancel_and_everything_is_as_it_was(data, tokenizer, fracti
     assert _random_states() == states
 
 
-def test_a_model_that_fails_is_left_as_it_was(data, tokenizer, monkeypatch):
+def test_a_model_that_fails_is_left_as_it_was(data, mine, tokenizer, monkeypatch):
     model = byte_model()
     before, around = _state(model, tokenizer), _surroundings()
     with monkeypatch.context() as patch:

@@ -109,7 +109,7 @@ def _show_results(settings: Settings, run: Run, results: dict[str, list[TaskResu
         f"In per cent ± one standard error. {MEAN_NOTE} A difference within the standard errors "
         "says nothing about which model is better."
     )
-    limit = "all rows" if run.tasks.limit is None else f"first {run.tasks.limit:,} rows of each"
+    limit = "all rows" if run.tasks.limit is None else f"at most {run.tasks.limit:,} rows of each"
     title = f"Accuracy of {settings.model} by task, {limit}, {run.tasks.num_fewshot}-shot"
     show_chart(accuracy_chart(frame, title=title), frame, "zero-shot")
     _beside_the_paper(settings, run, results)
@@ -138,10 +138,14 @@ def _beside_the_paper(settings: Settings, run: Run, results: dict[str, list[Task
     config = {
         name: st.column_config.NumberColumn(name, format="%.2f") for name in (*SEVEN, "average")
     }
-    config |= {"row": "Measured", "compare": "May be compared"}
+    config |= {"row": st.column_config.TextColumn("Measured", width="medium")}
     st.dataframe(measured_rows(results), hide_index=True, column_config=config)
+    config |= {
+        "row": st.column_config.TextColumn("Published", width="medium"),
+        "compare": st.column_config.TextColumn("May be compared", width="medium"),
+    }
     shown = rows[["row", "compare", *SEVEN, "average"]]
-    st.dataframe(shown, hide_index=True, column_config=config | {"row": "Published"})
+    st.dataframe(shown, hide_index=True, column_config=config)
     st.caption(
         "Per cent, from arXiv 2412.06419. The tables do not say whether acc or acc_norm is meant; "
         "measured is acc_norm where a task has it, else acc."
