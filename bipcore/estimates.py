@@ -25,6 +25,7 @@ from .reproduction_timing import BATCH
 from .shapes import ModelShape
 from .specs import EvaluationSpec, ModelSpec
 from .sweep_specs import DENSE
+from .task_data import KNOWN
 from .texts import NAMED, find_text
 
 REACHED = 0.6
@@ -38,18 +39,18 @@ CHARACTERS = {"wikitext2": 1_290_590, "ptb": 449_945}
 
 CHARACTERS_PER_TOKEN = 3.8
 REQUESTS = {
-    "boolq": (3270, 1, 170),
-    "piqa": (1838, 2, 40),
-    "hellaswag": (10042, 4, 70),
-    "winogrande": (1267, 2, 25),
-    "arc_easy": (2376, 4, 30),
-    "arc_challenge": (1172, 4, 38),
-    "openbookqa": (500, 4, 14),
+    "boolq": (1, 170),
+    "piqa": (2, 40),
+    "hellaswag": (4, 70),
+    "winogrande": (2, 25),
+    "arc_easy": (4, 30),
+    "arc_challenge": (4, 38),
+    "openbookqa": (4, 14),
 }
-"""Of each task: the rows of its evaluated part, the passes that a row takes (one for each answer;
-"yes" and "no" share one), and about how many tokens a pass has, question and answer."""
+"""Of each task: the passes that a row takes (one for each answer; "yes" and "no" share one), and
+about how many tokens a pass has, question and answer."""
 
-_OTHER_REQUEST = (1000, 4, 60)
+_OTHER_REQUEST, _OTHER_ROWS = (4, 60), 1000
 _ON_GPU, _IN_GPU_TYPE = 2, ("bfloat16", "float16")
 
 
@@ -99,7 +100,7 @@ def assumptions(spec: Reproduction) -> list[str]:
     if any(text.max_tokens is None for text in spec.texts):
         found.append(f"A test text has a token every {CHARACTERS_PER_TOKEN} characters.")
     if spec.tasks is not None:
-        sizes = {task: REQUESTS.get(task, _OTHER_REQUEST)[2] for task in spec.tasks.tasks}
+        sizes = {task: REQUESTS.get(task, _OTHER_REQUEST)[1] for task in spec.tasks.tasks}
         words = ", ".join(f"{tokens} ({task})" for task, tokens in sizes.items())
         found.append(f"Every answer of a task takes a pass; tokens of a pass: {words}.")
     if any(find_criterion(k.method).needs == "gradients" for k in row_keys(spec) if k.sparsity):
@@ -220,7 +221,8 @@ def _fine_tuning(spec: Reproduction, shape: ModelShape, name: str) -> Step:
 def _task_steps(spec: Reproduction, shape: ModelShape, name: str) -> Iterator[Step]:
     limit = spec.tasks.limit
     for task in spec.tasks.tasks:
-        rows, passes, length = REQUESTS.get(task, _OTHER_REQUEST)
+        passes, length = REQUESTS.get(task, _OTHER_REQUEST)
+        rows = KNOWN[task].rows if task in KNOWN else _OTHER_ROWS
         requests = passes * (rows if limit is None else min(rows, limit))
         yield Step(name, f"tasks, {task}", requests * length, requests * shape.macs(length))
 

@@ -275,12 +275,15 @@ def test_it_works_in_another_thread(data, model, tokenizer):
     assert found == [run_task(model, tokenizer, "piqa")]
 
 
-def test_nothing_is_printed_logged_or_written(data, model, tokenizer, capfd, monkeypatch, tmp_path):
+def test_nothing_is_printed_logged_or_written(
+    data, mine, model, tokenizer, capfd, caplog, monkeypatch, tmp_path
+):
     import datasets
 
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets")
     run_task(model, tokenizer, "hellaswag")
     assert capfd.readouterr() == ("", "")
+    assert [record for record in caplog.records if record.name.startswith("lm_eval")] == []
     assert not (tmp_path / "datasets").exists()
 
 
