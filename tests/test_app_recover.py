@@ -165,6 +165,14 @@ def test_a_stopped_training_goes_on(model, paused):
     assert metric(app, "Step kept") == "3 of 3"
 
 
+def test_what_was_recovered_before_stays_when_another_training_fails(model):
+    app = started(filled(opened(model)))
+    started(filled(app, samples=100_000))
+    assert "ask for fewer or shorter samples" in errors(app)[0]
+    assert metric(app, "Step kept") == "3 of 3"
+    assert charts(app) == 2
+
+
 def test_the_recovered_model_is_prompted_beside_the_others(model):
     started(filled(opened(model)))
     app = opened(model, "pages/generate.py")

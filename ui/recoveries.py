@@ -58,18 +58,19 @@ def describe(recovery: Recovery) -> str:
 
 
 def train(settings: Settings, plan: PruningPlan, spec: RecoverySpec | None, *, start: bool) -> bool:
-    """Start the training where asked, and show how it goes; whether one is under way or failed."""
+    """Start the training where asked, and show how it goes or how it ended; whether it is under
+    way."""
     if start and spec is not None:
         with error_box():
             st.session_state[_STARTED] = _submit(settings, plan, spec)
     job = worker().find(st.session_state.get(_STARTED) or _any_active())
-    if job is None or not (job.active or job.state in (FAILED, CANCELLED)):
+    if job is None:
         return False
     history = job.partial or ()
     _status(job, len(history))
-    if len(history) > 1:
+    if job.active and len(history) > 1:
         show_curves(history)
-    return True
+    return job.active
 
 
 def _any_active() -> str:
@@ -99,7 +100,7 @@ def _status(job: Job, seen: int) -> None:
         show_progress(job, seen=seen, stop="Stop")
     elif job.state == FAILED:
         st.error(job.error)
-    else:
+    elif job.state == CANCELLED:
         st.info("Stopped. What was trained is kept: press Start, with the same settings, to go on.")
 
 
