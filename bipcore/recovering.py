@@ -142,7 +142,11 @@ class Recovering(Preparation):
         return LoraAdapter(recovery, self.store.tensors(_KIND, identity, _missing)[0])
 
     def recoveries(self, spec: ModelSpec, plan: PruningPlan | None = None) -> list[Recovery]:
-        """The stored recoveries of a model, of one plan where given, the latest last."""
+        """The stored recoveries of a model, of one plan where given, the latest last.
+
+        Those whose training text is not the one that is found now are left out: they would be
+        trained anew.
+        """
         self._ensure_content(spec)
         wanted: dict[str, Any] = {"model": canonical(spec.identity())}
         if plan is not None:
@@ -151,7 +155,9 @@ class Recovering(Preparation):
         for entry in sorted(self.store.entries(_KIND), key=lambda entry: entry.written):
             made = entry.spec if entry.whole and isinstance(entry.spec, dict) else {}
             if made.items() >= wanted.items():
-                found.append(self._read(entry.digest))
+                recovery = self._read(entry.digest)
+                if made.get("recovery") == _identity_now(recovery.spec):
+                    found.append(recovery)
         return found
 
     def stored_recovery(self, spec: ModelSpec, name: str) -> tuple[PruningPlan, RecoverySpec]:
@@ -190,6 +196,14 @@ def _recovery(name: str, data: dict) -> Recovery:
         history=tuple(Step(**step) for step in data["history"]),
         **{fact: data[fact] for fact in ("chosen", "seconds", "tokens")},
     )
+
+
+def _identity_now(spec: RecoverySpec) -> dict | None:
+    """What the spec would be stored under now; None where its text cannot be had."""
+    try:
+        return canonical(spec.identity())
+    except InputError:
+        return None
 
 
 def _missing() -> tuple[dict[str, Tensor], dict]:

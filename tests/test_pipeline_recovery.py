@@ -124,6 +124,19 @@ def test_recoveries_are_found_by_model_and_plan(pipeline, spec, plan):
     assert [r.name for r in pipeline.recoveries(spec.model, plan)] == [r.name for r in made[:2]]
 
 
+def test_a_recovery_whose_training_text_has_changed_is_not_offered(pipeline, spec, plan, tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("so many words that there is enough of them " * 30)
+    done = pipeline.recover(spec.model, plan, replace(RECOVERY, source=str(text)))
+    assert [one.name for one in pipeline.recoveries(spec.model, plan)] == [done.name]
+    text.write_text("other words that there is enough of, to train on " * 30)
+    assert pipeline.recoveries(spec.model, plan) == []
+    with pytest.raises(InputError, match="another model, type or text"):
+        pipeline.stored_recovery(spec.model, done.name)
+    text.unlink()
+    assert pipeline.recoveries(spec.model, plan) == []
+
+
 def test_a_recovery_is_had_by_its_name(pipeline, spec, plan):
     done = pipeline.recover(spec.model, plan, RECOVERY)
     assert pipeline.stored_recovery(spec.model, done.name) == (plan, RECOVERY)
