@@ -22,8 +22,8 @@ import yaml
 
 from bipcore.models import load_model
 from bipcore.specs import SEVEN
-from bipcore.task_data import KNOWN, local_file
-from bipcore.zero_shot import average, run_task, tasks_folder
+from bipcore.task_data import KNOWN, local_file, tasks_folder
+from bipcore.zero_shot import average, run_task
 
 SPLITS = ("training", "validation", "test")
 

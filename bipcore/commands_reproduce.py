@@ -13,8 +13,9 @@ from . import console
 from .errors import InputError
 from .lists import parse_list
 from .pipeline import Pipeline
+from .reproduction_changes import Changes, configure
 from .reproduction_rows import Row
-from .reproduction_specs import Changes, Reproduction, configure, load_reproduction
+from .reproduction_specs import Reproduction, load_reproduction
 from .specs import ModelSpec
 
 Name = Annotated[str, typer.Argument(help="table1 to table5, figure2, figure3 or figure4.")]

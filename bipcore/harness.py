@@ -32,8 +32,7 @@ from .errors import InputError
 from .hooks import evaluation_mode
 from .progress import Progress
 from .specs import ZeroShotSpec
-from .task_data import KNOWN, local_file
-from .zero_shot import checked_rows, from_hub, tasks_folder
+from .task_data import KNOWN, checked_rows, from_hub, local_file, tasks_folder
 
 _SPLITS = ("training", "validation", "test")
 _PLAIN = "none"

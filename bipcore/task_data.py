@@ -5,6 +5,7 @@ before anything is measured, and handed on in the shape that the hub's data sets
 """
 
 import hashlib
+import importlib.util
 import json
 import os
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import InputError
+from .hub import hub_call
 
 HUB = "hub"
 
@@ -228,3 +230,41 @@ def _bytes(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}.") from None
+
+
+def tasks_folder() -> Path:
+    """Where lm_eval keeps its definitions of tasks; does not import it."""
+    return Path(importlib.util.find_spec("lm_eval").origin).parent / "tasks"
+
+
+def check_data(task: str, num_fewshot: int = 0) -> None:
+    """Raise InputError for local rows that cannot be used or are too few, and where there are
+    none for a hub that cannot be reached."""
+    if local_file(task) is None:
+        from_hub(task, lambda: None)
+    else:
+        checked_rows(task, num_fewshot)
+
+
+def checked_rows(task: str, num_fewshot: int = 0) -> list[dict]:
+    """The local rows; with examples they are drawn from the other rows, so there have to be
+    more."""
+    rows = read_rows(task)
+    if num_fewshot and len({json.dumps(row) for row in rows}) <= num_fewshot:
+        raise InputError(
+            f"{num_fewshot} examples for each row of {task!r} have to be other rows of "
+            f"{local_file(task)}, which has {len(rows)}; ask for fewer examples or give more rows."
+        )
+    return rows
+
+
+def from_hub(task: str, call):
+    """``call()``, or InputError that says where the rows of ``task`` were looked for."""
+    return hub_call(
+        call,
+        lambda reason: (
+            f"The rows of the task {task!r} were not found: {where_tried(task)}, and the hub gave "
+            f"nothing ({reason}); set BIPCORE_DATA to a folder that has tasks/{task}.jsonl, or "
+            "check the network."
+        ),
+    )

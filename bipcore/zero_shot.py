@@ -11,20 +11,23 @@ of the others, and of the seven where they are not, from the hub.
 import difflib
 import importlib.metadata
 import importlib.util
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import accumulate, pairwise
-from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from .errors import InputError
-from .hub import hub_call
 from .progress import Progress, silent
 from .specs import SEVEN, ZeroShotSpec
-from .task_data import KNOWN, data_identity, local_file, read_rows, rows_at_hand, where_tried
+from .task_data import (
+    KNOWN,
+    check_data,
+    data_identity,
+    rows_at_hand,
+    tasks_folder,
+)
 
 _ACCURACIES = ("acc_norm", "acc")
 _OTHER_ROWS = 1000
@@ -160,50 +163,12 @@ def _is_mentioned(task: str) -> bool:
     return any(word in file.read_bytes() for file in root.rglob("*.yaml"))
 
 
-def tasks_folder() -> Path:
-    """Where lm_eval keeps its definitions of tasks; does not import it."""
-    return Path(importlib.util.find_spec("lm_eval").origin).parent / "tasks"
-
-
 def _unknown(task: str, names: Sequence[str]) -> InputError:
     close = difflib.get_close_matches(task, names, n=3, cutoff=0.7)
     meant = f" Did you mean {' or '.join(close)}?" if close else ""
     return InputError(
         f"There is no task {task!r}; there are {', '.join(SEVEN)}, and the names of lm_eval's own "
         f"tasks where the hub can be reached.{meant}"
-    )
-
-
-def check_data(task: str, num_fewshot: int = 0) -> None:
-    """Raise InputError for local rows that cannot be used or are too few, and where there are
-    none for a hub that cannot be reached."""
-    if local_file(task) is None:
-        from_hub(task, lambda: None)
-    else:
-        checked_rows(task, num_fewshot)
-
-
-def checked_rows(task: str, num_fewshot: int = 0) -> list[dict]:
-    """The local rows; with examples they are drawn from the other rows, so there have to be
-    more."""
-    rows = read_rows(task)
-    if num_fewshot and len({json.dumps(row) for row in rows}) <= num_fewshot:
-        raise InputError(
-            f"{num_fewshot} examples for each row of {task!r} have to be other rows of "
-            f"{local_file(task)}, which has {len(rows)}; ask for fewer examples or give more rows."
-        )
-    return rows
-
-
-def from_hub(task: str, call):
-    """``call()``, or InputError that says where the rows of ``task`` were looked for."""
-    return hub_call(
-        call,
-        lambda reason: (
-            f"The rows of the task {task!r} were not found: {where_tried(task)}, and the hub gave "
-            f"nothing ({reason}); set BIPCORE_DATA to a folder that has tasks/{task}.jsonl, or "
-            "check the network."
-        ),
     )
 
 

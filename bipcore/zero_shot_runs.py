@@ -6,7 +6,8 @@ from .plan import PruningPlan
 from .progress import part
 from .recovering import Recovering
 from .specs import ModelSpec, RecoverySpec, ZeroShotSpec
-from .zero_shot import TaskResult, check_data, check_tasks, run_task, shares, task_identity
+from .task_data import check_data
+from .zero_shot import TaskResult, check_tasks, run_task, shares, task_identity
 
 _KIND = "zero-shot"
 

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bipcore.pipeline import Pipeline
+from bipcore.reproduction_changes import Changes, configure
 from bipcore.reproduction_scale import fitted
-from bipcore.reproduction_specs import Changes, Reproduction, configure
+from bipcore.reproduction_specs import Reproduction
 from bipcore.specs import SEVEN, ModelSpec
 from bipcore.zero_shot import TaskResult
 

@@ -8,6 +8,7 @@ import pytest
 from bipcore.errors import Cancelled, InputError
 from bipcore.pipeline import Pipeline
 from bipcore.reproduction import row_keys, run_reproduction
+from bipcore.reproduction_changes import Changes, configure
 from bipcore.reproduction_charts import chart_title, reproduction_charts
 from bipcore.reproduction_frames import (
     columns_of,
@@ -26,7 +27,7 @@ from bipcore.reproduction_rows import (
     row_data,
     spec_of,
 )
-from bipcore.reproduction_specs import Changes, RowKey, configure
+from bipcore.reproduction_specs import RowKey
 from bipcore.runs import RunStore
 from bipcore.specs import SEVEN, ModelSpec
 from tests.folders import model_folder

@@ -7,16 +7,10 @@ import pytest
 from bipcore.errors import InputError
 from bipcore.published import published_rows
 from bipcore.reproduction import row_keys
+from bipcore.reproduction_changes import Changes, configure
 from bipcore.reproduction_frames import published_cells
 from bipcore.reproduction_scale import fitted, sizes_sentence
-from bipcore.reproduction_specs import (
-    Changes,
-    RowKey,
-    configure,
-    load_reproduction,
-    names,
-    parse_reproduction,
-)
+from bipcore.reproduction_specs import RowKey, load_reproduction, names, parse_reproduction
 from bipcore.specs import SEVEN, EvaluationSpec, ModelSpec, RecoverySpec
 from bipcore.sweep_specs import check_sweep
 

@@ -14,7 +14,7 @@ import yaml
 
 from bipcore.errors import Cancelled, InputError
 from bipcore.specs import SEVEN, ZeroShotSpec
-from bipcore.task_data import KNOWN, read_rows
+from bipcore.task_data import KNOWN, read_rows, tasks_folder
 from bipcore.zero_shot import (
     TaskResult,
     average,
@@ -22,7 +22,6 @@ from bipcore.zero_shot import (
     run_task,
     shares,
     task_identity,
-    tasks_folder,
 )
 from tests.folders import byte_model, text_tokenizer
 from tests.tasks import ROWS, write_rows

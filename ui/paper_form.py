@@ -7,9 +7,10 @@ import streamlit as st
 
 from bipcore.errors import InputError
 from bipcore.estimates import Estimate, assumptions, estimate
+from bipcore.reproduction_changes import Changes, configure
 from bipcore.reproduction_scale import fitted, sizes_sentence
 from bipcore.reproduction_shapes import sizes_of
-from bipcore.reproduction_specs import Changes, Reproduction, configure, load_reproduction
+from bipcore.reproduction_specs import Reproduction, load_reproduction
 from bipcore.runs import digest
 from bipcore.shapes import ModelShape
 from bipcore.specs import ModelSpec
