@@ -1,5 +1,6 @@
 """The machine that something is measured on: its name in words, and how fast it is."""
 
+import math
 import os
 import platform
 import time
@@ -39,16 +40,17 @@ def _processor() -> str:
 
 
 def measure_speed(device: str, dtype: torch.dtype, *, seconds: float = 0.3) -> float:
-    """Multiply-accumulates a second of a square matrix product on ``device``, for about so long."""
+    """Multiply-accumulates a second of a square matrix product on ``device``: the fastest of those
+    done in about so long, which other work on the machine disturbs least."""
     place = torch.device("cuda" if device == "spread" else device)
     size = 1024 if place.type == "cpu" else 4096
     left = torch.ones(size, size, device=place, dtype=dtype)
     _multiply(left)  # the first one is slow
-    done, start = 0, time.perf_counter()
-    while (took := time.perf_counter() - start) < seconds:
+    best, until = math.inf, time.perf_counter() + seconds
+    while (start := time.perf_counter()) < until or best == math.inf:
         _multiply(left)
-        done += 1
-    return done * size**3 / took
+        best = min(best, time.perf_counter() - start)
+    return size**3 / best
 
 
 def _multiply(left: torch.Tensor) -> None:

@@ -60,7 +60,7 @@ def test_start_trains_and_shows_curves_figures_and_the_name(model):
     app = started(filled(opened(model)))
     assert errors(app) == []
     assert charts(app) == 2
-    assert metric(app, "Trained on") == "384 tokens"
+    assert metric(app, "Tokens trained on") == "384"
     assert metric(app, "Step kept") == "3 of 3"
     (recovery,) = Pipeline().recoveries(_spec(model))
     looks = [step.validation for step in recovery.history if step.validation is not None]

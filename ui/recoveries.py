@@ -128,7 +128,7 @@ def show_recovery(recovery: Recovery) -> None:
             help="Of samples of the training text that were not trained on; the change is from "
             "the pruned model.",
         )
-    columns[1].metric("Trained on", f"{recovery.tokens:,} tokens")
+    columns[1].metric("Tokens trained on", f"{recovery.tokens:,}")
     columns[2].metric("Training took", f"{recovery.seconds:,.0f} s")
     columns[3].metric("Step kept", f"{recovery.chosen} of {recovery.history[-1].step}")
     show_curves(recovery.history, recovery.chosen)
