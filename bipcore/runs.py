@@ -158,19 +158,9 @@ class RunStore:
         if not self.root.is_dir():
             return
         for path in sorted(self.root.glob(f"{kind}/*")):
-            if not path.is_dir():
-                continue
-            whole = not any(mark in path.name for mark in _MARKS)
-            files = [file for file in path.rglob("*") if file.is_file()]
-            yield Entry(
-                kind=path.parent.name,
-                digest=path.name,
-                path=path,
-                size=sum(file.stat().st_size for file in files),
-                written=path.stat().st_mtime,
-                spec=_read_spec(path) if whole else None,
-                whole=whole,
-            )
+            with contextlib.suppress(FileNotFoundError):  # another process may have removed it
+                if path.is_dir():
+                    yield _entry(path)
 
     def clear(self, kind: str | None = None, *, unfinished_older_than: float = 3600) -> int:
         """Remove entries (of one kind); the bytes freed.
@@ -186,6 +176,20 @@ class RunStore:
                 shutil.rmtree(entry.path, ignore_errors=True)
                 freed += entry.size
         return freed
+
+
+def _entry(path: Path) -> Entry:
+    whole = not any(mark in path.name for mark in _MARKS)
+    files = [file for file in path.rglob("*") if file.is_file()]
+    return Entry(
+        kind=path.parent.name,
+        digest=path.name,
+        path=path,
+        size=sum(file.stat().st_size for file in files),
+        written=path.stat().st_mtime,
+        spec=_read_spec(path) if whole else None,
+        whole=whole,
+    )
 
 
 def _write_result(folder: Path, tensors: dict[str, Tensor], data: dict) -> None:

@@ -63,6 +63,9 @@ def generated_by(model: nn.Module, **options) -> Tensor:
 
 
 def assert_same_outputs(pruned: nn.Module, masked: nn.Module) -> None:
-    """Logits within 1e-4, and the same tokens generated."""
-    torch.testing.assert_close(logits_of(pruned), logits_of(masked), rtol=0, atol=1e-4)
+    """Logits within 1e-4, or where they are larger than 10 within 1e-5 of the largest, since
+    rounding differs from processor to processor; and the same tokens generated."""
+    expected = logits_of(masked)
+    tolerance = max(1e-4, 1e-5 * float(expected.abs().max()))
+    torch.testing.assert_close(logits_of(pruned), expected, rtol=0, atol=tolerance)
     assert generated_by(pruned).tolist() == generated_by(masked).tolist()

@@ -1,6 +1,7 @@
 """The run store: what is stored comes back, and only what is whole."""
 
 import json
+import shutil
 import warnings
 
 import pytest
@@ -266,3 +267,15 @@ def test_an_entry_can_be_removed_and_the_others_stay(store):
     store.remove("scores", SPEC)
     store.remove("scores", SPEC)  # it is gone already
     assert [entry.kind for entry in store.entries()] == ["evaluations"]
+
+
+def test_an_entry_that_another_process_removes_meanwhile_is_left_out(store):
+    for number in range(3):
+        store.json("evaluations", {"number": number}, lambda: {"perplexity": 1.0})
+    entries = store.entries()
+    first = next(entries)
+    others = [store.root / "evaluations" / name for name in tree(store.root / "evaluations")]
+    for folder in others:
+        if folder.is_dir() and folder != first.path:
+            shutil.rmtree(folder)
+    assert list(entries) == []
