@@ -80,7 +80,8 @@ def fitted(spec: Reproduction, positions: int | None) -> Reproduction:
     calibration, recovery = spec.calibration, spec.recovery
     if calibration.seq_len > positions:
         calibration = replace(calibration, seq_len=positions)
-        notes.append(f"Calibration samples are shortened to {positions:,} tokens.")
+        what = "Sentences" if spec.kind == "compression" else "Calibration samples"
+        notes.append(f"{what} are shortened to {positions:,} tokens.")
     if recovery is not None and recovery.seq_len > positions:
         recovery = replace(recovery, seq_len=positions)
         notes.append(f"Samples for fine-tuning are shortened to {positions:,} tokens.")
