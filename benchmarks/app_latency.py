@@ -26,9 +26,9 @@ from bipcore.adapters import Adapter
 from bipcore.criteria import BlockScores, Scores
 from bipcore.models import empty_model
 from bipcore.provenance import score_identity
-from bipcore.runs import RunStore
 from bipcore.shapes import ModelShape
 from bipcore.specs import CalibrationSpec, ModelSpec, ScoreSpec
+from bipcore.store.runs import RunStore
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ("pages/scores.py", "pages/plan.py")

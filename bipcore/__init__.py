@@ -58,7 +58,7 @@ _HOMES = {
     "load_pruned": "export",
     "load_plan": "export",
     "InputError": "errors",
-    "RunStore": "runs",
+    "RunStore": "store.runs",
     "Pipeline": "pipeline",
 }
 

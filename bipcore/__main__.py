@@ -91,7 +91,7 @@ def prune_command(
     json: Json = False,
 ) -> None:
     """Prune a model and export it as a folder that stock transformers loads."""
-    from .destination import check_destination
+    from .store.files import check_destination
 
     check_destination(output)
     with console.progress_bar() as progress:

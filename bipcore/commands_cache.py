@@ -7,7 +7,7 @@ import typer
 
 from . import console
 from .errors import InputError
-from .runs import RunStore
+from .store.runs import RunStore
 
 cache_app = typer.Typer(help="The run store, where results are kept.")
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]

@@ -9,14 +9,14 @@ import typer
 
 from . import console
 from .commands_plan import plan_facts
-from .destination import check_destination
 from .errors import InputError
 from .options import with_specs
 from .pipeline import Pipeline
 from .plan import PruningPlan
 from .recovering import Recovery
-from .runs import RunStore
 from .specs import EvaluationSpec, ModelSpec, PlanSpec, RecoverySpec, ScoreSpec
+from .store.files import check_destination
+from .store.runs import RunStore
 
 RecoveryName = Annotated[
     str,

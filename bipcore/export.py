@@ -19,7 +19,6 @@ from transformers import AutoModelForCausalLM
 
 from .adapters import Adapter
 from .card import ADAPTER, model_card
-from .destination import FORMAT, MANIFEST, check_destination, read_manifest, replacing
 from .errors import InputError
 from .hooks import evaluation_mode
 from .lora import LoraAdapter, write_adapter
@@ -29,6 +28,7 @@ from .profiling import random_tokens
 from .progress import Progress, silent
 from .remote_code import classes_in, file_name, is_pruned_type, pruned_form, source_of
 from .stock import stock_form, stock_problem
+from .store.files import FORMAT, MANIFEST, check_destination, read_manifest, replacing
 
 _TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-6}
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from .errors import InputError
 from .models import find_folder
-from .runs import RunStore
+from .store.runs import RunStore
 
 
 def licence_of(name: str, *, store: RunStore | None = None) -> str:

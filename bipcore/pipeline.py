@@ -12,7 +12,6 @@ from typing import Any
 from .adapters import Adapter
 from .allocation import allocated_shape, resolve_unit
 from .calibration import CalibrationSet
-from .destination import check_destination
 from .errors import InputError
 from .evaluation import cut_windows, load_test_tokens, perplexity
 from .export import Export, same_export, save_pruned
@@ -24,8 +23,9 @@ from .profiling import Profile, profile_model, profile_shape
 from .progress import part
 from .provenance import base_name, check_plan, describe, score_identity
 from .reconstruction import ReconstructionErrors, reconstruction_errors
-from .runs import digest
 from .specs import EvaluationSpec, ModelSpec, PlanSpec, RecoverySpec, ScoreSpec
+from .store.files import check_destination
+from .store.runs import digest
 from .zero_shot_runs import ZeroShotRuns
 
 __all__ = ["Pipeline", "base_name", "describe", "score_identity"]

@@ -17,7 +17,6 @@ from .compensation import compensate
 from .criteria import Criterion, Scores, find_criterion, score
 from .errors import InputError
 from .export import load_plan
-from .journal import StoredJournal
 from .models import load_model
 from .moments import SecondMoments, check_free, collect_second_moments, second_moment_bytes
 from .plan import PruningPlan, make_plan
@@ -31,10 +30,11 @@ from .provenance import (
     score_identity,
     search_identity,
 )
-from .runs import RunStore, digest
 from .slicing import apply_plan, check_fits
 from .specs import CalibrationSpec, ModelSpec, PlanSpec, ScoreSpec
 from .statistics import Statistics, collect_statistics
+from .store.journal import StoredJournal
+from .store.runs import RunStore, digest
 
 
 class Preparation:

@@ -8,16 +8,16 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .checkpoints import Checkpoints
 from .errors import InputError
 from .lora import LoraAdapter, merged, target_layers
 from .plan import PruningPlan
 from .preparation import Preparation
 from .progress import part
 from .recovery import Step, recover
-from .runs import RunStore, canonical, digest
 from .schedule import check_recovery
 from .specs import ModelSpec, RecoverySpec
+from .store.checkpoints import Checkpoints
+from .store.runs import RunStore, canonical, digest
 
 _KIND = "recoveries"
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from .reproduction_machine import machine
 from .reproduction_specs import Group, Reproduction, RowKey, load_reproduction
-from .runs import RunStore, canonical
 from .specs import CalibrationSpec, EvaluationSpec, ModelSpec, RecoverySpec, ZeroShotSpec
+from .store.runs import RunStore, canonical
 from .sweep_specs import DENSE
 from .task_data import data_identity
 

@@ -20,7 +20,7 @@ from .plan import PruningPlan, resolve_allocation
 from .profiling import PeakMemory, Profile, profile_model
 from .progress import Progress, part
 from .provenance import score_identity
-from .runs import digest
+from .store.runs import digest
 from .sweep_specs import DENSE, SweepSpec, Task, check_sweep, tasks, text_names
 
 __all__ = ["DENSE", "Point", "SweepSpec", "run_sweep", "tasks", "text_names"]

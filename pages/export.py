@@ -5,9 +5,9 @@ import re
 import streamlit as st
 
 from bipcore.models import load_config
-from bipcore.runs import digest
 from bipcore.specs import EvaluationSpec
 from bipcore.stock import stock_problem
+from bipcore.store.runs import digest
 from ui.exports import show_export
 from ui.page import begin
 from ui.recoveries import choose_recovery

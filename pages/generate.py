@@ -3,7 +3,7 @@
 import streamlit as st
 
 from bipcore.generation import Sampling
-from bipcore.runs import digest
+from bipcore.store.runs import digest
 from ui.page import begin
 from ui.recoveries import choose_recovery
 from ui.results import error_box, need_scores

@@ -15,8 +15,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 from bipcore.__main__ import main
 from bipcore.pipeline import Pipeline
-from bipcore.runs import RunStore, cache_root
 from bipcore.specs import ModelSpec
+from bipcore.store.runs import RunStore, cache_root
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

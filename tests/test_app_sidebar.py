@@ -6,8 +6,8 @@ import pytest
 
 from bipcore.pipeline import Pipeline
 from bipcore.presets import PRESETS
-from bipcore.runs import RunStore
 from bipcore.specs import CalibrationSpec, ModelSpec, PlanSpec, ScoreSpec
+from bipcore.store.runs import RunStore
 from tests.apptest import button, charts, errors, metric, open_page, settle, start
 from tests.folders import model_folder
 from ui.settings import Settings

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from bipcore.checkpoints import KIND, Checkpoints
 from bipcore.errors import InputError
-from bipcore.runs import RunStore
+from bipcore.store.checkpoints import KIND, Checkpoints
+from bipcore.store.runs import RunStore
 from tests.folders import truncate
 
 RUN = {"model": {"name": "a"}, "plan": "1", "recovery": {"rank": 8}}

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from bipcore.runs import RunStore
+from bipcore.store.runs import RunStore
 from tests.cli import Call, run_all
 from tests.folders import model_folder, tree, truncate
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from bipcore.pipeline import Pipeline
-from bipcore.runs import RunStore
 from bipcore.specs import CalibrationSpec, ModelSpec, ScoreSpec
+from bipcore.store.runs import RunStore
 from tests.cli import Call, run_all
 from tests.folders import model_folder, truncate
 

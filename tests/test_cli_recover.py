@@ -14,8 +14,8 @@ import torch
 
 from bipcore.export import load_pruned
 from bipcore.pipeline import Pipeline
-from bipcore.runs import RunStore
 from bipcore.specs import EvaluationSpec, ModelSpec
+from bipcore.store.runs import RunStore
 from tests.cli import Call, run_all
 from tests.folders import model_folder, tree
 

@@ -10,7 +10,7 @@ from bipcore.__main__ import main
 from bipcore.models import DEMO
 from bipcore.pipeline import Pipeline
 from bipcore.reproduction_rows import measured_rows
-from bipcore.runs import RunStore
+from bipcore.store.runs import RunStore
 from tests.cli import Call, run_all
 from tests.folders import model_folder, tree
 from tests.papers import quick_tasks, texts_folder

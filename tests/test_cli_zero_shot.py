@@ -7,7 +7,6 @@ from dataclasses import replace
 import pytest
 
 from bipcore.pipeline import Pipeline
-from bipcore.runs import RunStore
 from bipcore.specs import (
     SEVEN,
     CalibrationSpec,
@@ -17,6 +16,7 @@ from bipcore.specs import (
     ScoreSpec,
     ZeroShotSpec,
 )
+from bipcore.store.runs import RunStore
 from bipcore.task_data import KNOWN
 from bipcore.zero_shot import average
 from tests.cli import Call, run_all

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from bipcore.destination import check_destination
 from bipcore.errors import InputError
 from bipcore.export import read_export, save_pruned
 from bipcore.slicing import apply_plan
+from bipcore.store.files import check_destination
 from tests.folders import text_tokenizer, tree
 from tests.pruning import mixed_plan, plan_for
 from tests.tiny import tiny_model
@@ -132,7 +132,7 @@ def test_a_folder_that_cannot_be_looked_through_is_refused():
 
 def test_a_disk_too_small_for_the_weights_is_refused_before_writing(tmp_path, out, monkeypatch):
     usage = type("Usage", (), {"free": 1000})
-    monkeypatch.setattr("bipcore.destination.shutil.disk_usage", lambda folder: usage)
+    monkeypatch.setattr("bipcore.store.files.shutil.disk_usage", lambda folder: usage)
     with pytest.raises(InputError, match=r"disk of .* is full"):
         _save(out)
     assert tree(tmp_path) == []

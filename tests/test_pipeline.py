@@ -10,8 +10,8 @@ from bipcore.errors import InputError
 from bipcore.generation import Sampling
 from bipcore.pipeline import Pipeline, score_identity
 from bipcore.plan import PruningPlan
-from bipcore.runs import RunStore, digest
 from bipcore.specs import CalibrationSpec, EvaluationSpec, ModelSpec, PlanSpec, ScoreSpec
+from bipcore.store.runs import RunStore, digest
 from tests.folders import byte_model, model_folder, truncate
 from tests.passes import counted_passes
 

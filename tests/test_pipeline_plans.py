@@ -11,10 +11,10 @@ from bipcore.errors import Cancelled, InputError
 from bipcore.moments import SecondMoments, collect_second_moments
 from bipcore.pipeline import Pipeline
 from bipcore.plan import PruningPlan
-from bipcore.runs import RunStore, digest
 from bipcore.slicing import apply_plan
 from bipcore.specs import CalibrationSpec, EvaluationSpec, ModelSpec, PlanSpec, ScoreSpec
 from bipcore.statistics import collect_statistics
+from bipcore.store.runs import RunStore, digest
 from tests.folders import byte_model, model_folder, truncate
 from tests.passes import counted_passes
 

@@ -12,9 +12,9 @@ from bipcore.evaluation import cut_windows, load_test_tokens
 from bipcore.pipeline import Pipeline
 from bipcore.plan import PruningPlan
 from bipcore.reconstruction import reconstruction_errors
-from bipcore.runs import RunStore
 from bipcore.slicing import apply_plan
 from bipcore.specs import CalibrationSpec, EvaluationSpec, ModelSpec, PlanSpec, ScoreSpec
+from bipcore.store.runs import RunStore
 from tests.folders import byte_model, model_folder
 from tests.passes import counted_passes
 

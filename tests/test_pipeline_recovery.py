@@ -11,7 +11,6 @@ from bipcore.errors import Cancelled, InputError
 from bipcore.export import load_pruned, read_export
 from bipcore.generation import Sampling
 from bipcore.pipeline import Pipeline
-from bipcore.runs import RunStore
 from bipcore.specs import (
     CalibrationSpec,
     EvaluationSpec,
@@ -20,6 +19,7 @@ from bipcore.specs import (
     RecoverySpec,
     ScoreSpec,
 )
+from bipcore.store.runs import RunStore
 from tests.folders import model_folder, tree
 from tests.fresh import read_exports
 from tests.passes import counted_passes

@@ -4,7 +4,6 @@ import pytest
 
 from bipcore.errors import Cancelled, InputError
 from bipcore.pipeline import Pipeline
-from bipcore.runs import RunStore
 from bipcore.specs import (
     CalibrationSpec,
     ModelSpec,
@@ -13,6 +12,7 @@ from bipcore.specs import (
     ScoreSpec,
     ZeroShotSpec,
 )
+from bipcore.store.runs import RunStore
 from bipcore.zero_shot import run_task
 from bipcore.zero_shot_states import measure_states, states_of
 from tests.folders import byte_model, model_folder, text_tokenizer

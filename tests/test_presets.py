@@ -11,8 +11,8 @@ from bipcore.errors import InputError
 from bipcore.export import load_plan
 from bipcore.plan import resolve_allocation
 from bipcore.presets import PRESETS, find_preset
-from bipcore.runs import RunStore
 from bipcore.specs import PlanSpec, ScoreSpec
+from bipcore.store.runs import RunStore
 from tests.folders import model_folder
 from tests.passes import counted_passes
 

@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch.nn import functional
 
-from bipcore.checkpoints import Checkpoints
 from bipcore.errors import Cancelled, InputError
 from bipcore.lora import LoraAdapter, merged
 from bipcore.recovery import Tuned, recover
 from bipcore.schedule import batch_of, learning_rate, steps_of
 from bipcore.slicing import apply_plan
 from bipcore.specs import RecoverySpec
+from bipcore.store.checkpoints import Checkpoints
 from tests.pruning import assert_same_outputs, logits_of, mixed_plan, plan_for
 from tests.tiny import FAMILIES, one_thread, tiny_model, tiny_tokens  # noqa: F401
 

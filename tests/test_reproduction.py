@@ -28,8 +28,8 @@ from bipcore.reproduction_rows import (
     spec_of,
 )
 from bipcore.reproduction_specs import RowKey
-from bipcore.runs import RunStore
 from bipcore.specs import SEVEN, ModelSpec
+from bipcore.store.runs import RunStore
 from tests.folders import model_folder
 from tests.papers import quick_tasks, texts_folder, tiny_spec
 from tests.passes import counted_passes
@@ -212,7 +212,7 @@ def test_a_run_store_that_cannot_be_written_ends_the_run(pipeline, model, monkey
     def full(*arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("bipcore.runs._write_result", full)
+    monkeypatch.setattr("bipcore.store.runs._write_result", full)
     with pytest.raises(InputError, match="No space left"):
         next(running)
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from bipcore.errors import InputError
-from bipcore.runs import RunStore, cache_root, digest
 from bipcore.specs import CalibrationSpec, ScoreSpec
+from bipcore.store.runs import RunStore, cache_root, digest
 from tests.folders import tree, truncate
 
 SPEC = {"model": "demo", "samples": 4}

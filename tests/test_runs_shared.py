@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bipcore.runs import RunStore, digest
+from bipcore.store.runs import RunStore, digest
 
 ROOT = Path(__file__).resolve().parents[1]
 SPEC = {"n": 1}

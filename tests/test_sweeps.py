@@ -10,8 +10,8 @@ from bipcore import preparation, sweeps
 from bipcore.errors import Cancelled, InputError
 from bipcore.pipeline import Pipeline
 from bipcore.presets import find_preset
-from bipcore.runs import RunStore
 from bipcore.specs import CalibrationSpec, EvaluationSpec, ModelSpec, PlanSpec, ScoreSpec
+from bipcore.store.runs import RunStore
 from bipcore.sweep_frames import readable, refused, summary, sweep_frame
 from bipcore.sweep_specs import DENSE, check_sweep, text_names
 from bipcore.sweeps import SweepSpec, run_sweep
@@ -269,7 +269,7 @@ def test_a_run_store_that_cannot_be_written_ends_the_sweep(pipeline, spec, monke
     def full(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("bipcore.runs._write_result", full)
+    monkeypatch.setattr("bipcore.store.runs._write_result", full)
     with pytest.raises(InputError, match="No space left"):
         next(running)
 

@@ -9,7 +9,7 @@ import streamlit as st
 from bipcore.comparison import compare_criteria
 from bipcore.criteria import CRITERIA, Scores
 from bipcore.plan import PruningPlan
-from bipcore.runs import digest
+from bipcore.store.runs import digest
 
 from .results import error_box, need_scores
 from .settings import Settings

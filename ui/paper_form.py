@@ -11,9 +11,9 @@ from bipcore.reproduction_changes import Changes, configure
 from bipcore.reproduction_scale import fitted, sizes_sentence
 from bipcore.reproduction_shapes import sizes_of
 from bipcore.reproduction_specs import Reproduction, load_reproduction
-from bipcore.runs import digest
 from bipcore.shapes import ModelShape
 from bipcore.specs import ModelSpec
+from bipcore.store.runs import digest
 from bipcore.texts import NAMED
 
 from .settings import Settings

@@ -26,8 +26,8 @@ from bipcore.reproduction_report import (
 )
 from bipcore.reproduction_rows import Row, Run, measured_rows, spec_of
 from bipcore.reproduction_specs import Reproduction, load_reproduction, names
-from bipcore.runs import RunStore, digest
 from bipcore.specs import ModelSpec
+from bipcore.store.runs import RunStore, digest
 
 from .figures import show_chart
 from .jobs import CANCELLED, FAILED, Job, worker

@@ -10,8 +10,8 @@ from bipcore.pipeline import Pipeline
 from bipcore.plan import PruningPlan
 from bipcore.plan_charts import Parts, bound_chart, bound_frame, plan_frame, plan_map
 from bipcore.reconstruction import llm_bip_parts
-from bipcore.runs import digest
 from bipcore.specs import EvaluationSpec
+from bipcore.store.runs import digest
 
 from .figures import show_chart
 from .jobs import Job, worker

@@ -14,7 +14,7 @@ from bipcore.criteria import Scores
 from bipcore.errors import InputError, explain
 from bipcore.pipeline import Pipeline
 from bipcore.plan import PruningPlan
-from bipcore.runs import digest
+from bipcore.store.runs import digest
 
 from .settings import Settings, write_settings
 

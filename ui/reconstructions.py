@@ -6,8 +6,8 @@ from dataclasses import replace
 from bipcore.pipeline import Pipeline
 from bipcore.plan import PruningPlan
 from bipcore.reconstruction import ReconstructionErrors, llm_bip_bound
-from bipcore.runs import digest
 from bipcore.specs import EvaluationSpec
+from bipcore.store.runs import digest
 
 from .jobs import Job
 from .results import error_box, need, need_scores, need_scores_of

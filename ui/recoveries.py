@@ -8,9 +8,9 @@ from bipcore.plan import PruningPlan
 from bipcore.recovering import Recovery
 from bipcore.recovery import Step
 from bipcore.recovery_charts import loss_chart, rate_chart
-from bipcore.runs import digest
 from bipcore.schedule import steps_of
 from bipcore.specs import RecoverySpec
+from bipcore.store.runs import digest
 
 from .figures import show_chart
 from .jobs import CANCELLED, FAILED, Job, worker

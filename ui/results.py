@@ -10,8 +10,8 @@ from bipcore.criteria import Scores
 from bipcore.errors import InputError, explain
 from bipcore.pipeline import Pipeline, describe, score_identity
 from bipcore.plan import PruningPlan, make_plan
-from bipcore.runs import RunStore, digest
 from bipcore.specs import PlanSpec, ScoreSpec
+from bipcore.store.runs import RunStore, digest
 
 from .jobs import CANCELLED, DONE, FAILED, Job, worker
 from .settings import Settings

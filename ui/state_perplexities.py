@@ -5,8 +5,8 @@ import streamlit as st
 
 from bipcore.pipeline import Pipeline
 from bipcore.plan import PruningPlan
-from bipcore.runs import digest
 from bipcore.specs import EvaluationSpec, RecoverySpec
+from bipcore.store.runs import digest
 from bipcore.sweep_specs import text_names
 from bipcore.texts import NAMED
 

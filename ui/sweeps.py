@@ -7,7 +7,7 @@ import pandas as pd
 import streamlit as st
 
 from bipcore.pipeline import Pipeline
-from bipcore.runs import digest
+from bipcore.store.runs import digest
 from bipcore.sweep_charts import (
     cost_chart,
     perplexity_chart,

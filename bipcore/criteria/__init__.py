@@ -9,9 +9,9 @@ from torch import nn
 from ..adapters import SITES, Adapter
 from ..calibration import CalibrationSet
 from ..errors import InputError
-from ..journal import Journal
 from ..progress import Progress, silent
 from ..statistics import Statistics, check_length
+from ..store.journal import Journal
 from . import (
     blockpruner,
     flap,

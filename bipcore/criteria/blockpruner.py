@@ -6,10 +6,10 @@ import torch
 
 from ..adapters import Adapter
 from ..calibration import CalibrationSet
-from ..journal import Journal
 from ..progress import Progress
 from ..search import BATCH_TOKENS, Step, search
 from ..shapes import ModelShape
+from ..store.journal import Journal
 from .base import ChannelScores, Criterion
 
 

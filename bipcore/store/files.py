@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from .errors import InputError
+from ..errors import InputError
 
 MANIFEST = "bipcore.json"
 FORMAT = "bipcore-export/1"

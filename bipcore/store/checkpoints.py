@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .errors import InputError
+from ..errors import InputError
 from .runs import RunStore, canonical
 
 KIND = "checkpoints"

@@ -22,7 +22,7 @@ import safetensors
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from .errors import InputError
+from ..errors import InputError
 
 VERSION = 2
 """Raised whenever the meaning of stored results changes; part of every digest."""
@@ -33,7 +33,7 @@ _MARKS = (".tmp-", ".damaged-")
 
 def cache_root() -> Path:
     """The folder of the run store: ``BIPCORE_CACHE``, or ``cache/`` beside the package."""
-    default = Path(__file__).resolve().parent.parent / "cache"
+    default = Path(__file__).resolve().parents[2] / "cache"
     return Path(os.environ.get("BIPCORE_CACHE") or default).expanduser()
 
 
