@@ -20,9 +20,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 import yaml
 
+from bipcore.data.tasks import KNOWN, local_file, tasks_folder
 from bipcore.models import load_model
 from bipcore.specs import SEVEN
-from bipcore.task_data import KNOWN, local_file, tasks_folder
 from bipcore.zero_shot import average, run_task
 
 SPLITS = ("training", "validation", "test")

@@ -22,8 +22,8 @@ import os
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 _HOMES = {
-    "CalibrationSet": "calibration",
-    "load_calibration": "calibration",
+    "CalibrationSet": "data.calibration",
+    "load_calibration": "data.calibration",
     "load_model": "models",
     "Statistics": "statistics",
     "collect_statistics": "statistics",

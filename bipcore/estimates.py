@@ -15,6 +15,8 @@ import torch
 
 from .compensation import resolve_compensation
 from .criteria import find_criterion
+from .data.tasks import KNOWN
+from .data.texts import NAMED, find_text
 from .errors import InputError
 from .models import DTYPES, resolve_device
 from .reproduction import row_keys
@@ -25,8 +27,6 @@ from .reproduction_timing import BATCH
 from .shapes import ModelShape
 from .specs import EvaluationSpec, ModelSpec
 from .sweep_specs import DENSE
-from .task_data import KNOWN
-from .texts import NAMED, find_text
 
 REACHED = 0.6
 """The share of the speed of a large matrix product that a model's forward pass is taken to have."""

@@ -4,12 +4,12 @@ import torch
 from torch import Tensor, nn
 
 from .adapters import Adapter
-from .calibration import tokenize
+from .data.calibration import tokenize
+from .data.texts import find_text
 from .errors import InputError
 from .hooks import evaluation_mode
 from .losses import exp_of, negative_log_likelihood
 from .progress import Progress, silent
-from .texts import find_text
 
 
 def load_test_tokens(source: str, tokenizer, *, max_tokens: int | None = None) -> Tensor:

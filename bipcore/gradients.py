@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .adapters import Adapter
-from .calibration import CalibrationSet
+from .data.calibration import CalibrationSet
 from .errors import InputError
 from .hooks import evaluation_mode
 from .progress import Progress

@@ -11,7 +11,7 @@ from typing import Any
 
 from .adapters import Adapter
 from .allocation import allocated_shape, resolve_unit
-from .calibration import CalibrationSet
+from .data.calibration import CalibrationSet
 from .errors import InputError
 from .evaluation import cut_windows, load_test_tokens, perplexity
 from .export import Export, same_export, save_pruned

@@ -12,9 +12,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from .adapters import Adapter
-from .calibration import CalibrationSet, load_calibration
 from .compensation import compensate
 from .criteria import Criterion, Scores, find_criterion, score
+from .data.calibration import CalibrationSet, load_calibration
 from .errors import InputError
 from .export import load_plan
 from .models import load_model

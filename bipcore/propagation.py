@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from .adapters import Adapter, Block
 from .allocation import allocate, resolve_unit
-from .calibration import CalibrationSet
 from .criteria import BlockInput, BlockScores, Criterion, Scores, find_criterion, sum_by_unit
+from .data.calibration import CalibrationSet
 from .errors import InputError
 from .hooks import evaluation_mode
 from .plan import choose, resolve_allocation

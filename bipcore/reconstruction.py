@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from .adapters import Adapter
-from .calibration import CalibrationSet
 from .criteria import Scores
+from .data.calibration import CalibrationSet
 from .errors import InputError
 from .hooks import evaluation_mode
 from .plan import PruningPlan

@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from .data.tasks import data_identity
 from .reproduction_machine import machine
 from .reproduction_specs import Group, Reproduction, RowKey, load_reproduction
 from .specs import CalibrationSpec, EvaluationSpec, ModelSpec, RecoverySpec, ZeroShotSpec
 from .store.runs import RunStore, canonical
 from .sweep_specs import DENSE
-from .task_data import data_identity
 
 KIND = "reproductions"
 TIMED = ("seconds", "compression")

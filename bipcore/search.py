@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from .adapters import Adapter
-from .calibration import CalibrationSet
+from .data.calibration import CalibrationSet
 from .errors import InputError
 from .hooks import evaluation_mode, replaced_forwards
 from .losses import exp_of, negative_log_likelihood

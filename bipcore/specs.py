@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .data.texts import find_text
 from .hub import cached_commit
 from .models import DEMO, demo_identity, resolve_device
-from .texts import find_text
 
 _CONTENT = (".json", ".safetensors", ".model", ".txt", ".jinja")
 

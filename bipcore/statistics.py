@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from .adapters import SITES, Adapter, Block
-from .calibration import CalibrationSet
+from .data.calibration import CalibrationSet
 from .errors import InputError
 from .hooks import capture_inputs, evaluation_mode
 from .progress import Progress, silent

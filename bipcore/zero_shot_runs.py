@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 
+from .data.tasks import check_data
 from .plan import PruningPlan
 from .progress import part
 from .recovering import Recovering
 from .specs import ModelSpec, RecoverySpec, ZeroShotSpec
-from .task_data import check_data
 from .zero_shot import TaskResult, check_tasks, run_task, shares, task_identity
 
 _KIND = "zero-shot"

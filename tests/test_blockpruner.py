@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from bipcore.adapters import Adapter
-from bipcore.calibration import CalibrationSet
 from bipcore.criteria import Scores, score
 from bipcore.criteria.blockpruner import memory
+from bipcore.data.calibration import CalibrationSet
 from bipcore.errors import Cancelled, InputError
 from bipcore.evaluation import perplexity
 from bipcore.hooks import capture_inputs

@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from bipcore.calibration import CalibrationSet, load_calibration, tokenize
+from bipcore.data.calibration import CalibrationSet, load_calibration, tokenize
 from bipcore.errors import InputError
 from tests.tiny import byte_tokenizer, tiny_tokens, word_tokenizer
 

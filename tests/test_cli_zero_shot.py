@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from bipcore.data.tasks import KNOWN
 from bipcore.pipeline import Pipeline
 from bipcore.specs import (
     SEVEN,
@@ -17,7 +18,6 @@ from bipcore.specs import (
     ZeroShotSpec,
 )
 from bipcore.store.runs import RunStore
-from bipcore.task_data import KNOWN
 from bipcore.zero_shot import average
 from tests.cli import Call, run_all
 from tests.folders import model_folder, tree

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from bipcore.adapters import Adapter
-from bipcore.calibration import CalibrationSet
 from bipcore.compensation import compensate, refit, resolve_compensation
+from bipcore.data.calibration import CalibrationSet
 from bipcore.errors import InputError
 from bipcore.moments import SecondMoments, collect_second_moments
 from bipcore.plan import BlockPlan, PruningPlan

@@ -7,8 +7,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from bipcore.calibration import CalibrationSet
 from bipcore.criteria import CRITERIA, Scores, score
+from bipcore.data.calibration import CalibrationSet
 from bipcore.errors import InputError
 from bipcore.statistics import collect_statistics
 from tests.reference import reference_blocks, reference_scores

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from bipcore.calibration import load_calibration
 from bipcore.criteria import score
+from bipcore.data.calibration import load_calibration
 from bipcore.statistics import collect_statistics
 from tests.reference import reference_blocks, reference_scores
 

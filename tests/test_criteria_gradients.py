@@ -9,9 +9,9 @@ from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from bipcore.adapters import Adapter
-from bipcore.calibration import CalibrationSet
 from bipcore.criteria import score
 from bipcore.criteria.llm_pruner import memory
+from bipcore.data.calibration import CalibrationSet
 from bipcore.errors import Cancelled, InputError
 from bipcore.gradients import collect_gradients
 from bipcore.progress import silent

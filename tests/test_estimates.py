@@ -5,6 +5,7 @@ import pytest
 from bipcore import estimates
 from bipcore.adapters import Adapter
 from bipcore.criteria import find_criterion
+from bipcore.data.tasks import KNOWN
 from bipcore.errors import InputError
 from bipcore.estimates import REACHED, REQUESTS, duration, estimate, peak_memory, steps
 from bipcore.models import empty_model, load_config
@@ -14,7 +15,6 @@ from bipcore.reproduction_scale import fitted
 from bipcore.reproduction_shapes import counted_rows, pruned_shape, sizes_of
 from bipcore.reproduction_specs import RowKey
 from bipcore.specs import EvaluationSpec, ModelSpec
-from bipcore.task_data import KNOWN
 
 LLAMA = "huggyllama/llama-7b"
 

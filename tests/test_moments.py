@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from bipcore.adapters import Adapter
-from bipcore.calibration import CalibrationSet
+from bipcore.data.calibration import CalibrationSet
 from bipcore.errors import Cancelled, InputError
 from bipcore.moments import (
     SecondMoments,

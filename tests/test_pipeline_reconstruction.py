@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from bipcore.__main__ import main
-from bipcore.calibration import CalibrationSet
+from bipcore.data.calibration import CalibrationSet
 from bipcore.errors import InputError
 from bipcore.evaluation import cut_windows, load_test_tokens
 from bipcore.pipeline import Pipeline

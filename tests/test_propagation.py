@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bipcore.calibration import CalibrationSet
 from bipcore.criteria import Scores, score
+from bipcore.data.calibration import CalibrationSet
 from bipcore.errors import Cancelled, InputError
 from bipcore.plan import BlockPlan, PruningPlan, make_plan
 from bipcore.propagation import score_pruned

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bipcore.adapters import Adapter
-from bipcore.calibration import CalibrationSet
+from bipcore.data.calibration import CalibrationSet
 from bipcore.frames import reconstruction_frame
 from bipcore.plan import BlockPlan, PruningPlan
 from bipcore.reconstruction import ReconstructionErrors, reconstruction_errors

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from bipcore.adapters import Adapter
-from bipcore.calibration import CalibrationSet
 from bipcore.criteria import Scores, score
+from bipcore.data.calibration import CalibrationSet
 from bipcore.errors import InputError
 from bipcore.plan import BlockPlan, PruningPlan, make_plan
 from bipcore.reconstruction import (

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from transformers import LlamaForCausalLM
 
-from bipcore.calibration import CalibrationSet
+from bipcore.data.calibration import CalibrationSet
 from bipcore.errors import Cancelled, InputError
 from bipcore.reconstruction import ReconstructionErrors, reconstruction_errors
 from bipcore.slicing import apply_plan

@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from bipcore.calibration import CalibrationSet
+from bipcore.data.calibration import CalibrationSet
 from bipcore.errors import Cancelled, InputError
 from bipcore.statistics import MOMENTS, Statistics, collect_statistics
 from tests.reference import reference_blocks

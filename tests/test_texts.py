@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from bipcore.calibration import load_calibration
+from bipcore.data.calibration import load_calibration
+from bipcore.data.texts import NAMED, find_text
 from bipcore.errors import InputError
-from bipcore.texts import NAMED, find_text
 from tests.tiny import byte_tokenizer
 
 WIKITEXT = " \n = Robert Boulter = \n \n Robert Boulter is an English actor . \n \n"

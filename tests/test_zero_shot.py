@@ -12,9 +12,9 @@ import pytest
 import torch
 import yaml
 
+from bipcore.data.tasks import KNOWN, read_rows, tasks_folder
 from bipcore.errors import Cancelled, InputError
 from bipcore.specs import SEVEN, ZeroShotSpec
-from bipcore.task_data import KNOWN, read_rows, tasks_folder
 from bipcore.zero_shot import (
     TaskResult,
     average,

@@ -2,9 +2,9 @@
 
 import pytest
 
+from bipcore.data.tasks import KNOWN
 from bipcore.specs import SEVEN
 from bipcore.styles import DENSE, PRUNED
-from bipcore.task_data import KNOWN
 from bipcore.zero_shot import TaskResult
 from bipcore.zero_shot_charts import accuracy_chart
 from bipcore.zero_shot_frames import (

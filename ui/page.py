@@ -8,10 +8,10 @@ from streamlit.errors import StreamlitAPIException
 from bipcore.allocation import ALLOCATIONS, UNITS
 from bipcore.compensation import COMPENSATIONS
 from bipcore.criteria import CRITERIA
+from bipcore.data.texts import NAMED
 from bipcore.models import DTYPES
 from bipcore.presets import PRESETS
 from bipcore.propagation import PROPAGATIONS
-from bipcore.texts import NAMED
 
 from .jobs import worker
 from .settings import (

@@ -5,6 +5,7 @@ from typing import Any
 
 import streamlit as st
 
+from bipcore.data.texts import NAMED
 from bipcore.errors import InputError
 from bipcore.estimates import Estimate, assumptions, estimate
 from bipcore.reproduction_changes import Changes, configure
@@ -14,7 +15,6 @@ from bipcore.reproduction_specs import Reproduction, load_reproduction
 from bipcore.shapes import ModelShape
 from bipcore.specs import ModelSpec
 from bipcore.store.runs import digest
-from bipcore.texts import NAMED
 
 from .settings import Settings
 

@@ -5,11 +5,11 @@ from typing import Any
 
 import streamlit as st
 
+from bipcore.data.texts import NAMED
 from bipcore.errors import InputError
 from bipcore.lists import parse_list
 from bipcore.schedule import check_recovery, steps_of
 from bipcore.specs import RecoverySpec
-from bipcore.texts import NAMED
 
 _FORM = "recovery-form"
 _PARTS = ("all", "attention", "ffn")

@@ -3,12 +3,12 @@
 import pandas as pd
 import streamlit as st
 
+from bipcore.data.texts import NAMED
 from bipcore.pipeline import Pipeline
 from bipcore.plan import PruningPlan
 from bipcore.specs import EvaluationSpec, RecoverySpec
 from bipcore.store.runs import digest
 from bipcore.sweep_specs import text_names
-from bipcore.texts import NAMED
 
 from .jobs import Job, worker
 from .results import error_box, need

@@ -6,12 +6,12 @@ from typing import Any
 import streamlit as st
 
 from bipcore.criteria import CRITERIA
+from bipcore.data.texts import NAMED
 from bipcore.errors import InputError
 from bipcore.lists import parse_list
 from bipcore.presets import PRESETS
 from bipcore.specs import CalibrationSpec, EvaluationSpec, ModelSpec, PlanSpec
 from bipcore.sweep_specs import SweepSpec, check_sweep, tasks, text_names
-from bipcore.texts import NAMED
 
 from .settings import Settings
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import streamlit as st
 
+from bipcore.data.tasks import KNOWN, local_file, rows_at_hand
 from bipcore.errors import InputError
 from bipcore.specs import SEVEN, ModelSpec, ZeroShotSpec
-from bipcore.task_data import KNOWN, local_file, rows_at_hand
 from bipcore.zero_shot import check_numbers, requests_of
 
 from .settings import Settings

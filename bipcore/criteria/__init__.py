@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from ..adapters import SITES, Adapter
-from ..calibration import CalibrationSet
+from ..data.calibration import CalibrationSet
 from ..errors import InputError
 from ..progress import Progress, silent
 from ..statistics import Statistics, check_length

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from ..adapters import Adapter
-from ..calibration import CalibrationSet
+from ..data.calibration import CalibrationSet
 from ..progress import Progress
 from ..search import BATCH_TOKENS, Step, search
 from ..shapes import ModelShape

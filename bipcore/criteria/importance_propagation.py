@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from ..adapters import Adapter, BlockWeights
-from ..calibration import CalibrationSet
+from ..data.calibration import CalibrationSet
 from ..progress import Progress
 from .base import ChannelScores, Criterion
 

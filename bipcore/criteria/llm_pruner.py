@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from ..adapters import Adapter
-from ..calibration import CalibrationSet
+from ..data.calibration import CalibrationSet
 from ..errors import InputError
 from ..gradients import WeightGradient, collect_gradients
 from ..progress import Progress

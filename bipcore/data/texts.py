@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import InputError
-from .hub import hub_call
+from ..errors import InputError
+from ..hub import hub_call
 
 NAMED = ("builtin", "wikitext2", "ptb", "c4")
 """The sources that have a name; anything else is the path of a text or JSONL file."""

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .errors import InputError
-from .hub import hub_call
+from ..errors import InputError
+from ..hub import hub_call
 
 HUB = "hub"
 

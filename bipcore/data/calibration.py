@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from .errors import InputError, check_seed
+from ..errors import InputError, check_seed
 from .texts import TextSource, find_text
 
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)

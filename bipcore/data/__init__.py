@@ -1,0 +1,4 @@
+"""Where text comes from: named sets and files, calibration sets, the rows of zero-shot tasks.
+
+It may import `errors`, `hub` and `store`.
+"""
