@@ -22,11 +22,11 @@ from transformers import LlamaConfig
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from bipcore.adapters import Adapter
 from bipcore.criteria import BlockScores, Scores
-from bipcore.models import empty_model
+from bipcore.models.adapters import Adapter
+from bipcore.models.loading import empty_model
+from bipcore.models.shapes import ModelShape
 from bipcore.provenance import score_identity
-from bipcore.shapes import ModelShape
 from bipcore.specs import CalibrationSpec, ModelSpec, ScoreSpec
 from bipcore.store.runs import RunStore
 

@@ -18,7 +18,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bipcore import CalibrationSet, collect_statistics, load_model
-from bipcore.adapters import Adapter
+from bipcore.models.adapters import Adapter
 from bipcore.profiling import PeakMemory
 
 

@@ -21,7 +21,7 @@ import torch
 import yaml
 
 from bipcore.data.tasks import KNOWN, local_file, tasks_folder
-from bipcore.models import load_model
+from bipcore.models.loading import load_model
 from bipcore.specs import SEVEN
 from bipcore.zero_shot import average, run_task
 

@@ -24,7 +24,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 _HOMES = {
     "CalibrationSet": "data.calibration",
     "load_calibration": "data.calibration",
-    "load_model": "models",
+    "load_model": "models.loading",
     "Statistics": "statistics",
     "collect_statistics": "statistics",
     "CRITERIA": "criteria",
@@ -52,7 +52,7 @@ _HOMES = {
     "merged": "lora",
     "Profile": "profiling",
     "profile_model": "profiling",
-    "Sampling": "generation",
+    "Sampling": "models.generation",
     "Export": "export",
     "save_pruned": "export",
     "load_pruned": "export",

@@ -199,7 +199,7 @@ def generate_command(
 ) -> None:
     """Continue a prompt with a model, with --sparsity with the pruned model, too, and with
     --recovery with the pruned and the recovered model."""
-    from .generation import Sampling
+    from .models.generation import Sampling
 
     sampling = Sampling(max_new_tokens, temperature, top_k, top_p, sampling_seed, chat)
     with console.progress_bar() as progress:

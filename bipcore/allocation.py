@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from numbers import Real
 
 from .errors import InputError
-from .shapes import BlockShape, ModelShape
+from .models.shapes import BlockShape, ModelShape
 
 ALLOCATIONS = ("auto", "uniform", "paper", "global", "sublayer")
 _BY_WIDTH = ("uniform", "paper")

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from .models.pruned_classes import file_name
 from .plan import PruningPlan
-from .remote_code import file_name
 from .specs import RecoverySpec
 
 ADAPTER = "adapter"

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from .adapters import Adapter, Block
 from .criteria import find_criterion
 from .errors import InputError
+from .models.adapters import Adapter, Block
 from .moments import SecondMoments
 from .plan import PruningPlan
 from .statistics import Statistics

@@ -16,8 +16,8 @@ from torch import Tensor
 from .allocation import UNITS
 from .criteria import Scores
 from .errors import InputError
+from .models.shapes import BlockShape
 from .plan import BlockPlan, PruningPlan
-from .shapes import BlockShape
 
 
 def edits(plan: PruningPlan) -> list[str]:

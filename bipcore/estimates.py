@@ -18,13 +18,13 @@ from .criteria import find_criterion
 from .data.tasks import KNOWN
 from .data.texts import NAMED, find_text
 from .errors import InputError
-from .models import DTYPES, resolve_device
+from .models.loading import DTYPES, resolve_device
+from .models.shapes import ModelShape
 from .reproduction import row_keys
 from .reproduction_machine import measure_speed
 from .reproduction_shapes import pruned_shape
 from .reproduction_specs import Reproduction, RowKey
 from .reproduction_timing import BATCH
-from .shapes import ModelShape
 from .specs import EvaluationSpec, ModelSpec
 from .sweep_specs import DENSE
 

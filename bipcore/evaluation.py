@@ -3,12 +3,12 @@
 import torch
 from torch import Tensor, nn
 
-from .adapters import Adapter
 from .data.calibration import tokenize
 from .data.texts import find_text
 from .errors import InputError
-from .hooks import evaluation_mode
-from .losses import exp_of, negative_log_likelihood
+from .models.adapters import Adapter
+from .models.hooks import evaluation_mode
+from .models.losses import exp_of, negative_log_likelihood
 from .progress import Progress, silent
 
 

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .adapters import Adapter
 from .data.calibration import CalibrationSet
 from .errors import InputError
-from .hooks import evaluation_mode
+from .models.adapters import Adapter
+from .models.hooks import evaluation_mode
 from .progress import Progress
 from .statistics import check_length
 

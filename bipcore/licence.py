@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from .errors import InputError
-from .models import find_folder
+from .models.loading import find_folder
 from .store.runs import RunStore
 
 

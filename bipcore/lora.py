@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from .adapters import Adapter, Block
 from .errors import InputError
+from .models.adapters import Adapter, Block
 from .slicing import shallow_clone
 from .specs import RecoverySpec
 

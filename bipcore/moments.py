@@ -11,12 +11,12 @@ import safetensors
 import torch
 from torch import Tensor, nn
 
-from .adapters import Adapter
 from .data.calibration import CalibrationSet
 from .errors import InputError
-from .hooks import capture_inputs, evaluation_mode
+from .models.adapters import Adapter
+from .models.hooks import capture_inputs, evaluation_mode
+from .models.shapes import ModelShape
 from .progress import Progress, silent
-from .shapes import ModelShape
 from .statistics import check_length
 
 SITES = ("o", "down")

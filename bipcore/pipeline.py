@@ -9,15 +9,15 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from .adapters import Adapter
 from .allocation import allocated_shape, resolve_unit
 from .data.calibration import CalibrationSet
 from .errors import InputError
 from .evaluation import cut_windows, load_test_tokens, perplexity
 from .export import Export, same_export, save_pruned
-from .generation import Generated, Sampling, stream
 from .licence import licence_of
-from .models import empty_model, load_config
+from .models.adapters import Adapter
+from .models.generation import Generated, Sampling, stream
+from .models.loading import empty_model, load_config
 from .plan import PruningPlan
 from .profiling import Profile, profile_model, profile_shape
 from .progress import part

@@ -18,8 +18,8 @@ from torch import Tensor
 from .allocation import UNITS, BlockBudget, allocate, check_settings, resolve_unit
 from .criteria import BlockScores, Scores, find_criterion
 from .errors import InputError
+from .models.shapes import BlockShape, ModelShape
 from .ranking import Kept, keep_globally, keep_sublayers
-from .shapes import BlockShape, ModelShape
 
 FORMAT = "bipcore-plan/1"
 

@@ -11,13 +11,13 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from .adapters import Adapter
 from .compensation import compensate
 from .criteria import Criterion, Scores, find_criterion, score
 from .data.calibration import CalibrationSet, load_calibration
 from .errors import InputError
 from .export import load_plan
-from .models import load_model
+from .models.adapters import Adapter
+from .models.loading import load_model
 from .moments import SecondMoments, check_free, collect_second_moments, second_moment_bytes
 from .plan import PruningPlan, make_plan
 from .progress import Progress, part, silent

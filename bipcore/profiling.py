@@ -9,11 +9,11 @@ import psutil
 import torch
 from torch import Tensor, nn
 
-from .adapters import Adapter
 from .errors import InputError
-from .hooks import evaluation_mode
+from .models.adapters import Adapter
+from .models.hooks import evaluation_mode
+from .models.shapes import ModelShape
 from .progress import Progress, silent
-from .shapes import ModelShape
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ from .allocation import allocate, check_settings, resolve_unit
 from .compensation import resolve_compensation
 from .criteria import find_criterion
 from .errors import InputError
-from .models import DEMO, DEMO_HUB
+from .models.loading import DEMO, DEMO_HUB
+from .models.shapes import ModelShape
 from .plan import PruningPlan, resolve_allocation
 from .propagation import PROPAGATIONS
 from .ranking import check_reachable
-from .shapes import ModelShape
 from .specs import CalibrationSpec, PlanSpec, ScoreSpec
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from .allocation import UNITS
 from .criteria import BlockScores, Scores
 from .errors import InputError
-from .shapes import BlockShape, ModelShape
+from .models.shapes import BlockShape, ModelShape
 
 Kept = tuple[tuple[int, ...], tuple[int, ...]]
 """The query heads and the FFN channels that stay of a block, ascending."""

@@ -15,15 +15,15 @@ import numpy
 import torch
 from torch import Tensor, nn
 
-from .adapters import Adapter
 from .criteria import Scores
 from .data.calibration import CalibrationSet
 from .errors import InputError
-from .hooks import evaluation_mode
+from .models.adapters import Adapter
+from .models.hooks import evaluation_mode
+from .models.walk import enter_blocks
 from .plan import PruningPlan
 from .progress import Progress, part, silent
 from .statistics import check_length
-from .walk import enter_blocks
 
 
 @dataclass(frozen=True)

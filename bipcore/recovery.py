@@ -13,10 +13,10 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor, nn
 
-from .adapters import Adapter
 from .errors import Cancelled, InputError
 from .lora import adapter_tensors, seeded, with_adapter
-from .losses import negative_log_likelihood
+from .models.adapters import Adapter
+from .models.losses import negative_log_likelihood
 from .progress import Progress, silent
 from .schedule import batch_of, check_recovery, learning_rate, steps_of
 from .specs import RecoverySpec

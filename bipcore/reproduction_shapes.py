@@ -1,13 +1,13 @@
 """The sizes of a reproduction's models, from configurations alone: nothing is loaded or run."""
 
-from .adapters import Adapter
 from .allocation import allocated_shape, resolve_unit
 from .errors import InputError
-from .models import empty_model, load_config
+from .models.adapters import Adapter
+from .models.loading import empty_model, load_config
+from .models.shapes import ModelShape
 from .plan import resolve_allocation
 from .reproduction_rows import Row, count_cells
 from .reproduction_specs import Reproduction, RowKey
-from .shapes import ModelShape
 from .specs import ModelSpec
 from .sweep_specs import DENSE
 

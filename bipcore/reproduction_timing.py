@@ -6,10 +6,10 @@ import time
 import torch
 from torch import nn
 
-from .adapters import Adapter
 from .compensation import compensate, resolve_compensation
 from .criteria import find_criterion, score
 from .data.calibration import CalibrationSet
+from .models.adapters import Adapter
 from .moments import SecondMoments, check_free, collect_second_moments
 from .plan import PruningPlan, make_plan
 from .profiling import Profile, profile_model

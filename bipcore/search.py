@@ -17,15 +17,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .adapters import Adapter
 from .data.calibration import CalibrationSet
 from .errors import InputError
-from .hooks import evaluation_mode, replaced_forwards
-from .losses import exp_of, negative_log_likelihood
+from .models.adapters import Adapter
+from .models.hooks import evaluation_mode, replaced_forwards
+from .models.losses import exp_of, negative_log_likelihood
+from .models.shapes import ModelShape
+from .models.walk import SUBLAYERS, enter_blocks, leave_blocks, silent_sublayer
 from .progress import Progress, silent
-from .shapes import ModelShape
 from .statistics import check_length
-from .walk import SUBLAYERS, enter_blocks, leave_blocks, silent_sublayer
 
 BATCH_TOKENS = 512
 """Short samples are run together, up to this many tokens; losses are taken as many at a time."""

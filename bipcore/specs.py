@@ -10,7 +10,7 @@ from typing import Any
 
 from .data.texts import find_text
 from .hub import cached_commit
-from .models import DEMO, demo_identity, resolve_device
+from .models.loading import DEMO, demo_identity, resolve_device
 
 _CONTENT = (".json", ".safetensors", ".model", ".txt", ".jinja")
 

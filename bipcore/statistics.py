@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .adapters import SITES, Adapter, Block
 from .data.calibration import CalibrationSet
 from .errors import InputError
-from .hooks import capture_inputs, evaluation_mode
+from .models.adapters import SITES, Adapter, Block
+from .models.hooks import capture_inputs, evaluation_mode
 from .progress import Progress, silent
 
 

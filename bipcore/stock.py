@@ -6,9 +6,9 @@ import torch
 import transformers as tf
 from torch import nn
 
-from .adapters import Adapter
 from .errors import InputError
-from .families import base_type, family_of
+from .models.adapters import Adapter
+from .models.families import base_type, family_of
 from .plan import PruningPlan
 
 _SHARED_FIELDS = (

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field, replace
 
 from torch import nn
 
-from .adapters import Adapter
 from .compensation import resolve_compensation
 from .errors import explain
-from .heap import give_back_freed_memory
-from .models import resolve_device
+from .models.adapters import Adapter
+from .models.heap import give_back_freed_memory
+from .models.loading import resolve_device
 from .pipeline import Pipeline
 from .plan import PruningPlan, resolve_allocation
 from .profiling import PeakMemory, Profile, profile_model

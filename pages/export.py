@@ -4,7 +4,7 @@ import re
 
 import streamlit as st
 
-from bipcore.models import load_config
+from bipcore.models.loading import load_config
 from bipcore.specs import EvaluationSpec
 from bipcore.stock import stock_problem
 from bipcore.store.runs import digest

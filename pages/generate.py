@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from bipcore.generation import Sampling
+from bipcore.models.generation import Sampling
 from bipcore.store.runs import digest
 from ui.page import begin
 from ui.recoveries import choose_recovery

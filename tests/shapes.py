@@ -3,7 +3,7 @@
 import torch
 
 from bipcore.criteria import BlockScores, Scores
-from bipcore.shapes import BlockShape, ModelShape, UnitCost
+from bipcore.models.shapes import BlockShape, ModelShape, UnitCost
 
 
 def model_shape(

@@ -6,10 +6,10 @@ import transformers as tf
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from bipcore.adapters import SITES, Adapter
 from bipcore.errors import InputError
-from bipcore.families import FAMILIES as SUPPORTED
-from bipcore.shapes import BlockShape, ModelShape
+from bipcore.models.adapters import SITES, Adapter
+from bipcore.models.families import FAMILIES as SUPPORTED
+from bipcore.models.shapes import BlockShape, ModelShape
 from tests.reference import reference_blocks
 from tests.tiny import CONFIGS, FAMILIES, LAYERS, tiny_model, tiny_tokens
 from tests.tiny import one_thread as one_thread

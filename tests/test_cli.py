@@ -10,8 +10,8 @@ from bipcore import console
 from bipcore.__main__ import main
 from bipcore.evaluation import load_test_tokens, perplexity
 from bipcore.export import load_plan, load_pruned
-from bipcore.generation import Sampling, stream
-from bipcore.models import load_model
+from bipcore.models.generation import Sampling, stream
+from bipcore.models.loading import load_model
 from tests.chains import chain_model
 from tests.folders import model_folder, text_tokenizer
 from tests.passes import counted_passes

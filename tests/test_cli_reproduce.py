@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from bipcore.__main__ import main
-from bipcore.models import DEMO
+from bipcore.models.loading import DEMO
 from bipcore.pipeline import Pipeline
 from bipcore.reproduction_rows import measured_rows
 from bipcore.store.runs import RunStore

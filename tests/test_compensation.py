@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bipcore.adapters import Adapter
 from bipcore.compensation import compensate, refit, resolve_compensation
 from bipcore.data.calibration import CalibrationSet
 from bipcore.errors import InputError
+from bipcore.models.adapters import Adapter
 from bipcore.moments import SecondMoments, collect_second_moments
 from bipcore.plan import BlockPlan, PruningPlan
 from bipcore.slicing import apply_plan

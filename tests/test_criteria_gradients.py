@@ -8,12 +8,12 @@ import transformers as tf
 from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from bipcore.adapters import Adapter
 from bipcore.criteria import score
 from bipcore.criteria.llm_pruner import memory
 from bipcore.data.calibration import CalibrationSet
 from bipcore.errors import Cancelled, InputError
 from bipcore.gradients import collect_gradients
+from bipcore.models.adapters import Adapter
 from bipcore.progress import silent
 from tests.reference_gradients import in_float64, pruner_scores, sample_gradients
 from tests.tiny import CONFIGS, FAMILIES, GQA, tiny_model, tiny_tokens

@@ -7,9 +7,9 @@ import torch
 import transformers as tf
 from torch import nn
 
-from bipcore.adapters import Adapter
 from bipcore.criteria import score
 from bipcore.criteria.importance_propagation import send_back
+from bipcore.models.adapters import Adapter
 from tests.reference_gradients import propagated_scores
 from tests.tiny import CONFIGS, FAMILIES, GQA, tiny_model
 from tests.tiny import one_thread as one_thread

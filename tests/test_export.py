@@ -12,7 +12,7 @@ from torch import nn
 from bipcore.criteria import score
 from bipcore.errors import InputError
 from bipcore.export import load_plan, load_pruned, read_export, same_export, save_pruned
-from bipcore.models import load_model
+from bipcore.models.loading import load_model
 from bipcore.plan import make_plan
 from bipcore.slicing import apply_plan
 from tests.folders import edit_json, model_folder, text_tokenizer, tree, truncate

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from bipcore.adapters import Adapter
 from bipcore.export import Export, load_pruned, save_pruned
+from bipcore.models.adapters import Adapter
 from bipcore.plan import BlockPlan, PruningPlan
 from bipcore.slicing import apply_plan
 from tests.fresh import Read, read_exports, run_fresh

@@ -157,7 +157,7 @@ def test_a_modelling_file_that_does_not_build_the_model_is_not_kept(
 
 
 def test_a_modelling_file_that_builds_another_model_is_not_kept(tmp_path, out, monkeypatch):
-    from bipcore.remote_code import source_of
+    from bipcore.models.pruned_classes import source_of
 
     def other(kind: str) -> str:
         return source_of(kind).replace("num_key_value_groups = ", "scaling = 2 + ")
@@ -169,7 +169,7 @@ def test_a_modelling_file_that_builds_another_model_is_not_kept(tmp_path, out, m
 
 
 def test_weights_that_changed_on_the_way_are_not_kept(tmp_path, out, monkeypatch):
-    from bipcore.remote_code import pruned_form
+    from bipcore.models.pruned_classes import pruned_form
 
     def changed(model):
         form = pruned_form(model)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from bipcore.errors import InputError
-from bipcore.generation import Sampling, encode_prompt, stream
+from bipcore.models.generation import Sampling, encode_prompt, stream
 from tests.chains import ENDS, chain_model
 from tests.folders import text_tokenizer
 from tests.tiny import FAMILIES, tiny_model, word_tokenizer
@@ -136,7 +136,7 @@ def test_streams_in_turn_give_what_each_gives_alone(tokenizer):
 
 def test_a_stream_counts_its_own_time_only(model, tokenizer, monkeypatch):
     ticks = iter(range(100))
-    monkeypatch.setattr("bipcore.generation.time.perf_counter", lambda: next(ticks))
+    monkeypatch.setattr("bipcore.models.generation.time.perf_counter", lambda: next(ticks))
     steps = list(stream(model, tokenizer, PROMPT, Sampling(max_new_tokens=4)))
     assert [(step.prompt_seconds, step.seconds) for step in steps] == [(1, n) for n in range(4)]
     assert [step.tokens_per_second for step in steps] == [None, 1, 1, 1]

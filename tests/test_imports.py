@@ -147,7 +147,12 @@ def test_criteria_do_not_know_plans(path):
 
 @each([path for path in CORE if path.name in ("plan.py", "allocation.py", "shapes.py")])
 def test_plans_do_not_know_modules(path):
-    forbidden = ("bipcore.adapters", "bipcore.families", "bipcore.slicing", "torch.nn")
+    forbidden = (
+        "bipcore.models.adapters",
+        "bipcore.models.families",
+        "bipcore.slicing",
+        "torch.nn",
+    )
     assert _imports_any(path, *forbidden, "transformers") == set()
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from bipcore.errors import InputError
-from bipcore.models import load_config, load_model
+from bipcore.models.loading import load_config, load_model
 from tests.folders import byte_model, edit_json, model_folder, truncate
 
 

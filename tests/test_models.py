@@ -6,10 +6,10 @@ import pytest
 import torch
 from transformers import AutoConfig
 
-from bipcore.adapters import Adapter
 from bipcore.errors import InputError
-from bipcore.models import demo_identity, empty_model, find_folder, load_config, load_model
-from bipcore.shapes import BlockShape
+from bipcore.models.adapters import Adapter
+from bipcore.models.loading import demo_identity, empty_model, find_folder, load_config, load_model
+from bipcore.models.shapes import BlockShape
 from tests.folders import byte_model, model_folder
 
 UNKNOWN = "bipcore-no-such-owner/no-such-model-4f1d"
@@ -145,13 +145,13 @@ def test_the_demo_model_is_converted_once(session_cache, demo, monkeypatch):
     def fail(*args, **options):
         raise AssertionError("it was converted again")
 
-    monkeypatch.setattr("bipcore.models.GgufConfig", fail)
+    monkeypatch.setattr("bipcore.models.loading.GgufConfig", fail)
     assert find_folder("demo").is_relative_to(session_cache)
 
 
 @pytest.mark.skipif("==" not in demo_identity(), reason="the demo model comes from the hub")
 def test_the_demo_model_without_its_package_comes_from_the_hub(hub_cache, monkeypatch):
-    monkeypatch.setattr("bipcore.models._DEMO_PACKAGE", "no-such-package-4f1d")
+    monkeypatch.setattr("bipcore.models.loading._DEMO_PACKAGE", "no-such-package-4f1d")
     with pytest.raises(InputError, match="HuggingFaceTB/SmolLM2-135M-Instruct"):
         load_model("demo")
 

@@ -7,9 +7,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from bipcore.adapters import Adapter
 from bipcore.data.calibration import CalibrationSet
 from bipcore.errors import Cancelled, InputError
+from bipcore.models.adapters import Adapter
 from bipcore.moments import (
     SecondMoments,
     check_free,

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from bipcore.errors import InputError
-from bipcore.generation import Sampling
+from bipcore.models.generation import Sampling
 from bipcore.pipeline import Pipeline, score_identity
 from bipcore.plan import PruningPlan
 from bipcore.specs import CalibrationSpec, EvaluationSpec, ModelSpec, PlanSpec, ScoreSpec

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from bipcore.errors import Cancelled, InputError
 from bipcore.export import load_pruned, read_export
-from bipcore.generation import Sampling
+from bipcore.models.generation import Sampling
 from bipcore.pipeline import Pipeline
 from bipcore.specs import (
     CalibrationSpec,

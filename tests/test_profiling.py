@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from bipcore.adapters import Adapter
 from bipcore.criteria import score
 from bipcore.errors import InputError
-from bipcore.models import empty_model, load_config
+from bipcore.models.adapters import Adapter
+from bipcore.models.loading import empty_model, load_config
 from bipcore.plan import make_plan
 from bipcore.profiling import profile_model, profile_rows, profile_shape
 from bipcore.slicing import apply_plan

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from bipcore.adapters import Adapter
 from bipcore.criteria import Scores, score
 from bipcore.data.calibration import CalibrationSet
 from bipcore.errors import InputError
+from bipcore.models.adapters import Adapter
 from bipcore.plan import BlockPlan, PruningPlan, make_plan
 from bipcore.reconstruction import (
     ReconstructionErrors,

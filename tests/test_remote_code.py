@@ -10,14 +10,20 @@ import torch
 import transformers as tf
 from torch import nn
 
-from bipcore.adapters import Adapter
 from bipcore.errors import InputError
 from bipcore.export import load_pruned, save_pruned
-from bipcore.families import FAMILIES as KNOWN
-from bipcore.families import base_type, check_supported
-from bipcore.models import empty_model, load_config, load_model
+from bipcore.models.adapters import Adapter
+from bipcore.models.families import FAMILIES as KNOWN
+from bipcore.models.families import base_type, check_supported
+from bipcore.models.loading import empty_model, load_config, load_model
+from bipcore.models.pruned_classes import (
+    classes_in,
+    classes_of,
+    file_name,
+    is_pruned_type,
+    source_of,
+)
 from bipcore.plan import BlockPlan, PruningPlan
-from bipcore.remote_code import classes_in, classes_of, file_name, is_pruned_type, source_of
 from bipcore.slicing import apply_plan, masked_model
 from tests.folders import edit_json, model_folder, text_tokenizer
 from tests.pruning import assert_same_outputs, mixed_plan

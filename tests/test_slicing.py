@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from bipcore.adapters import Adapter
 from bipcore.criteria import score
 from bipcore.errors import InputError
+from bipcore.models.adapters import Adapter
 from bipcore.plan import BlockPlan, PruningPlan, make_plan
 from bipcore.slicing import apply_plan, masked_model
 from tests.pruning import (

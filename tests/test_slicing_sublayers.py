@@ -8,9 +8,9 @@ import torch
 import transformers as tf
 from torch import nn
 
-from bipcore.adapters import Adapter
 from bipcore.criteria import score
 from bipcore.errors import InputError
+from bipcore.models.adapters import Adapter
 from bipcore.plan import BlockPlan, PruningPlan, make_plan
 from bipcore.slicing import apply_plan, masked_model
 from tests.pruning import assert_same_outputs, generated_by, logits_of, scores_of

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from bipcore import charts as drawn
-from bipcore.adapters import Adapter
 from bipcore.export import load_pruned, save_pruned
 from bipcore.frames import KINDS, extreme_scores, scores_frame, summary_frame
+from bipcore.models.adapters import Adapter
 from bipcore.plan import BlockPlan, PruningPlan, make_plan
 from bipcore.slicing import apply_plan
 from tests.apptest import charts, errors, open_page

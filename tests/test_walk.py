@@ -6,10 +6,10 @@ from accelerate.hooks import AlignDevicesHook, add_hook_to_module
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
-from bipcore.adapters import Adapter
-from bipcore.hooks import record_calls
+from bipcore.models.adapters import Adapter
+from bipcore.models.hooks import record_calls
+from bipcore.models.walk import Entrance, enter_blocks
 from bipcore.slicing import apply_plan
-from bipcore.walk import Entrance, enter_blocks
 from tests.pruning import mixed_plan
 from tests.tiny import CONFIGS, FAMILIES, tiny_model, tiny_tokens
 from tests.tiny import one_thread as one_thread

@@ -9,7 +9,7 @@ from bipcore.allocation import ALLOCATIONS, UNITS
 from bipcore.compensation import COMPENSATIONS
 from bipcore.criteria import CRITERIA
 from bipcore.data.texts import NAMED
-from bipcore.models import DTYPES
+from bipcore.models.loading import DTYPES
 from bipcore.presets import PRESETS
 from bipcore.propagation import PROPAGATIONS
 

@@ -8,11 +8,11 @@ import streamlit as st
 from bipcore.data.texts import NAMED
 from bipcore.errors import InputError
 from bipcore.estimates import Estimate, assumptions, estimate
+from bipcore.models.shapes import ModelShape
 from bipcore.reproduction_changes import Changes, configure
 from bipcore.reproduction_scale import fitted, sizes_sentence
 from bipcore.reproduction_shapes import sizes_of
 from bipcore.reproduction_specs import Reproduction, load_reproduction
-from bipcore.shapes import ModelShape
 from bipcore.specs import ModelSpec
 from bipcore.store.runs import digest
 

@@ -12,7 +12,7 @@ import streamlit as st
 from bipcore.allocation import ALLOCATIONS, UNITS
 from bipcore.compensation import COMPENSATIONS
 from bipcore.criteria import CRITERIA
-from bipcore.models import DTYPES
+from bipcore.models.loading import DTYPES
 from bipcore.presets import PRESETS, Preset
 from bipcore.propagation import PROPAGATIONS
 from bipcore.specs import CalibrationSpec, ModelSpec, PlanSpec, ScoreSpec

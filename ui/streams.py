@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from bipcore.generation import Generated, Sampling
+from bipcore.models.generation import Generated, Sampling
 from bipcore.pipeline import Pipeline
 from bipcore.plan import PruningPlan
 from bipcore.specs import ModelSpec, RecoverySpec

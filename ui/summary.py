@@ -2,8 +2,8 @@
 
 import streamlit as st
 
+from bipcore.models.shapes import BlockShape
 from bipcore.plan import PruningPlan
-from bipcore.shapes import BlockShape
 
 
 def plan_metrics(plan: PruningPlan) -> None:

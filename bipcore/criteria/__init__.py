@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..adapters import SITES, Adapter
 from ..data.calibration import CalibrationSet
 from ..errors import InputError
+from ..models.adapters import SITES, Adapter
 from ..progress import Progress, silent
 from ..statistics import Statistics, check_length
 from ..store.journal import Journal

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..adapters import BlockWeights
 from ..errors import InputError
-from ..shapes import ModelShape
+from ..models.adapters import BlockWeights
+from ..models.shapes import ModelShape
 from ..statistics import BlockStatistics
 
 

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import torch
 
-from ..adapters import Adapter
 from ..data.calibration import CalibrationSet
+from ..models.adapters import Adapter
+from ..models.shapes import ModelShape
 from ..progress import Progress
 from ..search import BATCH_TOKENS, Step, search
-from ..shapes import ModelShape
 from ..store.journal import Journal
 from .base import ChannelScores, Criterion
 

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from ..adapters import Adapter, BlockWeights
 from ..data.calibration import CalibrationSet
+from ..models.adapters import Adapter, BlockWeights
 from ..progress import Progress
 from .base import ChannelScores, Criterion
 

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from ..adapters import BlockWeights
+from ..models.adapters import BlockWeights
 from .base import BlockInput, ChannelScores, Criterion
 
 

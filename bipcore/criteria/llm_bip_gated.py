@@ -5,7 +5,7 @@ A variant of arXiv 2412.06419 (equations 8 and 9), derived in `propagated_weight
 
 from torch import Tensor
 
-from ..adapters import BlockWeights
+from ..models.adapters import BlockWeights
 from .base import BlockInput, ChannelScores, Criterion
 from .llm_bip import score_propagated
 

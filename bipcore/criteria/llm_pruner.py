@@ -2,12 +2,12 @@
 
 from torch import Tensor, nn
 
-from ..adapters import Adapter
 from ..data.calibration import CalibrationSet
 from ..errors import InputError
 from ..gradients import WeightGradient, collect_gradients
+from ..models.adapters import Adapter
+from ..models.shapes import ModelShape
 from ..progress import Progress
-from ..shapes import ModelShape
 from .base import ChannelScores, Criterion, sum_coupled
 
 

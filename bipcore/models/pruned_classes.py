@@ -17,9 +17,9 @@ from string import Template
 import transformers as tf
 from torch import nn
 
+from ..stock import added_biases, plain_fields, rebuilt
 from .adapters import Adapter
 from .families import FAMILIES, PRUNED, Family, base_type
-from .stock import added_biases, plain_fields, rebuilt
 
 _FILE = Template('''"""$title with widths of its own in every block: a model pruned by bipcore.
 

@@ -14,8 +14,8 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from ..errors import InputError, check_seed
 from .adapters import Adapter
-from .errors import InputError, check_seed
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from .errors import InputError
+from ..errors import InputError
 from .families import Family, family_of
 from .shapes import BlockShape, ModelShape, UnitCost
 from .weights import BlockWeights
