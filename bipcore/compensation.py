@@ -4,11 +4,11 @@ import torch
 from torch import Tensor, nn
 
 from .criteria import find_criterion
+from .criteria.statistics import Statistics
 from .errors import InputError
 from .models.adapters import Adapter, Block
 from .moments import SecondMoments
 from .plan import PruningPlan
-from .statistics import Statistics
 
 COMPENSATIONS = ("auto", "none", "bias", "least-squares")
 RIDGE = 1e-4

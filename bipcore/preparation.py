@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from .compensation import compensate
 from .criteria import Criterion, Scores, find_criterion, score
+from .criteria.statistics import Statistics, collect_statistics
 from .data.calibration import CalibrationSet, load_calibration
 from .errors import InputError
 from .export import load_plan
@@ -32,7 +33,6 @@ from .provenance import (
 )
 from .slicing import apply_plan, check_fits
 from .specs import CalibrationSpec, ModelSpec, PlanSpec, ScoreSpec
-from .statistics import Statistics, collect_statistics
 from .store.journal import StoredJournal
 from .store.runs import RunStore, digest
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from .allocation import allocate, resolve_unit
 from .criteria import BlockInput, BlockScores, Criterion, Scores, find_criterion, sum_by_unit
+from .criteria.statistics import Collector, check_length
 from .data.calibration import CalibrationSet
 from .errors import InputError
 from .models.adapters import Adapter, Block
@@ -17,7 +18,6 @@ from .models.walk import Entrance, enter_blocks
 from .plan import choose, resolve_allocation
 from .progress import Progress, silent
 from .slicing import prune_block, shallow_clone
-from .statistics import Collector, check_length
 
 PROPAGATIONS = ("dense", "pruned")
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from .criteria import Scores
+from .criteria.statistics import check_length
 from .data.calibration import CalibrationSet
 from .errors import InputError
 from .models.adapters import Adapter
@@ -23,7 +24,6 @@ from .models.hooks import evaluation_mode
 from .models.walk import enter_blocks
 from .plan import PruningPlan
 from .progress import Progress, part, silent
-from .statistics import check_length
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from torch import nn
 
 from .compensation import compensate, resolve_compensation
 from .criteria import find_criterion, score
+from .criteria.statistics import collect_statistics
 from .data.calibration import CalibrationSet
 from .models.adapters import Adapter
 from .moments import SecondMoments, check_free, collect_second_moments
@@ -16,7 +17,6 @@ from .profiling import Profile, profile_model
 from .progress import Progress, part, silent
 from .slicing import apply_plan
 from .specs import CalibrationSpec, PlanSpec, ScoreSpec
-from .statistics import collect_statistics
 
 BATCH = 8
 """Sequences in a batch of `forward_seconds`."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from bipcore.criteria import Scores, score
 from bipcore.criteria.blockpruner import memory
+from bipcore.criteria.search import SearchResult, search
 from bipcore.data.calibration import CalibrationSet
 from bipcore.errors import Cancelled, InputError
 from bipcore.evaluation import perplexity
@@ -19,7 +20,6 @@ from bipcore.models.adapters import Adapter
 from bipcore.models.hooks import capture_inputs
 from bipcore.models.walk import enter_blocks, leave_blocks
 from bipcore.plan import BlockPlan, PruningPlan, make_plan
-from bipcore.search import SearchResult, search
 from bipcore.slicing import apply_plan
 from tests.tiny import FAMILIES, LAYERS, tiny_model, tiny_tokens
 from tests.tiny import one_thread as one_thread

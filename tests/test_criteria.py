@@ -8,9 +8,9 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from bipcore.criteria import CRITERIA, Scores, score
+from bipcore.criteria.statistics import collect_statistics
 from bipcore.data.calibration import CalibrationSet
 from bipcore.errors import InputError
-from bipcore.statistics import collect_statistics
 from tests.reference import reference_blocks, reference_scores
 from tests.tiny import CONFIGS, FAMILIES, GQA, tiny_model, tiny_tokens
 from tests.tiny import one_thread as one_thread

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from bipcore.criteria import score
+from bipcore.criteria.statistics import collect_statistics
 from bipcore.data.calibration import load_calibration
-from bipcore.statistics import collect_statistics
 from tests.reference import reference_blocks, reference_scores
 
 BLOCKS = (0, 15, 29)

@@ -9,10 +9,10 @@ from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from bipcore.criteria import score
+from bipcore.criteria.gradients import collect_gradients
 from bipcore.criteria.llm_pruner import memory
 from bipcore.data.calibration import CalibrationSet
 from bipcore.errors import Cancelled, InputError
-from bipcore.gradients import collect_gradients
 from bipcore.models.adapters import Adapter
 from bipcore.progress import silent
 from tests.reference_gradients import in_float64, pruner_scores, sample_gradients

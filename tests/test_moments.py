@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from bipcore.criteria.statistics import collect_statistics
 from bipcore.data.calibration import CalibrationSet
 from bipcore.errors import Cancelled, InputError
 from bipcore.models.adapters import Adapter
@@ -18,7 +19,6 @@ from bipcore.moments import (
 )
 from bipcore.plan import BlockPlan, PruningPlan
 from bipcore.slicing import apply_plan
-from bipcore.statistics import collect_statistics
 from tests.pruning import scores_of
 from tests.reference_blocks import reference_blocks
 from tests.tiny import FAMILIES, tiny_model, tiny_tokens

@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from bipcore.compensation import compensate
+from bipcore.criteria.statistics import collect_statistics
 from bipcore.errors import Cancelled, InputError
 from bipcore.moments import SecondMoments, collect_second_moments
 from bipcore.pipeline import Pipeline
 from bipcore.plan import PruningPlan
 from bipcore.slicing import apply_plan
 from bipcore.specs import CalibrationSpec, EvaluationSpec, ModelSpec, PlanSpec, ScoreSpec
-from bipcore.statistics import collect_statistics
 from bipcore.store.runs import RunStore, digest
 from tests.folders import byte_model, model_folder, truncate
 from tests.passes import counted_passes

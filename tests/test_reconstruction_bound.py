@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from bipcore.criteria import Scores, score
+from bipcore.criteria.statistics import collect_statistics
 from bipcore.data.calibration import CalibrationSet
 from bipcore.errors import InputError
 from bipcore.models.adapters import Adapter
@@ -18,7 +19,6 @@ from bipcore.reconstruction import (
     reconstruction_errors,
 )
 from bipcore.slicing import apply_plan
-from bipcore.statistics import collect_statistics
 from tests.pruning import mixed_plan
 from tests.tiny import FAMILIES, tiny_model, tiny_tokens
 from tests.tiny import one_thread as one_thread

@@ -5,9 +5,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from bipcore.criteria.statistics import MOMENTS, Statistics, collect_statistics
 from bipcore.data.calibration import CalibrationSet
 from bipcore.errors import Cancelled, InputError
-from bipcore.statistics import MOMENTS, Statistics, collect_statistics
 from tests.reference import reference_blocks
 from tests.tiny import FAMILIES, tiny_model, tiny_tokens
 from tests.tiny import one_thread as one_thread

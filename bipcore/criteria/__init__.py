@@ -10,7 +10,6 @@ from ..data.calibration import CalibrationSet
 from ..errors import InputError
 from ..models.adapters import SITES, Adapter
 from ..progress import Progress, silent
-from ..statistics import Statistics, check_length
 from ..store.journal import Journal
 from . import (
     blockpruner,
@@ -25,6 +24,7 @@ from . import (
     wanda_sp,
 )
 from .base import BlockInput, BlockScores, ChannelScores, Criterion, Scores, sum_by_unit
+from .statistics import Statistics, check_length
 
 CRITERIA: dict[str, Criterion] = {
     module.CRITERION.name: module.CRITERION

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..models.adapters import BlockWeights
 from ..models.shapes import ModelShape
-from ..statistics import BlockStatistics
+from .statistics import BlockStatistics
 
 
 @dataclass(frozen=True, eq=False)

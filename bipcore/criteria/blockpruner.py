@@ -8,9 +8,9 @@ from ..data.calibration import CalibrationSet
 from ..models.adapters import Adapter
 from ..models.shapes import ModelShape
 from ..progress import Progress
-from ..search import BATCH_TOKENS, Step, search
 from ..store.journal import Journal
 from .base import ChannelScores, Criterion
+from .search import BATCH_TOKENS, Step, search
 
 
 def score_model(

@@ -2,8 +2,8 @@
 
 from torch import Tensor
 
-from ..statistics import InputMoments
 from .base import BlockInput, ChannelScores, Criterion
+from .statistics import InputMoments
 
 
 def fluctuation(moments: InputMoments, weight: Tensor) -> Tensor:

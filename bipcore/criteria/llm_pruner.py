@@ -4,11 +4,11 @@ from torch import Tensor, nn
 
 from ..data.calibration import CalibrationSet
 from ..errors import InputError
-from ..gradients import WeightGradient, collect_gradients
 from ..models.adapters import Adapter
 from ..models.shapes import ModelShape
 from ..progress import Progress
 from .base import ChannelScores, Criterion, sum_coupled
+from .gradients import WeightGradient, collect_gradients
 
 
 def score_model(

@@ -2,8 +2,8 @@
 
 from torch import Tensor
 
-from ..statistics import InputMoments
 from .base import BlockInput, ChannelScores, Criterion
+from .statistics import InputMoments
 
 
 def input_norm(moments: InputMoments, tokens: int, like: Tensor) -> Tensor:

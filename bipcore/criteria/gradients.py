@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .data.calibration import CalibrationSet
-from .errors import InputError
-from .models.adapters import Adapter
-from .models.hooks import evaluation_mode
-from .progress import Progress
+from ..data.calibration import CalibrationSet
+from ..errors import InputError
+from ..models.adapters import Adapter
+from ..models.hooks import evaluation_mode
+from ..progress import Progress
 from .statistics import check_length
 
 

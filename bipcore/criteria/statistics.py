@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .data.calibration import CalibrationSet
-from .errors import InputError
-from .models.adapters import SITES, Adapter, Block
-from .models.hooks import capture_inputs, evaluation_mode
-from .progress import Progress, silent
+from ..data.calibration import CalibrationSet
+from ..errors import InputError
+from ..models.adapters import SITES, Adapter, Block
+from ..models.hooks import capture_inputs, evaluation_mode
+from ..progress import Progress, silent
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,14 +17,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .data.calibration import CalibrationSet
-from .errors import InputError
-from .models.adapters import Adapter
-from .models.hooks import evaluation_mode, replaced_forwards
-from .models.losses import exp_of, negative_log_likelihood
-from .models.shapes import ModelShape
-from .models.walk import SUBLAYERS, enter_blocks, leave_blocks, silent_sublayer
-from .progress import Progress, silent
+from ..data.calibration import CalibrationSet
+from ..errors import InputError
+from ..models.adapters import Adapter
+from ..models.hooks import evaluation_mode, replaced_forwards
+from ..models.losses import exp_of, negative_log_likelihood
+from ..models.shapes import ModelShape
+from ..models.walk import SUBLAYERS, enter_blocks, leave_blocks, silent_sublayer
+from ..progress import Progress, silent
 from .statistics import check_length
 
 BATCH_TOKENS = 512
