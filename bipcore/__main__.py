@@ -21,8 +21,8 @@ from .commands_recover import RecoveryName, chosen_states
 from .errors import explain
 from .options import with_specs
 from .pipeline import Pipeline
-from .plan import PruningPlan
 from .profiling import profile_rows
+from .pruning.plan import PruningPlan
 from .specs import EvaluationSpec, ModelSpec, PlanSpec, ScoreSpec
 
 app = typer.Typer(

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .models.pruned_classes import file_name
-from .plan import PruningPlan
+from .pruning.plan import PruningPlan
 from .specs import RecoverySpec
 
 ADAPTER = "adapter"

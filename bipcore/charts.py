@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .criteria import Scores
-from .plan import PruningPlan
+from .pruning.plan import PruningPlan
 from .styles import KEPT, REMOVED, SCALE
 
 _BARS = 60

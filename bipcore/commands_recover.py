@@ -12,7 +12,7 @@ from .commands_plan import plan_facts
 from .errors import InputError
 from .options import with_specs
 from .pipeline import Pipeline
-from .plan import PruningPlan
+from .pruning.plan import PruningPlan
 from .recovering import Recovery
 from .specs import EvaluationSpec, ModelSpec, PlanSpec, RecoverySpec, ScoreSpec
 from .store.files import check_destination

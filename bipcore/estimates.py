@@ -13,13 +13,13 @@ from dataclasses import dataclass
 
 import torch
 
-from .compensation import resolve_compensation
 from .criteria import find_criterion
 from .data.tasks import KNOWN
 from .data.texts import NAMED, find_text
 from .errors import InputError
 from .models.loading import DTYPES, resolve_device
 from .models.shapes import ModelShape
+from .pruning.compensation import resolve_compensation
 from .reproduction import row_keys
 from .reproduction_machine import measure_speed
 from .reproduction_shapes import pruned_shape

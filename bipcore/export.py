@@ -24,9 +24,9 @@ from .models.adapters import Adapter
 from .models.hooks import evaluation_mode
 from .models.loading import load_model, save_tokenizer
 from .models.pruned_classes import classes_in, file_name, is_pruned_type, pruned_form, source_of
-from .plan import PruningPlan
 from .profiling import random_tokens
 from .progress import Progress, silent
+from .pruning.plan import PruningPlan
 from .stock import stock_form, stock_problem
 from .store.files import FORMAT, MANIFEST, check_destination, read_manifest, replacing
 

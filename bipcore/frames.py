@@ -7,7 +7,7 @@ import numpy
 import pandas as pd
 
 from .criteria import Scores
-from .plan import PruningPlan
+from .pruning.plan import PruningPlan
 from .reconstruction import ReconstructionErrors
 from .recovery import Step
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from .errors import InputError
 from .models.adapters import Adapter, Block
-from .slicing import shallow_clone
+from .pruning.slicing import shallow_clone
 from .specs import RecoverySpec
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"

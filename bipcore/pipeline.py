@@ -9,7 +9,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from .allocation import allocated_shape, resolve_unit
 from .data.calibration import CalibrationSet
 from .errors import InputError
 from .evaluation import cut_windows, load_test_tokens, perplexity
@@ -18,10 +17,11 @@ from .licence import licence_of
 from .models.adapters import Adapter
 from .models.generation import Generated, Sampling, stream
 from .models.loading import empty_model, load_config
-from .plan import PruningPlan
 from .profiling import Profile, profile_model, profile_shape
 from .progress import part
 from .provenance import base_name, check_plan, describe, score_identity
+from .pruning.allocation import allocated_shape, resolve_unit
+from .pruning.plan import PruningPlan
 from .reconstruction import ReconstructionErrors, reconstruction_errors
 from .specs import EvaluationSpec, ModelSpec, PlanSpec, RecoverySpec, ScoreSpec
 from .store.files import check_destination

@@ -7,9 +7,9 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from .charts import styled
-from .comparison import CLASSES, removed_masks
 from .criteria import CRITERIA
-from .plan import PruningPlan
+from .pruning.comparison import CLASSES, removed_masks
+from .pruning.plan import PruningPlan
 from .styles import DENSE, KEPT, PRUNED, REMOVED, SCALE, criterion_style
 
 UNIT_NAMES = {"head": "query heads", "channel": "FFN channels"}

@@ -3,15 +3,15 @@
 from dataclasses import asdict, replace
 from typing import Any
 
-from .allocation import allocate, check_settings, resolve_unit
-from .compensation import resolve_compensation
 from .criteria import find_criterion
 from .errors import InputError
 from .models.loading import DEMO, DEMO_HUB
 from .models.shapes import ModelShape
-from .plan import PruningPlan, resolve_allocation
-from .propagation import PROPAGATIONS
-from .ranking import check_reachable
+from .pruning.allocation import allocate, check_settings, resolve_unit
+from .pruning.compensation import resolve_compensation
+from .pruning.plan import PruningPlan, resolve_allocation
+from .pruning.propagation import PROPAGATIONS
+from .pruning.ranking import check_reachable
 from .specs import CalibrationSpec, PlanSpec, ScoreSpec
 
 

@@ -22,8 +22,8 @@ from .errors import InputError
 from .models.adapters import Adapter
 from .models.hooks import evaluation_mode
 from .models.walk import enter_blocks
-from .plan import PruningPlan
 from .progress import Progress, part, silent
+from .pruning.plan import PruningPlan
 
 
 @dataclass(frozen=True)

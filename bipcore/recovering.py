@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from .errors import InputError
 from .lora import LoraAdapter, merged, target_layers
-from .plan import PruningPlan
 from .preparation import Preparation
 from .progress import part
+from .pruning.plan import PruningPlan
 from .recovery import Step, recover
 from .schedule import check_recovery
 from .specs import ModelSpec, RecoverySpec

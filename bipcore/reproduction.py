@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 
 from .errors import explain
 from .pipeline import Pipeline
-from .plan import PruningPlan
 from .progress import Progress, part
+from .pruning.plan import PruningPlan
 from .reproduction_machine import machine
 from .reproduction_rows import (
     KIND,

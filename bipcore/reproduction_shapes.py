@@ -1,11 +1,11 @@
 """The sizes of a reproduction's models, from configurations alone: nothing is loaded or run."""
 
-from .allocation import allocated_shape, resolve_unit
 from .errors import InputError
 from .models.adapters import Adapter
 from .models.loading import empty_model, load_config
 from .models.shapes import ModelShape
-from .plan import resolve_allocation
+from .pruning.allocation import allocated_shape, resolve_unit
+from .pruning.plan import resolve_allocation
 from .reproduction_rows import Row, count_cells
 from .reproduction_specs import Reproduction, RowKey
 from .specs import ModelSpec

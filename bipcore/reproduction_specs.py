@@ -12,10 +12,10 @@ from typing import Any
 
 import yaml
 
-from .allocation import ALLOCATIONS
 from .criteria import find_criterion
 from .errors import InputError
 from .presets import find_preset
+from .pruning.allocation import ALLOCATIONS
 from .specs import (
     CalibrationSpec,
     EvaluationSpec,

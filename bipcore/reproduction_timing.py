@@ -6,16 +6,16 @@ import time
 import torch
 from torch import nn
 
-from .compensation import compensate, resolve_compensation
 from .criteria import find_criterion, score
 from .criteria.statistics import collect_statistics
 from .data.calibration import CalibrationSet
 from .models.adapters import Adapter
-from .moments import SecondMoments, check_free, collect_second_moments
-from .plan import PruningPlan, make_plan
 from .profiling import Profile, profile_model
 from .progress import Progress, part, silent
-from .slicing import apply_plan
+from .pruning.compensation import compensate, resolve_compensation
+from .pruning.moments import SecondMoments, check_free, collect_second_moments
+from .pruning.plan import PruningPlan, make_plan
+from .pruning.slicing import apply_plan
 from .specs import CalibrationSpec, PlanSpec, ScoreSpec
 
 BATCH = 8

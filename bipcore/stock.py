@@ -9,7 +9,7 @@ from torch import nn
 from .errors import InputError
 from .models.adapters import Adapter
 from .models.families import base_type, family_of
-from .plan import PruningPlan
+from .pruning.plan import PruningPlan
 
 _SHARED_FIELDS = (
     "vocab_size",

@@ -6,12 +6,12 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
-from .allocation import ALLOCATIONS, UNITS
-from .compensation import resolve_compensation
 from .criteria import find_criterion
 from .errors import InputError, check_seed
 from .presets import find_preset
-from .propagation import PROPAGATIONS
+from .pruning.allocation import ALLOCATIONS, UNITS
+from .pruning.compensation import resolve_compensation
+from .pruning.propagation import PROPAGATIONS
 from .specs import CalibrationSpec, EvaluationSpec, ModelSpec, PlanSpec, ScoreSpec
 
 DENSE = "dense"

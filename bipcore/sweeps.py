@@ -10,16 +10,16 @@ from dataclasses import dataclass, field, replace
 
 from torch import nn
 
-from .compensation import resolve_compensation
 from .errors import explain
 from .models.adapters import Adapter
 from .models.heap import give_back_freed_memory
 from .models.loading import resolve_device
 from .pipeline import Pipeline
-from .plan import PruningPlan, resolve_allocation
 from .profiling import PeakMemory, Profile, profile_model
 from .progress import Progress, part
 from .provenance import score_identity
+from .pruning.compensation import resolve_compensation
+from .pruning.plan import PruningPlan, resolve_allocation
 from .store.runs import digest
 from .sweep_specs import DENSE, SweepSpec, Task, check_sweep, tasks, text_names
 

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from .pipeline import Pipeline
-from .plan import PruningPlan
 from .progress import Progress, part
+from .pruning.plan import PruningPlan
 from .specs import ModelSpec, RecoverySpec, ZeroShotSpec
 from .zero_shot import TaskResult, shares
 

@@ -2,7 +2,6 @@
 
 import streamlit as st
 
-from bipcore.comparison import compare_plans, head_classes, over_all_blocks, overlap_matrix
 from bipcore.plan_charts import (
     class_bars,
     class_map,
@@ -10,6 +9,7 @@ from bipcore.plan_charts import (
     overlap_matrix_chart,
     rank_correlation_chart,
 )
+from bipcore.pruning.comparison import compare_plans, head_classes, over_all_blocks, overlap_matrix
 from ui.comparisons import choose_criteria, compared, need_scored, title_of
 from ui.figures import show_chart
 from ui.page import begin

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from bipcore.criteria import Scores, score
-from bipcore.plan import PruningPlan, make_plan
-from bipcore.slicing import apply_plan, masked_model
+from bipcore.pruning.plan import PruningPlan, make_plan
+from bipcore.pruning.slicing import apply_plan, masked_model
 from tests.tiny import FAMILIES, GQA, padded_batch, tiny_model
 
 UNITS = {name: ("query-head", "kv-group") if name in GQA else ("head",) for name in FAMILIES}

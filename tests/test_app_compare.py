@@ -2,15 +2,6 @@
 
 import pytest
 
-from bipcore.comparison import (
-    CLASSES,
-    compare_criteria,
-    compare_plans,
-    head_classes,
-    over_all_blocks,
-    overlap_matrix,
-)
-from bipcore.plan import make_plan
 from bipcore.plan_charts import (
     bound_chart,
     bound_frame,
@@ -23,6 +14,15 @@ from bipcore.plan_charts import (
     plan_map,
     rank_correlation_chart,
 )
+from bipcore.pruning.comparison import (
+    CLASSES,
+    compare_criteria,
+    compare_plans,
+    head_classes,
+    over_all_blocks,
+    overlap_matrix,
+)
+from bipcore.pruning.plan import make_plan
 from tests.apptest import charts, errors, settle, start
 from tests.folders import model_folder
 from tests.passes import counted_passes

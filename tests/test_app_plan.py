@@ -4,12 +4,12 @@ import json
 
 import pytest
 
-from bipcore import editing
-from bipcore.editing import edits
 from bipcore.errors import InputError
 from bipcore.export import load_plan
 from bipcore.pipeline import Pipeline
-from bipcore.plan import PruningPlan, make_plan
+from bipcore.pruning import editing
+from bipcore.pruning.editing import edits
+from bipcore.pruning.plan import PruningPlan, make_plan
 from tests.apptest import button, charts, errors, field, metric, open_page, settle
 from tests.folders import model_folder
 from tests.shapes import SMALL_GQA, SMALL_MHA, random_scores

@@ -6,7 +6,7 @@ import pytest
 
 from bipcore.__main__ import main
 from bipcore.pipeline import Pipeline
-from bipcore.plan import BlockPlan, PruningPlan
+from bipcore.pruning.plan import BlockPlan, PruningPlan
 from bipcore.specs import CalibrationSpec, ModelSpec, PlanSpec, ScoreSpec
 from tests.apptest import button, charts, errors, open_page, settle
 from tests.folders import model_folder

@@ -19,8 +19,8 @@ from bipcore.evaluation import perplexity
 from bipcore.models.adapters import Adapter
 from bipcore.models.hooks import capture_inputs
 from bipcore.models.walk import enter_blocks, leave_blocks
-from bipcore.plan import BlockPlan, PruningPlan, make_plan
-from bipcore.slicing import apply_plan
+from bipcore.pruning.plan import BlockPlan, PruningPlan, make_plan
+from bipcore.pruning.slicing import apply_plan
 from tests.tiny import FAMILIES, LAYERS, tiny_model, tiny_tokens
 from tests.tiny import one_thread as one_thread
 

@@ -6,10 +6,10 @@ import re
 import pytest
 
 from bipcore.__main__ import main
-from bipcore.comparison import compare_criteria, compare_plans, over_all_blocks
-from bipcore.editing import edits
 from bipcore.export import load_plan
 from bipcore.pipeline import Pipeline
+from bipcore.pruning.comparison import compare_criteria, compare_plans, over_all_blocks
+from bipcore.pruning.editing import edits
 from bipcore.specs import CalibrationSpec, ModelSpec, PlanSpec, ScoreSpec
 from tests.cli import Call, run_all
 from tests.folders import edit_json, model_folder, tree

@@ -11,8 +11,8 @@ from bipcore.__main__ import main
 from bipcore.export import load_plan
 from bipcore.frames import ERRORS
 from bipcore.pipeline import Pipeline
-from bipcore.plan import BlockPlan, PruningPlan
 from bipcore.presets import PRESETS
+from bipcore.pruning.plan import BlockPlan, PruningPlan
 from bipcore.reconstruction import ReconstructionErrors, llm_bip_bound
 from bipcore.specs import CalibrationSpec, EvaluationSpec, ModelSpec, PlanSpec, ScoreSpec
 from tests.folders import model_folder

@@ -9,7 +9,8 @@ import pandas
 import pytest
 import torch
 
-from bipcore.comparison import (
+from bipcore.errors import InputError
+from bipcore.pruning.comparison import (
     CLASSES,
     compare_criteria,
     compare_plans,
@@ -20,8 +21,7 @@ from bipcore.comparison import (
     rank_correlations,
     ranks,
 )
-from bipcore.errors import InputError
-from bipcore.plan import BlockPlan, PruningPlan, make_plan
+from bipcore.pruning.plan import BlockPlan, PruningPlan, make_plan
 from tests.shapes import SMALL_GQA, SMALL_MHA, random_scores
 
 

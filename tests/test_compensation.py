@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bipcore.compensation import compensate, refit, resolve_compensation
 from bipcore.criteria.statistics import collect_statistics
 from bipcore.data.calibration import CalibrationSet
 from bipcore.errors import InputError
 from bipcore.models.adapters import Adapter
-from bipcore.moments import SecondMoments, collect_second_moments
-from bipcore.plan import BlockPlan, PruningPlan
-from bipcore.slicing import apply_plan
+from bipcore.pruning.compensation import compensate, refit, resolve_compensation
+from bipcore.pruning.moments import SecondMoments, collect_second_moments
+from bipcore.pruning.plan import BlockPlan, PruningPlan
+from bipcore.pruning.slicing import apply_plan
 from tests.pruning import UNITS, generated_by, mixed_plan, plan_for, scores_of
 from tests.reference_blocks import PATHS, reference_blocks
 from tests.tiny import FAMILIES, tiny_model, tiny_tokens

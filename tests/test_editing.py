@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from bipcore import editing
-from bipcore.editing import edits
 from bipcore.errors import InputError
-from bipcore.plan import BlockPlan, PruningPlan, make_plan
+from bipcore.pruning import editing
+from bipcore.pruning.editing import edits
+from bipcore.pruning.plan import BlockPlan, PruningPlan, make_plan
 from tests.shapes import SMALL_GQA, SMALL_MHA, SMOLLM2, random_scores
 
 MHA, GQA = random_scores(SMALL_MHA), random_scores(SMALL_GQA)

@@ -13,8 +13,8 @@ from bipcore.criteria import score
 from bipcore.errors import InputError
 from bipcore.export import load_plan, load_pruned, read_export, same_export, save_pruned
 from bipcore.models.loading import load_model
-from bipcore.plan import make_plan
-from bipcore.slicing import apply_plan
+from bipcore.pruning.plan import make_plan
+from bipcore.pruning.slicing import apply_plan
 from tests.folders import edit_json, model_folder, text_tokenizer, tree, truncate
 from tests.pruning import mixed_plan, plan_for
 from tests.tiny import tiny_model

@@ -9,8 +9,8 @@ from torch import nn
 
 from bipcore.export import Export, load_pruned, save_pruned
 from bipcore.models.adapters import Adapter
-from bipcore.plan import BlockPlan, PruningPlan
-from bipcore.slicing import apply_plan
+from bipcore.pruning.plan import BlockPlan, PruningPlan
+from bipcore.pruning.slicing import apply_plan
 from tests.fresh import Read, read_exports, run_fresh
 from tests.pruning import generated_by, logits_of, mixed_plan, plan_for, scores_of
 from tests.tiny import FAMILIES, tiny_model, word_tokenizer

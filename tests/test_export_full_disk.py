@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bipcore.export import save_pruned
-from bipcore.slicing import apply_plan
+from bipcore.pruning.slicing import apply_plan
 from tests.folders import tree
 from tests.pruning import plan_for
 from tests.tiny import tiny_model, word_tokenizer

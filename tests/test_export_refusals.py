@@ -5,7 +5,7 @@ import torch
 
 from bipcore.errors import InputError
 from bipcore.export import read_export, save_pruned
-from bipcore.slicing import apply_plan
+from bipcore.pruning.slicing import apply_plan
 from bipcore.store.files import check_destination
 from tests.folders import text_tokenizer, tree
 from tests.pruning import mixed_plan, plan_for

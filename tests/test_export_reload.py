@@ -7,7 +7,7 @@ import torch
 from safetensors import safe_open
 
 from bipcore.export import save_pruned
-from bipcore.slicing import apply_plan
+from bipcore.pruning.slicing import apply_plan
 from tests.fresh import Read, read_exports
 from tests.pruning import generated_by, logits_of, plan_for
 from tests.tiny import FAMILIES, tiny_model, word_tokenizer

@@ -113,8 +113,8 @@ def test_every_way_to_import_is_seen():
     assert imports_of(source, ("bipcore", "criteria")) == {
         "torch.nn",
         "torch",
-        "bipcore.plan",
-        "bipcore.plan.make_plan",
+        "bipcore.pruning.plan",
+        "bipcore.pruning.plan.make_plan",
         "bipcore.criteria",
         "bipcore.criteria.wanda",
     }
@@ -142,7 +142,12 @@ def test_pages_do_not_import_torch(path):
 
 @each(CRITERIA)
 def test_criteria_do_not_know_plans(path):
-    assert _imports_any(path, "bipcore.plan", "bipcore.allocation", "bipcore.slicing") == set()
+    assert (
+        _imports_any(
+            path, "bipcore.pruning.plan", "bipcore.pruning.allocation", "bipcore.pruning.slicing"
+        )
+        == set()
+    )
 
 
 @each([path for path in CORE if path.name in ("plan.py", "allocation.py", "shapes.py")])
@@ -150,7 +155,7 @@ def test_plans_do_not_know_modules(path):
     forbidden = (
         "bipcore.models.adapters",
         "bipcore.models.families",
-        "bipcore.slicing",
+        "bipcore.pruning.slicing",
         "torch.nn",
     )
     assert _imports_any(path, *forbidden, "transformers") == set()

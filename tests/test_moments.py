@@ -11,14 +11,14 @@ from bipcore.criteria.statistics import collect_statistics
 from bipcore.data.calibration import CalibrationSet
 from bipcore.errors import Cancelled, InputError
 from bipcore.models.adapters import Adapter
-from bipcore.moments import (
+from bipcore.pruning.moments import (
     SecondMoments,
     check_free,
     collect_second_moments,
     second_moment_bytes,
 )
-from bipcore.plan import BlockPlan, PruningPlan
-from bipcore.slicing import apply_plan
+from bipcore.pruning.plan import BlockPlan, PruningPlan
+from bipcore.pruning.slicing import apply_plan
 from tests.pruning import scores_of
 from tests.reference_blocks import reference_blocks
 from tests.tiny import FAMILIES, tiny_model, tiny_tokens
@@ -175,7 +175,7 @@ def test_what_cannot_be_run_is_refused(tokens, options, says):
 @pytest.mark.parametrize("need", [0, 2**30, 3 * 2**30])
 def test_more_memory_than_is_free_is_refused(monkeypatch, need):
     free = SimpleNamespace(available=2 * 2**30)
-    monkeypatch.setattr("bipcore.moments.psutil.virtual_memory", lambda: free)
+    monkeypatch.setattr("bipcore.pruning.moments.psutil.virtual_memory", lambda: free)
     if need <= free.available:
         check_free(tiny_model("llama"), need)
         return

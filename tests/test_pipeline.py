@@ -9,7 +9,7 @@ import torch
 from bipcore.errors import InputError
 from bipcore.models.generation import Sampling
 from bipcore.pipeline import Pipeline, score_identity
-from bipcore.plan import PruningPlan
+from bipcore.pruning.plan import PruningPlan
 from bipcore.specs import CalibrationSpec, EvaluationSpec, ModelSpec, PlanSpec, ScoreSpec
 from bipcore.store.runs import RunStore, digest
 from tests.folders import byte_model, model_folder, truncate

@@ -6,13 +6,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from bipcore.compensation import compensate
 from bipcore.criteria.statistics import collect_statistics
 from bipcore.errors import Cancelled, InputError
-from bipcore.moments import SecondMoments, collect_second_moments
 from bipcore.pipeline import Pipeline
-from bipcore.plan import PruningPlan
-from bipcore.slicing import apply_plan
+from bipcore.pruning.compensation import compensate
+from bipcore.pruning.moments import SecondMoments, collect_second_moments
+from bipcore.pruning.plan import PruningPlan
+from bipcore.pruning.slicing import apply_plan
 from bipcore.specs import CalibrationSpec, EvaluationSpec, ModelSpec, PlanSpec, ScoreSpec
 from bipcore.store.runs import RunStore, digest
 from tests.folders import byte_model, model_folder, truncate
@@ -161,7 +161,7 @@ def test_damaged_second_moments_are_computed_again_with_a_warning(pipeline, spec
 def test_second_moments_that_do_not_fit_are_refused_before_the_pass(pipeline, spec, monkeypatch):
     plan = pipeline.plan(spec, LEAST_SQUARES)
     monkeypatch.setattr(
-        "bipcore.moments.psutil.virtual_memory", lambda: SimpleNamespace(available=2**10)
+        "bipcore.pruning.moments.psutil.virtual_memory", lambda: SimpleNamespace(available=2**10)
     )
     with counted_passes() as passes, pytest.raises(InputError, match="GiB are free"):
         pipeline.evaluate(spec.model, EVALUATION, plan)

@@ -10,9 +10,9 @@ from bipcore.data.calibration import CalibrationSet
 from bipcore.errors import InputError
 from bipcore.evaluation import cut_windows, load_test_tokens
 from bipcore.pipeline import Pipeline
-from bipcore.plan import PruningPlan
+from bipcore.pruning.plan import PruningPlan
+from bipcore.pruning.slicing import apply_plan
 from bipcore.reconstruction import reconstruction_errors
-from bipcore.slicing import apply_plan
 from bipcore.specs import CalibrationSpec, EvaluationSpec, ModelSpec, PlanSpec, ScoreSpec
 from bipcore.store.runs import RunStore
 from tests.folders import byte_model, model_folder

@@ -7,11 +7,11 @@ from itertools import pairwise
 import pytest
 import torch
 
-from bipcore.allocation import allocated_shape
 from bipcore.criteria import BlockScores
 from bipcore.errors import InputError
 from bipcore.models.shapes import BlockShape
-from bipcore.plan import BlockPlan, PruningPlan, make_plan
+from bipcore.pruning.allocation import allocated_shape
+from bipcore.pruning.plan import BlockPlan, PruningPlan, make_plan
 from tests.shapes import LLAMA_7B, SMALL_GQA, SMALL_MHA, SMOLLM2, model_shape, random_scores
 from tests.tiny import one_thread as one_thread
 

@@ -8,7 +8,7 @@ import pytest
 from bipcore.__main__ import main
 from bipcore.export import load_plan, load_pruned
 from bipcore.pipeline import Pipeline
-from bipcore.plan import BlockPlan, PruningPlan
+from bipcore.pruning.plan import BlockPlan, PruningPlan
 from bipcore.specs import CalibrationSpec, ModelSpec, PlanSpec, ScoreSpec
 from bipcore.store.runs import RunStore
 from tests.folders import model_folder

@@ -9,7 +9,7 @@ import pytest
 from bipcore.criteria import BlockScores
 from bipcore.errors import InputError
 from bipcore.models.shapes import BlockShape
-from bipcore.plan import BlockPlan, PruningPlan, make_plan
+from bipcore.pruning.plan import BlockPlan, PruningPlan, make_plan
 from tests.shapes import SMALL_GQA, SMALL_MHA, SMOLLM2, random_scores
 
 

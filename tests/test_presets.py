@@ -9,8 +9,8 @@ from bipcore.__main__ import main
 from bipcore.criteria import CRITERIA
 from bipcore.errors import InputError
 from bipcore.export import load_plan
-from bipcore.plan import resolve_allocation
 from bipcore.presets import PRESETS, find_preset
+from bipcore.pruning.plan import resolve_allocation
 from bipcore.specs import PlanSpec, ScoreSpec
 from bipcore.store.runs import RunStore
 from tests.folders import model_folder

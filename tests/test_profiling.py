@@ -8,9 +8,9 @@ from bipcore.criteria import score
 from bipcore.errors import InputError
 from bipcore.models.adapters import Adapter
 from bipcore.models.loading import empty_model, load_config
-from bipcore.plan import make_plan
 from bipcore.profiling import profile_model, profile_rows, profile_shape
-from bipcore.slicing import apply_plan
+from bipcore.pruning.plan import make_plan
+from bipcore.pruning.slicing import apply_plan
 from tests.tiny import FAMILIES, LAYERS, tiny_model
 
 LENGTH = 20

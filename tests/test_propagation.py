@@ -8,9 +8,9 @@ from bipcore.criteria import Scores, score
 from bipcore.criteria.statistics import collect_statistics
 from bipcore.data.calibration import CalibrationSet
 from bipcore.errors import Cancelled, InputError
-from bipcore.plan import BlockPlan, PruningPlan, make_plan
-from bipcore.propagation import score_pruned
-from bipcore.slicing import apply_plan, masked_model
+from bipcore.pruning.plan import BlockPlan, PruningPlan, make_plan
+from bipcore.pruning.propagation import score_pruned
+from bipcore.pruning.slicing import apply_plan, masked_model
 from bipcore.specs import PlanSpec
 from tests.pruning import UNITS, assert_same_outputs
 from tests.reference import reference_blocks, reference_scores

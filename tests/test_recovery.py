@@ -10,9 +10,9 @@ from torch.nn import functional
 
 from bipcore.errors import Cancelled, InputError
 from bipcore.lora import LoraAdapter, merged
+from bipcore.pruning.slicing import apply_plan
 from bipcore.recovery import Tuned, recover
 from bipcore.schedule import batch_of, learning_rate, steps_of
-from bipcore.slicing import apply_plan
 from bipcore.specs import RecoverySpec
 from bipcore.store.checkpoints import Checkpoints
 from tests.pruning import assert_same_outputs, logits_of, mixed_plan, plan_for
@@ -240,7 +240,7 @@ def test_the_learning_rate_rises_then_falls_as_a_cosine():
 
 
 def test_sublayers_that_are_gone_are_left_out():
-    from bipcore.editing import drop_attention, drop_ffn
+    from bipcore.pruning.editing import drop_attention, drop_ffn
 
     plan = drop_ffn(drop_attention(plan_for("llama"), 0), 2)
     model = apply_plan(tiny_model("llama"), plan)

@@ -23,8 +23,8 @@ from bipcore.models.pruned_classes import (
     is_pruned_type,
     source_of,
 )
-from bipcore.plan import BlockPlan, PruningPlan
-from bipcore.slicing import apply_plan, masked_model
+from bipcore.pruning.plan import BlockPlan, PruningPlan
+from bipcore.pruning.slicing import apply_plan, masked_model
 from tests.folders import edit_json, model_folder, text_tokenizer
 from tests.pruning import assert_same_outputs, mixed_plan
 from tests.test_imports import imports_of

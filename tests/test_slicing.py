@@ -7,8 +7,8 @@ from torch import nn
 from bipcore.criteria import score
 from bipcore.errors import InputError
 from bipcore.models.adapters import Adapter
-from bipcore.plan import BlockPlan, PruningPlan, make_plan
-from bipcore.slicing import apply_plan, masked_model
+from bipcore.pruning.plan import BlockPlan, PruningPlan, make_plan
+from bipcore.pruning.slicing import apply_plan, masked_model
 from tests.pruning import (
     CASES,
     UNITS,

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from bipcore.slicing import apply_plan, masked_model
+from bipcore.pruning.slicing import apply_plan, masked_model
 from tests.pruning import logits_of, mixed_plan, plan_for
 from tests.tiny import FAMILIES, tiny_model, tiny_tokens
 from tests.tiny import one_thread as one_thread

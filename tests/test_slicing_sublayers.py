@@ -11,8 +11,8 @@ from torch import nn
 from bipcore.criteria import score
 from bipcore.errors import InputError
 from bipcore.models.adapters import Adapter
-from bipcore.plan import BlockPlan, PruningPlan, make_plan
-from bipcore.slicing import apply_plan, masked_model
+from bipcore.pruning.plan import BlockPlan, PruningPlan, make_plan
+from bipcore.pruning.slicing import apply_plan, masked_model
 from tests.pruning import assert_same_outputs, generated_by, logits_of, scores_of
 from tests.tiny import CONFIGS, FAMILIES, padded_batch, tiny_model, tiny_tokens
 from tests.tiny import one_thread as one_thread

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM
 from bipcore.models.adapters import Adapter
 from bipcore.models.hooks import record_calls
 from bipcore.models.walk import Entrance, enter_blocks
-from bipcore.slicing import apply_plan
+from bipcore.pruning.slicing import apply_plan
 from tests.pruning import mixed_plan
 from tests.tiny import CONFIGS, FAMILIES, tiny_model, tiny_tokens
 from tests.tiny import one_thread as one_thread

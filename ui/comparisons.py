@@ -6,9 +6,9 @@ from dataclasses import asdict, replace
 import pandas as pd
 import streamlit as st
 
-from bipcore.comparison import compare_criteria
 from bipcore.criteria import CRITERIA, Scores
-from bipcore.plan import PruningPlan
+from bipcore.pruning.comparison import compare_criteria
+from bipcore.pruning.plan import PruningPlan
 from bipcore.store.runs import digest
 
 from .results import error_box, need_scores

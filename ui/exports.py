@@ -5,7 +5,7 @@ import streamlit as st
 from bipcore.card import loading_code
 from bipcore.export import Export
 from bipcore.pipeline import Pipeline
-from bipcore.plan import PruningPlan
+from bipcore.pruning.plan import PruningPlan
 from bipcore.specs import EvaluationSpec, RecoverySpec
 
 from .jobs import Job, worker

@@ -5,13 +5,13 @@ from dataclasses import replace
 import streamlit as st
 from streamlit.errors import StreamlitAPIException
 
-from bipcore.allocation import ALLOCATIONS, UNITS
-from bipcore.compensation import COMPENSATIONS
 from bipcore.criteria import CRITERIA
 from bipcore.data.texts import NAMED
 from bipcore.models.loading import DTYPES
 from bipcore.presets import PRESETS
-from bipcore.propagation import PROPAGATIONS
+from bipcore.pruning.allocation import ALLOCATIONS, UNITS
+from bipcore.pruning.compensation import COMPENSATIONS
+from bipcore.pruning.propagation import PROPAGATIONS
 
 from .jobs import worker
 from .settings import (

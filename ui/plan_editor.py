@@ -9,11 +9,11 @@ from typing import Any
 
 import streamlit as st
 
-from bipcore import editing
 from bipcore.criteria import Scores
 from bipcore.errors import InputError, explain
 from bipcore.pipeline import Pipeline
-from bipcore.plan import PruningPlan
+from bipcore.pruning import editing
+from bipcore.pruning.plan import PruningPlan
 from bipcore.store.runs import digest
 
 from .settings import Settings, write_settings

@@ -4,7 +4,7 @@ import streamlit as st
 
 from bipcore.frames import history_frame
 from bipcore.pipeline import Pipeline
-from bipcore.plan import PruningPlan
+from bipcore.pruning.plan import PruningPlan
 from bipcore.recovering import Recovery
 from bipcore.recovery import Step
 from bipcore.recovery_charts import loss_chart, rate_chart

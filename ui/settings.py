@@ -9,12 +9,12 @@ from dataclasses import dataclass, fields, replace
 
 import streamlit as st
 
-from bipcore.allocation import ALLOCATIONS, UNITS
-from bipcore.compensation import COMPENSATIONS
 from bipcore.criteria import CRITERIA
 from bipcore.models.loading import DTYPES
 from bipcore.presets import PRESETS, Preset
-from bipcore.propagation import PROPAGATIONS
+from bipcore.pruning.allocation import ALLOCATIONS, UNITS
+from bipcore.pruning.compensation import COMPENSATIONS
+from bipcore.pruning.propagation import PROPAGATIONS
 from bipcore.specs import CalibrationSpec, ModelSpec, PlanSpec, ScoreSpec
 
 MOST_SPARSITY = 0.9

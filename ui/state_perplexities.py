@@ -5,7 +5,7 @@ import streamlit as st
 
 from bipcore.data.texts import NAMED
 from bipcore.pipeline import Pipeline
-from bipcore.plan import PruningPlan
+from bipcore.pruning.plan import PruningPlan
 from bipcore.specs import EvaluationSpec, RecoverySpec
 from bipcore.store.runs import digest
 from bipcore.sweep_specs import text_names

@@ -4,7 +4,7 @@ import streamlit as st
 
 from bipcore.models.generation import Generated, Sampling
 from bipcore.pipeline import Pipeline
-from bipcore.plan import PruningPlan
+from bipcore.pruning.plan import PruningPlan
 from bipcore.specs import ModelSpec, RecoverySpec
 
 from .jobs import CANCELLED, DONE, FAILED, Job, worker

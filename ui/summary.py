@@ -3,7 +3,7 @@
 import streamlit as st
 
 from bipcore.models.shapes import BlockShape
-from bipcore.plan import PruningPlan
+from bipcore.pruning.plan import PruningPlan
 
 
 def plan_metrics(plan: PruningPlan) -> None:

@@ -3,7 +3,7 @@
 import streamlit as st
 
 from bipcore.pipeline import Pipeline
-from bipcore.plan import PruningPlan
+from bipcore.pruning.plan import PruningPlan
 from bipcore.published import paper_name, published_rows
 from bipcore.specs import SEVEN, RecoverySpec, ZeroShotSpec
 from bipcore.store.runs import digest

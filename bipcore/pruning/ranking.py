@@ -12,10 +12,10 @@ import numpy
 import torch
 from torch import Tensor
 
+from ..criteria import BlockScores, Scores
+from ..errors import InputError
+from ..models.shapes import BlockShape, ModelShape
 from .allocation import UNITS
-from .criteria import BlockScores, Scores
-from .errors import InputError
-from .models.shapes import BlockShape, ModelShape
 
 Kept = tuple[tuple[int, ...], tuple[int, ...]]
 """The query heads and the FFN channels that stay of a block, ascending."""

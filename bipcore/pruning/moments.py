@@ -11,13 +11,13 @@ import safetensors
 import torch
 from torch import Tensor, nn
 
-from .criteria.statistics import check_length
-from .data.calibration import CalibrationSet
-from .errors import InputError
-from .models.adapters import Adapter
-from .models.hooks import capture_inputs, evaluation_mode
-from .models.shapes import ModelShape
-from .progress import Progress, silent
+from ..criteria.statistics import check_length
+from ..data.calibration import CalibrationSet
+from ..errors import InputError
+from ..models.adapters import Adapter
+from ..models.hooks import capture_inputs, evaluation_mode
+from ..models.shapes import ModelShape
+from ..progress import Progress, silent
 
 SITES = ("o", "down")
 

@@ -4,8 +4,8 @@ import math
 from dataclasses import dataclass
 from numbers import Real
 
-from .errors import InputError
-from .models.shapes import BlockShape, ModelShape
+from ..errors import InputError
+from ..models.shapes import BlockShape, ModelShape
 
 ALLOCATIONS = ("auto", "uniform", "paper", "global", "sublayer")
 _BY_WIDTH = ("uniform", "paper")

@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor, nn
 
-from .criteria import find_criterion
-from .criteria.statistics import Statistics
-from .errors import InputError
-from .models.adapters import Adapter, Block
+from ..criteria import find_criterion
+from ..criteria.statistics import Statistics
+from ..errors import InputError
+from ..models.adapters import Adapter, Block
 from .moments import SecondMoments
 from .plan import PruningPlan
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from transformers import Cache
 
-from .errors import InputError
-from .models.adapters import Adapter, Block, Selection
+from ..errors import InputError
+from ..models.adapters import Adapter, Block, Selection
 from .plan import PruningPlan
 
 

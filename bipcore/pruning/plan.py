@@ -15,10 +15,10 @@ import numpy
 import torch
 from torch import Tensor
 
+from ..criteria import BlockScores, Scores, find_criterion
+from ..errors import InputError
+from ..models.shapes import BlockShape, ModelShape
 from .allocation import UNITS, BlockBudget, allocate, check_settings, resolve_unit
-from .criteria import BlockScores, Scores, find_criterion
-from .errors import InputError
-from .models.shapes import BlockShape, ModelShape
 from .ranking import Kept, keep_globally, keep_sublayers
 
 FORMAT = "bipcore-plan/1"

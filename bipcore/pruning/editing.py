@@ -13,10 +13,10 @@ from dataclasses import replace
 import numpy
 from torch import Tensor
 
+from ..criteria import Scores
+from ..errors import InputError
+from ..models.shapes import BlockShape
 from .allocation import UNITS
-from .criteria import Scores
-from .errors import InputError
-from .models.shapes import BlockShape
 from .plan import BlockPlan, PruningPlan
 
 

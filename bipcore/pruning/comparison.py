@@ -10,8 +10,8 @@ from itertools import combinations
 import numpy
 import pandas as pd
 
-from .criteria import Scores
-from .errors import InputError
+from ..criteria import Scores
+from ..errors import InputError
 from .plan import PruningPlan
 
 KINDS = ("head", "channel")

@@ -5,7 +5,7 @@ import os
 import uuid
 from pathlib import Path
 
-from .errors import InputError
+from ..errors import InputError
 from .plan import FORMAT, PruningPlan
 
 

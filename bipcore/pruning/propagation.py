@@ -7,16 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..criteria import BlockInput, BlockScores, Criterion, Scores, find_criterion, sum_by_unit
+from ..criteria.statistics import Collector, check_length
+from ..data.calibration import CalibrationSet
+from ..errors import InputError
+from ..models.adapters import Adapter, Block
+from ..models.hooks import evaluation_mode
+from ..models.walk import Entrance, enter_blocks
+from ..progress import Progress, silent
 from .allocation import allocate, resolve_unit
-from .criteria import BlockInput, BlockScores, Criterion, Scores, find_criterion, sum_by_unit
-from .criteria.statistics import Collector, check_length
-from .data.calibration import CalibrationSet
-from .errors import InputError
-from .models.adapters import Adapter, Block
-from .models.hooks import evaluation_mode
-from .models.walk import Entrance, enter_blocks
 from .plan import choose, resolve_allocation
-from .progress import Progress, silent
 from .slicing import prune_block, shallow_clone
 
 PROPAGATIONS = ("dense", "pruned")
