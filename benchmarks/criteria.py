@@ -23,10 +23,10 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bipcore import CRITERIA, InputError, Pipeline, collect_statistics, score
+from bipcore.evaluation.profiling import PeakMemory
 from bipcore.models.adapters import Adapter
 from bipcore.models.heap import give_back_freed_memory
 from bipcore.presets import PRESETS
-from bipcore.profiling import PeakMemory
 from bipcore.provenance import score_identity
 from bipcore.specs import CalibrationSpec, EvaluationSpec, ModelSpec, PlanSpec, ScoreSpec
 

@@ -21,9 +21,9 @@ import torch
 import yaml
 
 from bipcore.data.tasks import KNOWN, local_file, tasks_folder
+from bipcore.evaluation.zero_shot import average, run_task
 from bipcore.models.loading import load_model
 from bipcore.specs import SEVEN
-from bipcore.zero_shot import average, run_task
 
 SPLITS = ("training", "validation", "test")
 

@@ -44,8 +44,8 @@ def reconstruct_command(
     Errors are means of |f(X) - f^(X^)| over tokens and hidden units; relative ones are shares of
     mean |f(X)|. The plan of a file is measured as "plan", beside those of --criteria.
     """
+    from .evaluation.reconstruction import llm_bip_bound
     from .frames import reconstruction_frame
-    from .reconstruction import llm_bip_bound
 
     wanted = _wanted(criteria, score, plan)
     evaluation.identity()  # refuses a text that is not there before anything is scored

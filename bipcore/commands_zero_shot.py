@@ -10,10 +10,10 @@ import typer
 from . import console
 from .commands_plan import plan_facts
 from .commands_recover import RecoveryName, chosen_states
+from .evaluation.zero_shot import TaskResult, average
 from .options import with_specs
 from .pipeline import Pipeline
 from .specs import ModelSpec, PlanSpec, ScoreSpec, ZeroShotSpec
-from .zero_shot import TaskResult, average
 
 
 def register(app: typer.Typer) -> None:

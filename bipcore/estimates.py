@@ -17,11 +17,11 @@ from .criteria import find_criterion
 from .data.tasks import KNOWN
 from .data.texts import NAMED, find_text
 from .errors import InputError
+from .evaluation.machine import measure_speed
 from .models.loading import DTYPES, resolve_device
 from .models.shapes import ModelShape
 from .pruning.compensation import resolve_compensation
 from .reproduction import row_keys
-from .reproduction_machine import measure_speed
 from .reproduction_shapes import pruned_shape
 from .reproduction_specs import Reproduction, RowKey
 from .reproduction_timing import BATCH

@@ -7,8 +7,8 @@ import numpy
 import pandas as pd
 
 from .criteria import Scores
+from .evaluation.reconstruction import ReconstructionErrors
 from .pruning.plan import PruningPlan
-from .reconstruction import ReconstructionErrors
 from .recovery import Step
 
 KINDS = ("head", "kv_group", "channel")

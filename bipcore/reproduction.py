@@ -7,10 +7,11 @@ every finished row: a run that was stopped goes on where it was.
 from collections.abc import Callable, Iterator
 
 from .errors import explain
+from .evaluation.machine import machine
+from .evaluation.zero_shot import TaskResult, average
 from .pipeline import Pipeline
 from .progress import Progress, part
 from .pruning.plan import PruningPlan
-from .reproduction_machine import machine
 from .reproduction_rows import (
     KIND,
     Measured,
@@ -24,7 +25,6 @@ from .reproduction_specs import Reproduction, RowKey
 from .reproduction_timing import forward_seconds, pruning_seconds
 from .sweep_specs import DENSE, tasks, text_names
 from .sweeps import Point, run_sweep
-from .zero_shot import TaskResult, average
 
 __all__ = ["Row", "machine", "row_keys", "run_reproduction"]
 

@@ -6,8 +6,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from .charts import styled
+from .evaluation.reconstruction import ReconstructionErrors
 from .frames import ERRORS, reconstruction_frame
-from .reconstruction import ReconstructionErrors
 from .reconstruction_charts import error_by_block
 from .reproduction_frames import (
     TITLES,

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pandas as pd
 
+from .evaluation.machine import machine
 from .provenance import base_name
 from .published import comparability, notes, published_rows
 from .report import Section, facts_table, report_html, versions, write_report
 from .reproduction_charts import reproduction_charts
 from .reproduction_frames import readable, reference, refused, sample_sizes
-from .reproduction_machine import machine
 from .reproduction_rows import Row
 from .reproduction_scale import sizes_sentence
 from .reproduction_specs import Reproduction

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from .data.tasks import data_identity
-from .reproduction_machine import machine
+from .evaluation.machine import machine
 from .reproduction_specs import Group, Reproduction, RowKey, load_reproduction
 from .specs import CalibrationSpec, EvaluationSpec, ModelSpec, RecoverySpec, ZeroShotSpec
 from .store.runs import RunStore, canonical

@@ -9,8 +9,8 @@ from torch import nn
 from .criteria import find_criterion, score
 from .criteria.statistics import collect_statistics
 from .data.calibration import CalibrationSet
+from .evaluation.profiling import Profile, profile_model
 from .models.adapters import Adapter
-from .profiling import Profile, profile_model
 from .progress import Progress, part, silent
 from .pruning.compensation import compensate, resolve_compensation
 from .pruning.moments import SecondMoments, check_free, collect_second_moments

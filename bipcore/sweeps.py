@@ -11,11 +11,11 @@ from dataclasses import dataclass, field, replace
 from torch import nn
 
 from .errors import explain
+from .evaluation.profiling import PeakMemory, Profile, profile_model
 from .models.adapters import Adapter
 from .models.heap import give_back_freed_memory
 from .models.loading import resolve_device
 from .pipeline import Pipeline
-from .profiling import PeakMemory, Profile, profile_model
 from .progress import Progress, part
 from .provenance import score_identity
 from .pruning.compensation import resolve_compensation

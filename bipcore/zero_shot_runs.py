@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 
 from .data.tasks import check_data
+from .evaluation.zero_shot import TaskResult, check_tasks, run_task, shares, task_identity
 from .progress import part
 from .pruning.plan import PruningPlan
 from .recovering import Recovering
 from .specs import ModelSpec, RecoverySpec, ZeroShotSpec
-from .zero_shot import TaskResult, check_tasks, run_task, shares, task_identity
 
 _KIND = "zero-shot"
 

@@ -5,12 +5,12 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from bipcore.evaluation.zero_shot import TaskResult
 from bipcore.pipeline import Pipeline
 from bipcore.reproduction_changes import Changes, configure
 from bipcore.reproduction_scale import fitted
 from bipcore.reproduction_specs import Reproduction
 from bipcore.specs import SEVEN, ModelSpec
-from bipcore.zero_shot import TaskResult
 
 POSITIONS = 128
 """What the tiny models read at once."""

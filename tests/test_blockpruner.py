@@ -15,7 +15,7 @@ from bipcore.criteria.blockpruner import memory
 from bipcore.criteria.search import SearchResult, search
 from bipcore.data.calibration import CalibrationSet
 from bipcore.errors import Cancelled, InputError
-from bipcore.evaluation import perplexity
+from bipcore.evaluation.metrics import perplexity
 from bipcore.models.adapters import Adapter
 from bipcore.models.hooks import capture_inputs
 from bipcore.models.walk import enter_blocks, leave_blocks

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from bipcore.__main__ import main
+from bipcore.evaluation.reconstruction import ReconstructionErrors, llm_bip_bound
 from bipcore.export import load_plan
 from bipcore.frames import ERRORS
 from bipcore.pipeline import Pipeline
 from bipcore.presets import PRESETS
 from bipcore.pruning.plan import BlockPlan, PruningPlan
-from bipcore.reconstruction import ReconstructionErrors, llm_bip_bound
 from bipcore.specs import CalibrationSpec, EvaluationSpec, ModelSpec, PlanSpec, ScoreSpec
 from tests.folders import model_folder
 from tests.passes import counted_passes
@@ -147,7 +147,9 @@ def test_the_csv_file_has_every_row(measure, tmp_path):
 def test_what_is_no_number_is_null(measure, monkeypatch):
     nothing = ReconstructionErrors((0.0, math.nan), (0.0, math.inf), (0.0, 1.0))
     monkeypatch.setattr(Pipeline, "reconstruction", lambda self, spec, plans, text: _all(plans))
-    monkeypatch.setattr("bipcore.reconstruction.llm_bip_bound", lambda scores, plan: (0.0, 1.0))
+    monkeypatch.setattr(
+        "bipcore.evaluation.reconstruction.llm_bip_bound", lambda scores, plan: (0.0, 1.0)
+    )
 
     def _all(plans):
         return dict.fromkeys(plans, nothing)

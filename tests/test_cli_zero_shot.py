@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from bipcore.data.tasks import KNOWN
+from bipcore.evaluation.zero_shot import average
 from bipcore.pipeline import Pipeline
 from bipcore.specs import (
     SEVEN,
@@ -18,7 +19,6 @@ from bipcore.specs import (
     ZeroShotSpec,
 )
 from bipcore.store.runs import RunStore
-from bipcore.zero_shot import average
 from tests.cli import Call, run_all
 from tests.folders import model_folder, tree
 from tests.tasks import ROWS, write_rows

@@ -7,10 +7,10 @@ from bipcore.criteria import find_criterion
 from bipcore.data.tasks import KNOWN
 from bipcore.errors import InputError
 from bipcore.estimates import REACHED, REQUESTS, duration, estimate, peak_memory, steps
+from bipcore.evaluation.machine import device_name, machine, measure_speed
 from bipcore.models.adapters import Adapter
 from bipcore.models.loading import empty_model, load_config
 from bipcore.reproduction_changes import Changes, configure
-from bipcore.reproduction_machine import device_name, machine, measure_speed
 from bipcore.reproduction_scale import fitted
 from bipcore.reproduction_shapes import counted_rows, pruned_shape, sizes_of
 from bipcore.reproduction_specs import RowKey

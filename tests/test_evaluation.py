@@ -8,7 +8,7 @@ from tokenizers.processors import TemplateProcessing
 from torch import nn
 
 from bipcore.errors import InputError
-from bipcore.evaluation import load_test_tokens, perplexity
+from bipcore.evaluation.metrics import load_test_tokens, perplexity
 from tests.tiny import FAMILIES, tiny_model, tiny_tokens, word_tokenizer
 
 

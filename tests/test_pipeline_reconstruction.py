@@ -8,11 +8,11 @@ import pytest
 from bipcore.__main__ import main
 from bipcore.data.calibration import CalibrationSet
 from bipcore.errors import InputError
-from bipcore.evaluation import cut_windows, load_test_tokens
+from bipcore.evaluation.metrics import cut_windows, load_test_tokens
+from bipcore.evaluation.reconstruction import reconstruction_errors
 from bipcore.pipeline import Pipeline
 from bipcore.pruning.plan import PruningPlan
 from bipcore.pruning.slicing import apply_plan
-from bipcore.reconstruction import reconstruction_errors
 from bipcore.specs import CalibrationSpec, EvaluationSpec, ModelSpec, PlanSpec, ScoreSpec
 from bipcore.store.runs import RunStore
 from tests.folders import byte_model, model_folder

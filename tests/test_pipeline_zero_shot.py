@@ -3,6 +3,7 @@
 import pytest
 
 from bipcore.errors import Cancelled, InputError
+from bipcore.evaluation.zero_shot import run_task
 from bipcore.pipeline import Pipeline
 from bipcore.specs import (
     CalibrationSpec,
@@ -13,7 +14,6 @@ from bipcore.specs import (
     ZeroShotSpec,
 )
 from bipcore.store.runs import RunStore
-from bipcore.zero_shot import run_task
 from bipcore.zero_shot_states import measure_states, states_of
 from tests.folders import byte_model, model_folder, text_tokenizer
 from tests.tasks import ROWS, write_rows

@@ -6,9 +6,9 @@ from torch import nn
 
 from bipcore.criteria import score
 from bipcore.errors import InputError
+from bipcore.evaluation.profiling import profile_model, profile_rows, profile_shape
 from bipcore.models.adapters import Adapter
 from bipcore.models.loading import empty_model, load_config
-from bipcore.profiling import profile_model, profile_rows, profile_shape
 from bipcore.pruning.plan import make_plan
 from bipcore.pruning.slicing import apply_plan
 from tests.tiny import FAMILIES, LAYERS, tiny_model
@@ -95,7 +95,7 @@ def test_what_was_measured_is_positive_and_consistent():
 
 def test_the_latency_is_the_median_of_the_passes_after_the_warm_up(monkeypatch):
     ends = iter([0, 50, 100, 103, 200, 201, 300, 307])  # start and end of each pass
-    monkeypatch.setattr("bipcore.profiling.time.perf_counter", lambda: next(ends))
+    monkeypatch.setattr("bipcore.evaluation.profiling.time.perf_counter", lambda: next(ends))
     profile = profile_model(tiny_model("llama"), seq_len=2, repeats=3, warmup=1)
     assert profile.latency == 3
 

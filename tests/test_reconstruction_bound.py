@@ -10,15 +10,15 @@ from bipcore.criteria import Scores, score
 from bipcore.criteria.statistics import collect_statistics
 from bipcore.data.calibration import CalibrationSet
 from bipcore.errors import InputError
-from bipcore.models.adapters import Adapter
-from bipcore.pruning.plan import BlockPlan, PruningPlan, make_plan
-from bipcore.pruning.slicing import apply_plan
-from bipcore.reconstruction import (
+from bipcore.evaluation.reconstruction import (
     ReconstructionErrors,
     llm_bip_bound,
     llm_bip_parts,
     reconstruction_errors,
 )
+from bipcore.models.adapters import Adapter
+from bipcore.pruning.plan import BlockPlan, PruningPlan, make_plan
+from bipcore.pruning.slicing import apply_plan
 from tests.pruning import mixed_plan
 from tests.tiny import FAMILIES, tiny_model, tiny_tokens
 from tests.tiny import one_thread as one_thread

@@ -4,8 +4,8 @@ import math
 
 import pytest
 
+from bipcore.evaluation.reconstruction import ReconstructionErrors
 from bipcore.frames import ERRORS, reconstruction_frame
-from bipcore.reconstruction import ReconstructionErrors
 from bipcore.reconstruction_charts import bound_against_error, error_by_block
 from bipcore.styles import criterion_style
 

@@ -7,8 +7,8 @@ from transformers import LlamaForCausalLM
 
 from bipcore.data.calibration import CalibrationSet
 from bipcore.errors import Cancelled, InputError
+from bipcore.evaluation.reconstruction import ReconstructionErrors, reconstruction_errors
 from bipcore.pruning.slicing import apply_plan
-from bipcore.reconstruction import ReconstructionErrors, reconstruction_errors
 from tests.pruning import plan_for
 from tests.tiny import CONFIGS, tiny_model, tiny_tokens
 from tests.tiny import one_thread as one_thread

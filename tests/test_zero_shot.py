@@ -14,8 +14,7 @@ import yaml
 
 from bipcore.data.tasks import KNOWN, read_rows, tasks_folder
 from bipcore.errors import Cancelled, InputError
-from bipcore.specs import SEVEN, ZeroShotSpec
-from bipcore.zero_shot import (
+from bipcore.evaluation.zero_shot import (
     TaskResult,
     average,
     check_tasks,
@@ -23,6 +22,7 @@ from bipcore.zero_shot import (
     shares,
     task_identity,
 )
+from bipcore.specs import SEVEN, ZeroShotSpec
 from tests.folders import byte_model, text_tokenizer
 from tests.tasks import ROWS, write_rows
 from tests.test_imports import CORE, ROOT, imports_of
@@ -400,7 +400,7 @@ def test_without_rows_and_hub_the_sentence_says_what_was_tried(
 @pytest.fixture
 def prompts(monkeypatch):
     """Collects the prompt of every request, scored without the model."""
-    from bipcore.harness import Scorer
+    from bipcore.evaluation.harness import Scorer
 
     seen = []
 
@@ -471,8 +471,8 @@ def others(tmp_path, monkeypatch):
         group = {"group": name, "task": members} | more
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(group))
     manager = TaskManager(include_path=str(folder), include_defaults=False)
-    monkeypatch.setattr("bipcore.zero_shot.tasks_folder", lambda: folder)
-    monkeypatch.setattr("bipcore.harness.task_manager", lambda: manager)
+    monkeypatch.setattr("bipcore.evaluation.zero_shot.tasks_folder", lambda: folder)
+    monkeypatch.setattr("bipcore.evaluation.harness.task_manager", lambda: manager)
     monkeypatch.setattr("bipcore.hub._unreachable", lambda: None)
 
 
@@ -509,7 +509,7 @@ def test_names_without_a_figure_are_refused(others, model, tokenizer, task, said
 
 
 def test_another_filter_than_the_plain_one_stays_in_the_name():
-    from bipcore.harness import _found
+    from bipcore.evaluation.harness import _found
 
     of_task = {"em,none": 0.5, "em,strict": 0.25, "em_stderr,strict": 0.1, "em_stderr,none": "N/A"}
     counts = {"t": {"original": 4, "effective": 2}}
@@ -556,7 +556,7 @@ def test_lm_eval_is_imported_only_where_something_is_measured():
         roots = {name.split(".")[0] for name in names}
         if path.name != "harness.py":
             assert not roots & {"lm_eval", "datasets"}, path
-            assert "bipcore.harness" not in names, path
+            assert "bipcore.evaluation.harness" not in names, path
 
 
 def test_the_demo_model_is_measured_on_real_rows(demo, data_folder, monkeypatch):

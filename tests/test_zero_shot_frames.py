@@ -3,9 +3,9 @@
 import pytest
 
 from bipcore.data.tasks import KNOWN
+from bipcore.evaluation.zero_shot import TaskResult
 from bipcore.specs import SEVEN
 from bipcore.styles import DENSE, PRUNED
-from bipcore.zero_shot import TaskResult
 from bipcore.zero_shot_charts import accuracy_chart
 from bipcore.zero_shot_frames import (
     measured_rows,

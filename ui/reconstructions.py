@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+from bipcore.evaluation.reconstruction import ReconstructionErrors, llm_bip_bound
 from bipcore.pipeline import Pipeline
 from bipcore.pruning.plan import PruningPlan
-from bipcore.reconstruction import ReconstructionErrors, llm_bip_bound
 from bipcore.specs import EvaluationSpec
 from bipcore.store.runs import digest
 

@@ -7,8 +7,8 @@ import streamlit as st
 
 from bipcore.data.tasks import KNOWN, local_file, rows_at_hand
 from bipcore.errors import InputError
+from bipcore.evaluation.zero_shot import check_numbers, requests_of
 from bipcore.specs import SEVEN, ModelSpec, ZeroShotSpec
-from bipcore.zero_shot import check_numbers, requests_of
 
 from .settings import Settings
 

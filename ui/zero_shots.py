@@ -2,12 +2,12 @@
 
 import streamlit as st
 
+from bipcore.evaluation.zero_shot import TaskResult
 from bipcore.pipeline import Pipeline
 from bipcore.pruning.plan import PruningPlan
 from bipcore.published import paper_name, published_rows
 from bipcore.specs import SEVEN, RecoverySpec, ZeroShotSpec
 from bipcore.store.runs import digest
-from bipcore.zero_shot import TaskResult
 from bipcore.zero_shot_charts import accuracy_chart
 from bipcore.zero_shot_frames import (
     MEAN_NOTE,

@@ -3,13 +3,13 @@
 import torch
 from torch import Tensor, nn
 
-from .data.calibration import tokenize
-from .data.texts import find_text
-from .errors import InputError
-from .models.adapters import Adapter
-from .models.hooks import evaluation_mode
-from .models.losses import exp_of, negative_log_likelihood
-from .progress import Progress, silent
+from ..data.calibration import tokenize
+from ..data.texts import find_text
+from ..errors import InputError
+from ..models.adapters import Adapter
+from ..models.hooks import evaluation_mode
+from ..models.losses import exp_of, negative_log_likelihood
+from ..progress import Progress, silent
 
 
 def load_test_tokens(source: str, tokenizer, *, max_tokens: int | None = None) -> Tensor:

@@ -28,11 +28,11 @@ from lm_eval.tasks import TaskManager
 from lm_eval.tasks._yaml_loader import load_yaml
 from torch import Tensor, nn
 
-from .data.tasks import KNOWN, checked_rows, from_hub, local_file, tasks_folder
-from .errors import InputError
-from .models.hooks import evaluation_mode
-from .progress import Progress
-from .specs import ZeroShotSpec
+from ..data.tasks import KNOWN, checked_rows, from_hub, local_file, tasks_folder
+from ..errors import InputError
+from ..models.hooks import evaluation_mode
+from ..progress import Progress
+from ..specs import ZeroShotSpec
 
 _SPLITS = ("training", "validation", "test")
 _PLAIN = "none"

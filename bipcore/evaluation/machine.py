@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from .models.loading import resolve_device
+from ..models.loading import resolve_device
 
 
 def machine(device: str = "auto") -> dict[str, str | int]:

@@ -15,15 +15,15 @@ import numpy
 import torch
 from torch import Tensor, nn
 
-from .criteria import Scores
-from .criteria.statistics import check_length
-from .data.calibration import CalibrationSet
-from .errors import InputError
-from .models.adapters import Adapter
-from .models.hooks import evaluation_mode
-from .models.walk import enter_blocks
-from .progress import Progress, part, silent
-from .pruning.plan import PruningPlan
+from ..criteria import Scores
+from ..criteria.statistics import check_length
+from ..data.calibration import CalibrationSet
+from ..errors import InputError
+from ..models.adapters import Adapter
+from ..models.hooks import evaluation_mode
+from ..models.walk import enter_blocks
+from ..progress import Progress, part, silent
+from ..pruning.plan import PruningPlan
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,10 @@ from typing import Any
 
 from torch import nn
 
-from .data.tasks import KNOWN, check_data, data_identity, rows_at_hand, tasks_folder
-from .errors import InputError
-from .progress import Progress, silent
-from .specs import SEVEN, ZeroShotSpec
+from ..data.tasks import KNOWN, check_data, data_identity, rows_at_hand, tasks_folder
+from ..errors import InputError
+from ..progress import Progress, silent
+from ..specs import SEVEN, ZeroShotSpec
 
 _ACCURACIES = ("acc_norm", "acc")
 _OTHER_ROWS = 1000

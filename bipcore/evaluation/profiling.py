@@ -9,11 +9,11 @@ import psutil
 import torch
 from torch import Tensor, nn
 
-from .errors import InputError
-from .models.adapters import Adapter
-from .models.hooks import evaluation_mode
-from .models.shapes import ModelShape
-from .progress import Progress, silent
+from ..errors import InputError
+from ..models.adapters import Adapter
+from ..models.hooks import evaluation_mode
+from ..models.shapes import ModelShape
+from ..progress import Progress, silent
 
 
 @dataclass(frozen=True)
