@@ -9,7 +9,7 @@ import pandas as pd
 from .criteria import Scores
 from .evaluation.reconstruction import ReconstructionErrors
 from .pruning.plan import PruningPlan
-from .recovery import Step
+from .recovery.training import Step
 
 KINDS = ("head", "kv_group", "channel")
 

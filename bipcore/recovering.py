@@ -9,12 +9,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from .errors import InputError
-from .lora import LoraAdapter, merged, target_layers
 from .preparation import Preparation
 from .progress import part
 from .pruning.plan import PruningPlan
-from .recovery import Step, recover
-from .schedule import check_recovery
+from .recovery.lora import LoraAdapter, merged, target_layers
+from .recovery.schedule import check_recovery
+from .recovery.training import Step, recover
 from .specs import ModelSpec, RecoverySpec
 from .store.checkpoints import Checkpoints
 from .store.runs import RunStore, canonical, digest

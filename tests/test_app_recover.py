@@ -6,7 +6,7 @@ import pytest
 
 from bipcore.export import read_export
 from bipcore.pipeline import Pipeline
-from bipcore.recovery import recover
+from bipcore.recovery.training import recover
 from tests.apptest import button, charts, errors, field, metric, open_page, settle
 from tests.folders import model_folder, tree
 from ui.jobs import worker

@@ -9,10 +9,10 @@ import torch
 from torch.nn import functional
 
 from bipcore.errors import Cancelled, InputError
-from bipcore.lora import LoraAdapter, merged
 from bipcore.pruning.slicing import apply_plan
-from bipcore.recovery import Tuned, recover
-from bipcore.schedule import batch_of, learning_rate, steps_of
+from bipcore.recovery.lora import LoraAdapter, merged
+from bipcore.recovery.schedule import batch_of, learning_rate, steps_of
+from bipcore.recovery.training import Tuned, recover
 from bipcore.specs import RecoverySpec
 from bipcore.store.checkpoints import Checkpoints
 from tests.pruning import assert_same_outputs, logits_of, mixed_plan, plan_for
@@ -253,7 +253,7 @@ def test_sublayers_that_are_gone_are_left_out():
 def test_the_merged_model_generates_with_the_cache_and_padding_as_the_adapted_one():
     from peft import set_peft_model_state_dict
 
-    from bipcore.lora import with_adapter
+    from bipcore.recovery.lora import with_adapter
 
     model = pruned("qwen2").double()  # so that the order of the additions does not show
     done = recover(model, TOKENS, SPEC)

@@ -6,9 +6,9 @@ from bipcore.frames import history_frame
 from bipcore.pipeline import Pipeline
 from bipcore.pruning.plan import PruningPlan
 from bipcore.recovering import Recovery
-from bipcore.recovery import Step
+from bipcore.recovery.schedule import steps_of
+from bipcore.recovery.training import Step
 from bipcore.recovery_charts import loss_chart, rate_chart
-from bipcore.schedule import steps_of
 from bipcore.specs import RecoverySpec
 from bipcore.store.runs import digest
 

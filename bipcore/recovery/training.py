@@ -13,14 +13,14 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor, nn
 
-from .errors import Cancelled, InputError
+from ..errors import Cancelled, InputError
+from ..models.adapters import Adapter
+from ..models.losses import negative_log_likelihood
+from ..progress import Progress, silent
+from ..specs import RecoverySpec
+from ..store.checkpoints import Checkpoints
 from .lora import adapter_tensors, seeded, with_adapter
-from .models.adapters import Adapter
-from .models.losses import negative_log_likelihood
-from .progress import Progress, silent
 from .schedule import batch_of, check_recovery, learning_rate, steps_of
-from .specs import RecoverySpec
-from .store.checkpoints import Checkpoints
 
 LARGEST_NORM = 1.0
 """Gradients are scaled down to this norm where theirs is larger."""

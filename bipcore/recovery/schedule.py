@@ -5,8 +5,8 @@ import math
 import torch
 from torch import Tensor
 
-from .errors import InputError, check_seed
-from .specs import RecoverySpec
+from ..errors import InputError, check_seed
+from ..specs import RecoverySpec
 
 
 def check_recovery(spec: RecoverySpec) -> None:

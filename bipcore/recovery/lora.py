@@ -14,10 +14,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from .errors import InputError
-from .models.adapters import Adapter, Block
-from .pruning.slicing import shallow_clone
-from .specs import RecoverySpec
+from ..errors import InputError
+from ..models.adapters import Adapter, Block
+from ..pruning.slicing import shallow_clone
+from ..specs import RecoverySpec
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _PARTS = ("all", "attention", "ffn")
