@@ -12,7 +12,7 @@ import typer
 from . import console
 from .criteria import Scores
 from .errors import InputError
-from .export import load_plan
+from .export.export import load_plan
 from .lists import parse_list
 from .options import with_specs
 from .pipeline import Pipeline

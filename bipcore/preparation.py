@@ -15,7 +15,7 @@ from .criteria import Criterion, Scores, find_criterion, score
 from .criteria.statistics import Statistics, collect_statistics
 from .data.calibration import CalibrationSet, load_calibration
 from .errors import InputError
-from .export import load_plan
+from .export.export import load_plan
 from .models.adapters import Adapter
 from .models.loading import load_model
 from .progress import Progress, part, silent

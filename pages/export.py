@@ -4,9 +4,9 @@ import re
 
 import streamlit as st
 
+from bipcore.export.forms import stock_problem
 from bipcore.models.loading import load_config
 from bipcore.specs import EvaluationSpec
-from bipcore.stock import stock_problem
 from bipcore.store.runs import digest
 from ui.exports import show_export
 from ui.page import begin

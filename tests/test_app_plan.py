@@ -5,7 +5,7 @@ import json
 import pytest
 
 from bipcore.errors import InputError
-from bipcore.export import load_plan
+from bipcore.export.export import load_plan
 from bipcore.pipeline import Pipeline
 from bipcore.pruning import editing
 from bipcore.pruning.editing import edits

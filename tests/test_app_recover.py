@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from bipcore.export import read_export
+from bipcore.export.export import read_export
 from bipcore.pipeline import Pipeline
 from bipcore.recovery.training import recover
 from tests.apptest import button, charts, errors, field, metric, open_page, settle

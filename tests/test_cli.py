@@ -9,7 +9,7 @@ import pytest
 from bipcore import console
 from bipcore.__main__ import main
 from bipcore.evaluation.metrics import load_test_tokens, perplexity
-from bipcore.export import load_plan, load_pruned
+from bipcore.export.export import load_plan, load_pruned
 from bipcore.models.generation import Sampling, stream
 from bipcore.models.loading import load_model
 from tests.chains import chain_model

@@ -9,7 +9,7 @@ import pytest
 
 from bipcore.__main__ import main
 from bipcore.evaluation.reconstruction import ReconstructionErrors, llm_bip_bound
-from bipcore.export import load_plan
+from bipcore.export.export import load_plan
 from bipcore.frames import ERRORS
 from bipcore.pipeline import Pipeline
 from bipcore.presets import PRESETS

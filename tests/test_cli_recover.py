@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bipcore.export import load_pruned
+from bipcore.export.export import load_pruned
 from bipcore.pipeline import Pipeline
 from bipcore.specs import EvaluationSpec, ModelSpec
 from bipcore.store.runs import RunStore

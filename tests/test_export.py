@@ -11,7 +11,7 @@ from torch import nn
 
 from bipcore.criteria import score
 from bipcore.errors import InputError
-from bipcore.export import load_plan, load_pruned, read_export, same_export, save_pruned
+from bipcore.export.export import load_plan, load_pruned, read_export, same_export, save_pruned
 from bipcore.models.loading import load_model
 from bipcore.pruning.plan import make_plan
 from bipcore.pruning.slicing import apply_plan

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from bipcore.export import Export, load_pruned, save_pruned
+from bipcore.export.export import Export, load_pruned, save_pruned
 from bipcore.models.adapters import Adapter
 from bipcore.pruning.plan import BlockPlan, PruningPlan
 from bipcore.pruning.slicing import apply_plan

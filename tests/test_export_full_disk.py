@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bipcore.export import save_pruned
+from bipcore.export.export import save_pruned
 from bipcore.pruning.slicing import apply_plan
 from tests.folders import tree
 from tests.pruning import plan_for

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from bipcore.errors import InputError
-from bipcore.export import read_export, save_pruned
+from bipcore.export.export import read_export, save_pruned
 from bipcore.pruning.slicing import apply_plan
 from bipcore.store.files import check_destination
 from tests.folders import text_tokenizer, tree
@@ -149,7 +149,7 @@ def test_a_modelling_file_that_does_not_build_the_model_is_not_kept(
     if earlier:
         _save_mixed(out)
     before = _contents(tmp_path)
-    monkeypatch.setattr("bipcore.export.source_of", lambda kind: "raise InterruptedError")
+    monkeypatch.setattr("bipcore.export.export.source_of", lambda kind: "raise InterruptedError")
     with pytest.raises(InputError, match="nothing was kept"):
         _save_mixed(out)
     assert _contents(tmp_path) == before
@@ -162,7 +162,7 @@ def test_a_modelling_file_that_builds_another_model_is_not_kept(tmp_path, out, m
     def other(kind: str) -> str:
         return source_of(kind).replace("num_key_value_groups = ", "scaling = 2 + ")
 
-    monkeypatch.setattr("bipcore.export.source_of", other)
+    monkeypatch.setattr("bipcore.export.export.source_of", other)
     with pytest.raises(InputError, match="its logits, read back, differ"):
         _save_mixed(out)
     assert tree(tmp_path) == []
@@ -183,7 +183,7 @@ def test_weights_that_changed_on_the_way_are_not_kept(tmp_path, out, monkeypatch
         form.save_pretrained = save_and_change
         return form
 
-    monkeypatch.setattr("bipcore.export.pruned_form", changed)
+    monkeypatch.setattr("bipcore.export.export.pruned_form", changed)
     with pytest.raises(InputError, match="are not those written"):
         _save_mixed(out)
     assert tree(tmp_path) == []

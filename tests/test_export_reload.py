@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from bipcore.export import save_pruned
+from bipcore.export.export import save_pruned
 from bipcore.pruning.slicing import apply_plan
 from tests.fresh import Read, read_exports
 from tests.pruning import generated_by, logits_of, plan_for

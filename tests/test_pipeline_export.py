@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from bipcore.errors import InputError
-from bipcore.export import load_plan, load_pruned, read_export
+from bipcore.export.export import load_plan, load_pruned, read_export
 from bipcore.pipeline import Pipeline
 from bipcore.pruning.plan import PruningPlan
 from bipcore.specs import CalibrationSpec, EvaluationSpec, ModelSpec, PlanSpec, ScoreSpec

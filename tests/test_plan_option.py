@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bipcore.__main__ import main
-from bipcore.export import load_plan, load_pruned
+from bipcore.export.export import load_plan, load_pruned
 from bipcore.pipeline import Pipeline
 from bipcore.pruning.plan import BlockPlan, PruningPlan
 from bipcore.specs import CalibrationSpec, ModelSpec, PlanSpec, ScoreSpec

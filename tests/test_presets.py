@@ -8,7 +8,7 @@ import pytest
 from bipcore.__main__ import main
 from bipcore.criteria import CRITERIA
 from bipcore.errors import InputError
-from bipcore.export import load_plan
+from bipcore.export.export import load_plan
 from bipcore.presets import PRESETS, find_preset
 from bipcore.pruning.plan import resolve_allocation
 from bipcore.specs import PlanSpec, ScoreSpec

@@ -11,7 +11,7 @@ import transformers as tf
 from torch import nn
 
 from bipcore.errors import InputError
-from bipcore.export import load_pruned, save_pruned
+from bipcore.export.export import load_pruned, save_pruned
 from bipcore.models.adapters import Adapter
 from bipcore.models.families import FAMILIES as KNOWN
 from bipcore.models.families import base_type, check_supported

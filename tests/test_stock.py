@@ -10,10 +10,10 @@ from torch import nn
 
 from bipcore.criteria import score
 from bipcore.errors import InputError
+from bipcore.export.forms import added_biases, stock_form, stock_problem
 from bipcore.models.adapters import Adapter
 from bipcore.pruning.plan import BlockPlan, PruningPlan, make_plan
 from bipcore.pruning.slicing import apply_plan
-from bipcore.stock import added_biases, stock_form, stock_problem
 from tests.pruning import generated_by, logits_of, mixed_plan, plan_for, scores_of
 from tests.tiny import CONFIGS, tiny_model
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bipcore import charts as drawn
-from bipcore.export import load_pruned, save_pruned
+from bipcore.export.export import load_pruned, save_pruned
 from bipcore.frames import KINDS, extreme_scores, scores_frame, summary_frame
 from bipcore.models.adapters import Adapter
 from bipcore.pruning.plan import BlockPlan, PruningPlan, make_plan

@@ -2,8 +2,8 @@
 
 import streamlit as st
 
-from bipcore.card import loading_code
-from bipcore.export import Export
+from bipcore.export.card import loading_code
+from bipcore.export.export import Export
 from bipcore.pipeline import Pipeline
 from bipcore.pruning.plan import PruningPlan
 from bipcore.specs import EvaluationSpec, RecoverySpec

@@ -17,7 +17,7 @@ from string import Template
 import transformers as tf
 from torch import nn
 
-from ..stock import added_biases, plain_fields, rebuilt
+from ..export.forms import added_biases, plain_fields, rebuilt
 from .adapters import Adapter
 from .families import FAMILIES, PRUNED, Family, base_type
 

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from .models.pruned_classes import file_name
-from .pruning.plan import PruningPlan
-from .specs import RecoverySpec
+from ..models.pruned_classes import file_name
+from ..pruning.plan import PruningPlan
+from ..specs import RecoverySpec
 
 ADAPTER = "adapter"
 """The folder of an export that keeps the adapter of a recovery."""

@@ -6,10 +6,10 @@ import torch
 import transformers as tf
 from torch import nn
 
-from .errors import InputError
-from .models.adapters import Adapter
-from .models.families import base_type, family_of
-from .pruning.plan import PruningPlan
+from ..errors import InputError
+from ..models.adapters import Adapter
+from ..models.families import base_type, family_of
+from ..pruning.plan import PruningPlan
 
 _SHARED_FIELDS = (
     "vocab_size",

@@ -3,9 +3,9 @@
 import re
 from pathlib import Path
 
-from .errors import InputError
-from .models.loading import find_folder
-from .store.runs import RunStore
+from ..errors import InputError
+from ..models.loading import find_folder
+from ..store.runs import RunStore
 
 
 def licence_of(name: str, *, store: RunStore | None = None) -> str:

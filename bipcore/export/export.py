@@ -17,18 +17,18 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM
 
+from ..errors import InputError
+from ..evaluation.profiling import random_tokens
+from ..models.adapters import Adapter
+from ..models.hooks import evaluation_mode
+from ..models.loading import load_model, save_tokenizer
+from ..models.pruned_classes import classes_in, file_name, is_pruned_type, pruned_form, source_of
+from ..progress import Progress, silent
+from ..pruning.plan import PruningPlan
+from ..recovery.lora import LoraAdapter, write_adapter
+from ..store.files import FORMAT, MANIFEST, check_destination, read_manifest, replacing
 from .card import ADAPTER, model_card
-from .errors import InputError
-from .evaluation.profiling import random_tokens
-from .models.adapters import Adapter
-from .models.hooks import evaluation_mode
-from .models.loading import load_model, save_tokenizer
-from .models.pruned_classes import classes_in, file_name, is_pruned_type, pruned_form, source_of
-from .progress import Progress, silent
-from .pruning.plan import PruningPlan
-from .recovery.lora import LoraAdapter, write_adapter
-from .stock import stock_form, stock_problem
-from .store.files import FORMAT, MANIFEST, check_destination, read_manifest, replacing
+from .forms import stock_form, stock_problem
 
 _TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-6}
 
