@@ -26,7 +26,7 @@ from bipcore.criteria import BlockScores, Scores
 from bipcore.models.adapters import Adapter
 from bipcore.models.loading import empty_model
 from bipcore.models.shapes import ModelShape
-from bipcore.provenance import score_identity
+from bipcore.pipeline.provenance import score_identity
 from bipcore.specs import CalibrationSpec, ModelSpec, ScoreSpec
 from bipcore.store.runs import RunStore
 

@@ -26,8 +26,8 @@ from bipcore import CRITERIA, InputError, Pipeline, collect_statistics, score
 from bipcore.evaluation.profiling import PeakMemory
 from bipcore.models.adapters import Adapter
 from bipcore.models.heap import give_back_freed_memory
+from bipcore.pipeline.provenance import score_identity
 from bipcore.presets import PRESETS
-from bipcore.provenance import score_identity
 from bipcore.specs import CalibrationSpec, EvaluationSpec, ModelSpec, PlanSpec, ScoreSpec
 
 SPARSITIES = (0.2, 0.5)

@@ -59,7 +59,7 @@ _HOMES = {
     "load_plan": "export.export",
     "InputError": "errors",
     "RunStore": "store.runs",
-    "Pipeline": "pipeline",
+    "Pipeline": "pipeline.pipeline",
 }
 
 __all__ = list(_HOMES)

@@ -21,7 +21,7 @@ from .commands_recover import RecoveryName, chosen_states
 from .errors import explain
 from .evaluation.profiling import profile_rows
 from .options import with_specs
-from .pipeline import Pipeline
+from .pipeline.pipeline import Pipeline
 from .pruning.plan import PruningPlan
 from .specs import EvaluationSpec, ModelSpec, PlanSpec, ScoreSpec
 

@@ -15,7 +15,7 @@ from .errors import InputError
 from .export.export import load_plan
 from .lists import parse_list
 from .options import with_specs
-from .pipeline import Pipeline
+from .pipeline.pipeline import Pipeline
 from .pruning import editing
 from .pruning.plan import PruningPlan
 from .pruning.plan_files import check_plan_file, write_plan

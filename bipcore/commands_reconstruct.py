@@ -11,7 +11,7 @@ from .criteria import find_criterion
 from .errors import InputError
 from .lists import parse_list
 from .options import with_specs
-from .pipeline import Pipeline
+from .pipeline.pipeline import Pipeline
 from .specs import EvaluationSpec, PlanSpec, ScoreSpec
 
 _PLAN = "plan"

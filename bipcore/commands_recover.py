@@ -11,9 +11,9 @@ from . import console
 from .commands_plan import plan_facts
 from .errors import InputError
 from .options import with_specs
-from .pipeline import Pipeline
+from .pipeline.pipeline import Pipeline
+from .pipeline.recoveries import Recovery
 from .pruning.plan import PruningPlan
-from .recovering import Recovery
 from .specs import EvaluationSpec, ModelSpec, PlanSpec, RecoverySpec, ScoreSpec
 from .store.files import check_destination
 from .store.runs import RunStore

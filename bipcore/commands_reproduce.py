@@ -12,7 +12,7 @@ import typer
 from . import console
 from .errors import InputError
 from .lists import parse_list
-from .pipeline import Pipeline
+from .pipeline.pipeline import Pipeline
 from .reproduction_changes import Changes, configure
 from .reproduction_rows import Row
 from .reproduction_specs import Reproduction, load_reproduction

@@ -11,7 +11,7 @@ from . import console
 from .errors import InputError
 from .lists import join_list
 from .options import with_specs
-from .pipeline import Pipeline
+from .pipeline.pipeline import Pipeline
 from .sweep_specs import SweepSpec, check_sweep
 from .sweeps import Point, run_sweep
 

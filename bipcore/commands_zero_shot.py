@@ -12,7 +12,7 @@ from .commands_plan import plan_facts
 from .commands_recover import RecoveryName, chosen_states
 from .evaluation.zero_shot import TaskResult, average
 from .options import with_specs
-from .pipeline import Pipeline
+from .pipeline.pipeline import Pipeline
 from .specs import ModelSpec, PlanSpec, ScoreSpec, ZeroShotSpec
 
 
@@ -36,8 +36,8 @@ def zero_shot_command(
 
     Every task is stored when it is done: stopped and started again, a run goes on where it was.
     """
+    from .pipeline.zero_shot_states import measure_states, states_of
     from .zero_shot_frames import results_frame
-    from .zero_shot_states import measure_states, states_of
 
     if csv is not None:
         from .report import check_file

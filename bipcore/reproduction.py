@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from .errors import explain
 from .evaluation.machine import machine
 from .evaluation.zero_shot import TaskResult, average
-from .pipeline import Pipeline
+from .pipeline.pipeline import Pipeline
 from .progress import Progress, part
 from .pruning.plan import PruningPlan
 from .reproduction_rows import (

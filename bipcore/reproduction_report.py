@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from .evaluation.machine import machine
-from .provenance import base_name
+from .pipeline.provenance import base_name
 from .published import comparability, notes, published_rows
 from .report import Section, facts_table, report_html, versions, write_report
 from .reproduction_charts import reproduction_charts

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from .criteria import CRITERIA
-from .provenance import base_name
+from .pipeline.provenance import base_name
 from .report import Section, facts_table, report_html, versions, write_report
 from .sweep_charts import cost_chart, perplexity_chart, size_chart, sizes_of, sparsities_of
 from .sweep_frames import readable, refused, sweep_frame

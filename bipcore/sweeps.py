@@ -15,9 +15,9 @@ from .evaluation.profiling import PeakMemory, Profile, profile_model
 from .models.adapters import Adapter
 from .models.heap import give_back_freed_memory
 from .models.loading import resolve_device
-from .pipeline import Pipeline
+from .pipeline.pipeline import Pipeline
+from .pipeline.provenance import score_identity
 from .progress import Progress, part
-from .provenance import score_identity
 from .pruning.compensation import resolve_compensation
 from .pruning.plan import PruningPlan, resolve_allocation
 from .store.runs import digest

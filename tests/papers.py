@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bipcore.evaluation.zero_shot import TaskResult
-from bipcore.pipeline import Pipeline
+from bipcore.pipeline.pipeline import Pipeline
 from bipcore.reproduction_changes import Changes, configure
 from bipcore.reproduction_scale import fitted
 from bipcore.reproduction_specs import Reproduction

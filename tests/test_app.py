@@ -3,7 +3,7 @@
 import pytest
 
 from bipcore import load_plan
-from bipcore.pipeline import Pipeline
+from bipcore.pipeline.pipeline import Pipeline
 from tests.apptest import ROOT, button, charts, errors, field, metric, open_page, settle, start
 from ui.jobs import worker
 
@@ -82,7 +82,9 @@ def test_the_slider_changes_the_plan_without_computing_anything():
 def test_another_criterion_needs_no_other_pass_over_the_calibration_set(monkeypatch):
     app = open_page("pages/scores.py")
     passes = []
-    monkeypatch.setattr("bipcore.preparation.collect_statistics", lambda *a, **k: passes.append(a))
+    monkeypatch.setattr(
+        "bipcore.pipeline.preparation.collect_statistics", lambda *a, **k: passes.append(a)
+    )
     app.selectbox(key="set-criterion").set_value("wanda").run()
     settle(app)
     assert charts(app) == 4

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from bipcore.pipeline import Pipeline
+from bipcore.pipeline.pipeline import Pipeline
 from bipcore.reproduction import run_reproduction
 from bipcore.reproduction_specs import load_reproduction, names
 from tests.apptest import button, charts, errors, settle, start

@@ -6,7 +6,7 @@ import pytest
 
 from bipcore.errors import InputError
 from bipcore.export.export import load_plan
-from bipcore.pipeline import Pipeline
+from bipcore.pipeline.pipeline import Pipeline
 from bipcore.pruning import editing
 from bipcore.pruning.editing import edits
 from bipcore.pruning.plan import PruningPlan, make_plan

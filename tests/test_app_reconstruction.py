@@ -5,7 +5,7 @@ import json
 import pytest
 
 from bipcore.__main__ import main
-from bipcore.pipeline import Pipeline
+from bipcore.pipeline.pipeline import Pipeline
 from bipcore.pruning.plan import BlockPlan, PruningPlan
 from bipcore.specs import CalibrationSpec, ModelSpec, PlanSpec, ScoreSpec
 from tests.apptest import button, charts, errors, open_page, settle

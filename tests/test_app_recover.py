@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from bipcore.export.export import read_export
-from bipcore.pipeline import Pipeline
+from bipcore.pipeline.pipeline import Pipeline
 from bipcore.recovery.training import recover
 from tests.apptest import button, charts, errors, field, metric, open_page, settle
 from tests.folders import model_folder, tree
@@ -123,7 +123,7 @@ def paused(monkeypatch):
 
         return recover(*arguments, progress=progress, watch=watched, **options)
 
-    monkeypatch.setattr("bipcore.recovering.recover", slowly)
+    monkeypatch.setattr("bipcore.pipeline.recoveries.recover", slowly)
     yield goes_on
     goes_on.set()
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from bipcore.pipeline import Pipeline
+from bipcore.pipeline.pipeline import Pipeline
 from bipcore.presets import PRESETS
 from bipcore.specs import CalibrationSpec, ModelSpec, PlanSpec, ScoreSpec
 from bipcore.store.runs import RunStore

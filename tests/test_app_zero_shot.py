@@ -4,7 +4,8 @@ import threading
 
 import pytest
 
-from bipcore.pipeline import Pipeline
+from bipcore.pipeline.pipeline import Pipeline
+from bipcore.pipeline.zero_shot_states import measure_states
 from bipcore.specs import (
     CalibrationSpec,
     ModelSpec,
@@ -13,7 +14,6 @@ from bipcore.specs import (
     ScoreSpec,
     ZeroShotSpec,
 )
-from bipcore.zero_shot_states import measure_states
 from tests.apptest import button, charts, errors, open_page, settle, start
 from tests.folders import model_folder
 from tests.tasks import ROWS, write_rows

@@ -224,6 +224,6 @@ def test_an_interrupted_command_says_so(run, capsys, monkeypatch, model):
     def interrupt(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("bipcore.pipeline.Pipeline.scores", interrupt)
+    monkeypatch.setattr("bipcore.pipeline.pipeline.Pipeline.scores", interrupt)
     assert main(["score", model]) == 130
     assert capsys.readouterr().err.startswith("error: Interrupted")

@@ -7,7 +7,7 @@ import pytest
 
 from bipcore.__main__ import main
 from bipcore.export.export import load_plan
-from bipcore.pipeline import Pipeline
+from bipcore.pipeline.pipeline import Pipeline
 from bipcore.pruning.comparison import compare_criteria, compare_plans, over_all_blocks
 from bipcore.pruning.editing import edits
 from bipcore.specs import CalibrationSpec, ModelSpec, PlanSpec, ScoreSpec

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bipcore.pipeline import Pipeline
+from bipcore.pipeline.pipeline import Pipeline
 from bipcore.specs import CalibrationSpec, ModelSpec, ScoreSpec
 from bipcore.store.runs import RunStore
 from tests.cli import Call, run_all

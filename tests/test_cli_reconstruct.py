@@ -11,7 +11,7 @@ from bipcore.__main__ import main
 from bipcore.evaluation.reconstruction import ReconstructionErrors, llm_bip_bound
 from bipcore.export.export import load_plan
 from bipcore.frames import ERRORS
-from bipcore.pipeline import Pipeline
+from bipcore.pipeline.pipeline import Pipeline
 from bipcore.presets import PRESETS
 from bipcore.pruning.plan import BlockPlan, PruningPlan
 from bipcore.specs import CalibrationSpec, EvaluationSpec, ModelSpec, PlanSpec, ScoreSpec

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from bipcore.export.export import load_pruned
-from bipcore.pipeline import Pipeline
+from bipcore.pipeline.pipeline import Pipeline
 from bipcore.specs import EvaluationSpec, ModelSpec
 from bipcore.store.runs import RunStore
 from tests.cli import Call, run_all

@@ -8,7 +8,7 @@ import pytest
 
 from bipcore.data.tasks import KNOWN
 from bipcore.evaluation.zero_shot import average
-from bipcore.pipeline import Pipeline
+from bipcore.pipeline.pipeline import Pipeline
 from bipcore.specs import (
     SEVEN,
     CalibrationSpec,
@@ -107,7 +107,7 @@ def test_a_recovery_is_measured_beside_the_dense_and_the_pruned_model(run, run_j
 
 def test_a_second_run_measures_nothing(run_json, model, monkeypatch):
     first = run_json("zero-shot", model, "--tasks", "piqa")
-    monkeypatch.setattr("bipcore.zero_shot_runs.run_task", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("bipcore.pipeline.zero_shot.run_task", lambda *_, **__: 1 / 0)
     assert (
         run_json("zero-shot", model, "--tasks", "piqa", "--batch-size", "2")["dense"]
         == first["dense"]

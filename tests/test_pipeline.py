@@ -8,7 +8,7 @@ import torch
 
 from bipcore.errors import InputError
 from bipcore.models.generation import Sampling
-from bipcore.pipeline import Pipeline, score_identity
+from bipcore.pipeline.pipeline import Pipeline, score_identity
 from bipcore.pruning.plan import PruningPlan
 from bipcore.specs import CalibrationSpec, EvaluationSpec, ModelSpec, PlanSpec, ScoreSpec
 from bipcore.store.runs import RunStore, digest
@@ -62,7 +62,7 @@ def test_reading_stored_scores_loads_no_model(pipeline, spec, monkeypatch):
         raise AssertionError("the model was loaded")
 
     pipeline.scores(spec)
-    monkeypatch.setattr("bipcore.preparation.load_model", fail)
+    monkeypatch.setattr("bipcore.pipeline.preparation.load_model", fail)
     again = Pipeline(pipeline.store)
     assert again.plan(spec, PlanSpec()).realised == pytest.approx(0.2, abs=0.02)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bipcore.errors import Cancelled
-from bipcore.pipeline import Pipeline
+from bipcore.pipeline.pipeline import Pipeline
 from bipcore.specs import CalibrationSpec, EvaluationSpec, ModelSpec, PlanSpec, ScoreSpec
 from tests.folders import model_folder, tree
 

@@ -5,7 +5,7 @@ import torch
 
 from bipcore.errors import InputError
 from bipcore.export.export import load_plan, load_pruned, read_export
-from bipcore.pipeline import Pipeline
+from bipcore.pipeline.pipeline import Pipeline
 from bipcore.pruning.plan import PruningPlan
 from bipcore.specs import CalibrationSpec, EvaluationSpec, ModelSpec, PlanSpec, ScoreSpec
 from tests.folders import model_folder, tree, truncate

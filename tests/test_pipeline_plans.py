@@ -8,7 +8,7 @@ import torch
 
 from bipcore.criteria.statistics import collect_statistics
 from bipcore.errors import Cancelled, InputError
-from bipcore.pipeline import Pipeline
+from bipcore.pipeline.pipeline import Pipeline
 from bipcore.pruning.compensation import compensate
 from bipcore.pruning.moments import SecondMoments, collect_second_moments
 from bipcore.pruning.plan import PruningPlan

@@ -10,7 +10,7 @@ from bipcore.data.calibration import CalibrationSet
 from bipcore.errors import InputError
 from bipcore.evaluation.metrics import cut_windows, load_test_tokens
 from bipcore.evaluation.reconstruction import reconstruction_errors
-from bipcore.pipeline import Pipeline
+from bipcore.pipeline.pipeline import Pipeline
 from bipcore.pruning.plan import PruningPlan
 from bipcore.pruning.slicing import apply_plan
 from bipcore.specs import CalibrationSpec, EvaluationSpec, ModelSpec, PlanSpec, ScoreSpec
@@ -49,7 +49,7 @@ def measured(monkeypatch) -> list[list[str]]:
         calls.append(list(pruned))
         return reconstruction_errors(dense, pruned, *args, **options)
 
-    monkeypatch.setattr("bipcore.pipeline.reconstruction_errors", spy)
+    monkeypatch.setattr("bipcore.pipeline.pipeline.reconstruction_errors", spy)
     return calls
 
 
@@ -75,7 +75,7 @@ def test_all_plans_are_measured_together_and_only_once(pipeline, model, plans, m
 
 def test_reading_stored_errors_loads_no_model(pipeline, model, plans, monkeypatch):
     first = pipeline.reconstruction(model, plans, TEXT)
-    monkeypatch.setattr("bipcore.preparation.load_model", None)
+    monkeypatch.setattr("bipcore.pipeline.preparation.load_model", None)
     assert Pipeline(pipeline.store).reconstruction(model, plans, TEXT) == first
 
 

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from bipcore.errors import Cancelled, InputError
 from bipcore.export.export import load_pruned, read_export
 from bipcore.models.generation import Sampling
-from bipcore.pipeline import Pipeline
+from bipcore.pipeline.pipeline import Pipeline
 from bipcore.specs import (
     CalibrationSpec,
     EvaluationSpec,

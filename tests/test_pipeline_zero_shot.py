@@ -4,7 +4,8 @@ import pytest
 
 from bipcore.errors import Cancelled, InputError
 from bipcore.evaluation.zero_shot import run_task
-from bipcore.pipeline import Pipeline
+from bipcore.pipeline.pipeline import Pipeline
+from bipcore.pipeline.zero_shot_states import measure_states, states_of
 from bipcore.specs import (
     CalibrationSpec,
     ModelSpec,
@@ -14,7 +15,6 @@ from bipcore.specs import (
     ZeroShotSpec,
 )
 from bipcore.store.runs import RunStore
-from bipcore.zero_shot_states import measure_states, states_of
 from tests.folders import byte_model, model_folder, text_tokenizer
 from tests.tasks import ROWS, write_rows
 from tests.tiny import one_thread  # noqa: F401
@@ -59,7 +59,7 @@ def measured(monkeypatch) -> list[str]:
         names.append(task)
         return result
 
-    monkeypatch.setattr("bipcore.zero_shot_runs.run_task", counted)
+    monkeypatch.setattr("bipcore.pipeline.zero_shot.run_task", counted)
     return names
 
 
@@ -71,7 +71,7 @@ def no_model(monkeypatch):
         def load(*_, **__):
             raise AssertionError("a model was loaded")
 
-        monkeypatch.setattr("bipcore.preparation.load_model", load)
+        monkeypatch.setattr("bipcore.pipeline.preparation.load_model", load)
 
     return forbid
 
@@ -213,7 +213,7 @@ def test_stored_results_are_read_without_their_rows(pipeline, model, data, monke
     spec = ZeroShotSpec(("piqa",))
     made = run_task(byte_model(), text_tokenizer(), "boolq")
     with monkeypatch.context() as patch:
-        patch.setattr("bipcore.zero_shot_runs.run_task", lambda *_, **__: made)
+        patch.setattr("bipcore.pipeline.zero_shot.run_task", lambda *_, **__: made)
         patch.setattr("bipcore.hub._unreachable", lambda: None)
         list(pipeline.zero_shot(model, spec))
     no_model()

@@ -7,7 +7,7 @@ import pytest
 
 from bipcore.__main__ import main
 from bipcore.export.export import load_plan, load_pruned
-from bipcore.pipeline import Pipeline
+from bipcore.pipeline.pipeline import Pipeline
 from bipcore.pruning.plan import BlockPlan, PruningPlan
 from bipcore.specs import CalibrationSpec, ModelSpec, PlanSpec, ScoreSpec
 from bipcore.store.runs import RunStore

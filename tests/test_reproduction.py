@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from bipcore.errors import Cancelled, InputError
-from bipcore.pipeline import Pipeline
+from bipcore.pipeline.pipeline import Pipeline
 from bipcore.reproduction import row_keys, run_reproduction
 from bipcore.reproduction_changes import Changes, configure
 from bipcore.reproduction_charts import chart_title, reproduction_charts
@@ -139,7 +139,7 @@ def test_a_whole_run_is_read_without_a_forward_pass(whole):
 
 def test_measured_rows_are_listed_without_a_model(whole, monkeypatch):
     spec, rows, store = whole
-    monkeypatch.setattr("bipcore.preparation.load_model", None)
+    monkeypatch.setattr("bipcore.pipeline.preparation.load_model", None)
     (run,) = measured_rows(store, "table1")
     assert (run.model, run.limit) == (spec.model.name, 3)
     assert {row.key: row for row in run.rows} == {row.key: row for row in rows}

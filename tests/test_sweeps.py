@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from bipcore import preparation, sweeps
+from bipcore import sweeps
 from bipcore.errors import Cancelled, InputError
-from bipcore.pipeline import Pipeline
+from bipcore.pipeline import preparation
+from bipcore.pipeline.pipeline import Pipeline
 from bipcore.presets import find_preset
 from bipcore.specs import CalibrationSpec, EvaluationSpec, ModelSpec, PlanSpec, ScoreSpec
 from bipcore.store.runs import RunStore

@@ -4,7 +4,7 @@ import streamlit as st
 
 from bipcore.export.card import loading_code
 from bipcore.export.export import Export
-from bipcore.pipeline import Pipeline
+from bipcore.pipeline.pipeline import Pipeline
 from bipcore.pruning.plan import PruningPlan
 from bipcore.specs import EvaluationSpec, RecoverySpec
 

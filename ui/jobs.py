@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from bipcore.errors import Cancelled, explain
-from bipcore.pipeline import Pipeline
+from bipcore.pipeline.pipeline import Pipeline
 
 QUEUED, RUNNING, DONE, FAILED, CANCELLED = "queued", "running", "done", "failed", "cancelled"
 _KEPT = 64  # finished jobs that can still be found

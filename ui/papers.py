@@ -6,7 +6,7 @@ from datetime import datetime
 import pandas as pd
 import streamlit as st
 
-from bipcore.pipeline import Pipeline
+from bipcore.pipeline.pipeline import Pipeline
 from bipcore.published import published_rows
 from bipcore.reproduction import row_keys, run_reproduction
 from bipcore.reproduction_charts import chart_title, reproduction_charts

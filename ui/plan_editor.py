@@ -11,7 +11,7 @@ import streamlit as st
 
 from bipcore.criteria import Scores
 from bipcore.errors import InputError, explain
-from bipcore.pipeline import Pipeline
+from bipcore.pipeline.pipeline import Pipeline
 from bipcore.pruning import editing
 from bipcore.pruning.plan import PruningPlan
 from bipcore.store.runs import digest

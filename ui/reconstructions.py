@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from bipcore.evaluation.reconstruction import ReconstructionErrors, llm_bip_bound
-from bipcore.pipeline import Pipeline
+from bipcore.pipeline.pipeline import Pipeline
 from bipcore.pruning.plan import PruningPlan
 from bipcore.specs import EvaluationSpec
 from bipcore.store.runs import digest

@@ -3,9 +3,9 @@
 import streamlit as st
 
 from bipcore.frames import history_frame
-from bipcore.pipeline import Pipeline
+from bipcore.pipeline.pipeline import Pipeline
+from bipcore.pipeline.recoveries import Recovery
 from bipcore.pruning.plan import PruningPlan
-from bipcore.recovering import Recovery
 from bipcore.recovery.schedule import steps_of
 from bipcore.recovery.training import Step
 from bipcore.recovery_charts import loss_chart, rate_chart

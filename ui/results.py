@@ -8,7 +8,7 @@ import streamlit as st
 
 from bipcore.criteria import Scores
 from bipcore.errors import InputError, explain
-from bipcore.pipeline import Pipeline, describe, score_identity
+from bipcore.pipeline.pipeline import Pipeline, describe, score_identity
 from bipcore.pruning.plan import PruningPlan, make_plan
 from bipcore.specs import PlanSpec, ScoreSpec
 from bipcore.store.runs import RunStore, digest

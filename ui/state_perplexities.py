@@ -4,7 +4,7 @@ import pandas as pd
 import streamlit as st
 
 from bipcore.data.texts import NAMED
-from bipcore.pipeline import Pipeline
+from bipcore.pipeline.pipeline import Pipeline
 from bipcore.pruning.plan import PruningPlan
 from bipcore.specs import EvaluationSpec, RecoverySpec
 from bipcore.store.runs import digest

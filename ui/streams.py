@@ -3,7 +3,7 @@
 import streamlit as st
 
 from bipcore.models.generation import Generated, Sampling
-from bipcore.pipeline import Pipeline
+from bipcore.pipeline.pipeline import Pipeline
 from bipcore.pruning.plan import PruningPlan
 from bipcore.specs import ModelSpec, RecoverySpec
 

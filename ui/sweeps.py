@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from bipcore.pipeline import Pipeline
+from bipcore.pipeline.pipeline import Pipeline
 from bipcore.store.runs import digest
 from bipcore.sweep_charts import (
     cost_chart,

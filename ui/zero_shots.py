@@ -3,7 +3,8 @@
 import streamlit as st
 
 from bipcore.evaluation.zero_shot import TaskResult
-from bipcore.pipeline import Pipeline
+from bipcore.pipeline.pipeline import Pipeline
+from bipcore.pipeline.zero_shot_states import State, measure_states, states_of
 from bipcore.pruning.plan import PruningPlan
 from bipcore.published import paper_name, published_rows
 from bipcore.specs import SEVEN, RecoverySpec, ZeroShotSpec
@@ -17,7 +18,6 @@ from bipcore.zero_shot_frames import (
     results_frame,
     rows_note,
 )
-from bipcore.zero_shot_states import State, measure_states, states_of
 
 from .figures import show_chart
 from .jobs import CANCELLED, FAILED, Job, worker

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator
 
-from .data.tasks import check_data
-from .evaluation.zero_shot import TaskResult, check_tasks, run_task, shares, task_identity
-from .progress import part
-from .pruning.plan import PruningPlan
-from .recovering import Recovering
-from .specs import ModelSpec, RecoverySpec, ZeroShotSpec
+from ..data.tasks import check_data
+from ..evaluation.zero_shot import TaskResult, check_tasks, run_task, shares, task_identity
+from ..progress import part
+from ..pruning.plan import PruningPlan
+from ..specs import ModelSpec, RecoverySpec, ZeroShotSpec
+from .recoveries import Recovering
 
 _KIND = "zero-shot"
 

@@ -8,16 +8,16 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .errors import InputError
+from ..errors import InputError
+from ..progress import part
+from ..pruning.plan import PruningPlan
+from ..recovery.lora import LoraAdapter, merged, target_layers
+from ..recovery.schedule import check_recovery
+from ..recovery.training import Step, recover
+from ..specs import ModelSpec, RecoverySpec
+from ..store.checkpoints import Checkpoints
+from ..store.runs import RunStore, canonical, digest
 from .preparation import Preparation
-from .progress import part
-from .pruning.plan import PruningPlan
-from .recovery.lora import LoraAdapter, merged, target_layers
-from .recovery.schedule import check_recovery
-from .recovery.training import Step, recover
-from .specs import ModelSpec, RecoverySpec
-from .store.checkpoints import Checkpoints
-from .store.runs import RunStore, canonical, digest
 
 _KIND = "recoveries"
 

@@ -9,24 +9,24 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from .data.calibration import CalibrationSet
-from .errors import InputError
-from .evaluation.metrics import cut_windows, load_test_tokens, perplexity
-from .evaluation.profiling import Profile, profile_model, profile_shape
-from .evaluation.reconstruction import ReconstructionErrors, reconstruction_errors
-from .export.export import Export, same_export, save_pruned
-from .export.licence import licence_of
-from .models.adapters import Adapter
-from .models.generation import Generated, Sampling, stream
-from .models.loading import empty_model, load_config
-from .progress import part
+from ..data.calibration import CalibrationSet
+from ..errors import InputError
+from ..evaluation.metrics import cut_windows, load_test_tokens, perplexity
+from ..evaluation.profiling import Profile, profile_model, profile_shape
+from ..evaluation.reconstruction import ReconstructionErrors, reconstruction_errors
+from ..export.export import Export, same_export, save_pruned
+from ..export.licence import licence_of
+from ..models.adapters import Adapter
+from ..models.generation import Generated, Sampling, stream
+from ..models.loading import empty_model, load_config
+from ..progress import part
+from ..pruning.allocation import allocated_shape, resolve_unit
+from ..pruning.plan import PruningPlan
+from ..specs import EvaluationSpec, ModelSpec, PlanSpec, RecoverySpec, ScoreSpec
+from ..store.files import check_destination
+from ..store.runs import digest
 from .provenance import base_name, check_plan, describe, score_identity
-from .pruning.allocation import allocated_shape, resolve_unit
-from .pruning.plan import PruningPlan
-from .specs import EvaluationSpec, ModelSpec, PlanSpec, RecoverySpec, ScoreSpec
-from .store.files import check_destination
-from .store.runs import digest
-from .zero_shot_runs import ZeroShotRuns
+from .zero_shot import ZeroShotRuns
 
 __all__ = ["Pipeline", "base_name", "describe", "score_identity"]
 

@@ -3,16 +3,16 @@
 from dataclasses import asdict, replace
 from typing import Any
 
-from .criteria import find_criterion
-from .errors import InputError
-from .models.loading import DEMO, DEMO_HUB
-from .models.shapes import ModelShape
-from .pruning.allocation import allocate, check_settings, resolve_unit
-from .pruning.compensation import resolve_compensation
-from .pruning.plan import PruningPlan, resolve_allocation
-from .pruning.propagation import PROPAGATIONS
-from .pruning.ranking import check_reachable
-from .specs import CalibrationSpec, PlanSpec, ScoreSpec
+from ..criteria import find_criterion
+from ..errors import InputError
+from ..models.loading import DEMO, DEMO_HUB
+from ..models.shapes import ModelShape
+from ..pruning.allocation import allocate, check_settings, resolve_unit
+from ..pruning.compensation import resolve_compensation
+from ..pruning.plan import PruningPlan, resolve_allocation
+from ..pruning.propagation import PROPAGATIONS
+from ..pruning.ranking import check_reachable
+from ..specs import CalibrationSpec, PlanSpec, ScoreSpec
 
 
 def check_plan(shape: ModelShape, spec: ScoreSpec, plan: PlanSpec) -> None:

@@ -3,11 +3,11 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from .evaluation.zero_shot import TaskResult, shares
+from ..evaluation.zero_shot import TaskResult, shares
+from ..progress import Progress, part
+from ..pruning.plan import PruningPlan
+from ..specs import ModelSpec, RecoverySpec, ZeroShotSpec
 from .pipeline import Pipeline
-from .progress import Progress, part
-from .pruning.plan import PruningPlan
-from .specs import ModelSpec, RecoverySpec, ZeroShotSpec
 
 State = tuple[PruningPlan | None, RecoverySpec | None]
 

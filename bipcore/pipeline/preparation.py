@@ -11,14 +11,22 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from .criteria import Criterion, Scores, find_criterion, score
-from .criteria.statistics import Statistics, collect_statistics
-from .data.calibration import CalibrationSet, load_calibration
-from .errors import InputError
-from .export.export import load_plan
-from .models.adapters import Adapter
-from .models.loading import load_model
-from .progress import Progress, part, silent
+from ..criteria import Criterion, Scores, find_criterion, score
+from ..criteria.statistics import Statistics, collect_statistics
+from ..data.calibration import CalibrationSet, load_calibration
+from ..errors import InputError
+from ..export.export import load_plan
+from ..models.adapters import Adapter
+from ..models.loading import load_model
+from ..progress import Progress, part, silent
+from ..pruning.compensation import compensate
+from ..pruning.moments import SecondMoments, check_free, collect_second_moments, second_moment_bytes
+from ..pruning.plan import PruningPlan, make_plan
+from ..pruning.propagation import score_pruned
+from ..pruning.slicing import apply_plan, check_fits
+from ..specs import CalibrationSpec, ModelSpec, PlanSpec, ScoreSpec
+from ..store.journal import StoredJournal
+from ..store.runs import RunStore, digest
 from .provenance import (
     check_plan,
     compensated_on,
@@ -27,14 +35,6 @@ from .provenance import (
     score_identity,
     search_identity,
 )
-from .pruning.compensation import compensate
-from .pruning.moments import SecondMoments, check_free, collect_second_moments, second_moment_bytes
-from .pruning.plan import PruningPlan, make_plan
-from .pruning.propagation import score_pruned
-from .pruning.slicing import apply_plan, check_fits
-from .specs import CalibrationSpec, ModelSpec, PlanSpec, ScoreSpec
-from .store.journal import StoredJournal
-from .store.runs import RunStore, digest
 
 
 class Preparation:
