@@ -13,10 +13,10 @@ from . import console
 from .errors import InputError
 from .lists import parse_list
 from .pipeline.pipeline import Pipeline
-from .reproduction_changes import Changes, configure
-from .reproduction_rows import Row
-from .reproduction_specs import Reproduction, load_reproduction
 from .specs import ModelSpec
+from .studies.reproduction.changes import Changes, configure
+from .studies.reproduction.rows import Row
+from .studies.reproduction.spec import Reproduction, load_reproduction
 
 Name = Annotated[str, typer.Argument(help="table1 to table5, figure2, figure3 or figure4.")]
 Model = Annotated[
@@ -106,11 +106,11 @@ def _default_report(spec: Reproduction) -> Path:
 
 def _dry_run(spec: Reproduction, *, csv: Path | None, json: bool) -> None:
     """Say what there is to do; the model's sizes are all that is read."""
-    from .estimates import assumptions, estimate
     from .report import check_file
     from .reproduction_report import reading_notes
-    from .reproduction_scale import fitted, sizes_sentence
-    from .reproduction_shapes import counted_rows, sizes_of
+    from .studies.reproduction.estimate import assumptions, estimate
+    from .studies.reproduction.scale import fitted, sizes_sentence
+    from .studies.reproduction.shapes import counted_rows, sizes_of
 
     if csv is not None:
         check_file(csv)
@@ -153,12 +153,12 @@ def _work_table(steps: Sequence) -> pd.DataFrame:
 
 
 def _run(spec: Reproduction, *, report: Path, csv: Path | None, json: bool) -> None:
-    from .estimates import estimate
     from .report import check_file
-    from .reproduction import run_reproduction
     from .reproduction_report import write_reproduction_report
-    from .reproduction_scale import fitted
-    from .reproduction_shapes import sizes_of
+    from .studies.reproduction.estimate import estimate
+    from .studies.reproduction.run import run_reproduction
+    from .studies.reproduction.scale import fitted
+    from .studies.reproduction.shapes import sizes_of
 
     for path in (report, csv):
         if path is not None:

@@ -12,8 +12,8 @@ from .errors import InputError
 from .lists import join_list
 from .options import with_specs
 from .pipeline.pipeline import Pipeline
-from .sweep_specs import SweepSpec, check_sweep
-from .sweeps import Point, run_sweep
+from .studies.sweep import Point, run_sweep
+from .studies.sweep_specs import SweepSpec, check_sweep
 
 
 def _from_file(context: typer.Context, path: Path | None) -> Path | None:

@@ -17,8 +17,8 @@ from .reproduction_frames import (
     reference,
     title_of,
 )
-from .reproduction_rows import Row
-from .reproduction_specs import Reproduction
+from .studies.reproduction.rows import Row
+from .studies.reproduction.spec import Reproduction
 from .styles import DENSE, criterion_style
 from .sweep_charts import perplexity_chart, size_chart, sizes_of, sparsities_of
 from .sweep_frames import sweep_frame, texts_of

@@ -8,13 +8,13 @@ import pandas as pd
 
 from .evaluation.machine import machine
 from .pipeline.provenance import base_name
-from .published import comparability, notes, published_rows
 from .report import Section, facts_table, report_html, versions, write_report
 from .reproduction_charts import reproduction_charts
 from .reproduction_frames import readable, reference, refused, sample_sizes
-from .reproduction_rows import Row
-from .reproduction_scale import sizes_sentence
-from .reproduction_specs import Reproduction
+from .studies.reproduction.published import comparability, notes, published_rows
+from .studies.reproduction.rows import Row
+from .studies.reproduction.scale import sizes_sentence
+from .studies.reproduction.spec import Reproduction
 
 LIMITED = (
     "This was a limited run: it shows that the path works and what comes out of it on the sizes "

@@ -9,10 +9,10 @@ from plotly.subplots import make_subplots
 from .charts import styled
 from .criteria import CRITERIA
 from .presets import PRESETS
+from .studies.sweep_specs import DENSE, SweepSpec, lines, text_names
 from .styles import DENSE as DENSE_COLOR
 from .styles import Style, criterion_style
 from .sweep_frames import PREFIX, summary
-from .sweep_specs import DENSE, SweepSpec, lines, text_names
 
 _PRESET_MARKS = (("longdashdot", "hexagram"), ("longdash", "pentagon"), ("dashdot", "bowtie"))
 

@@ -7,10 +7,10 @@ from pathlib import Path
 from .criteria import CRITERIA
 from .pipeline.provenance import base_name
 from .report import Section, facts_table, report_html, versions, write_report
+from .studies.sweep import Point
+from .studies.sweep_specs import SweepSpec, lines, text_names
 from .sweep_charts import cost_chart, perplexity_chart, size_chart, sizes_of, sparsities_of
 from .sweep_frames import readable, refused, sweep_frame
-from .sweep_specs import SweepSpec, lines, text_names
-from .sweeps import Point
 
 
 def opening(spec: SweepSpec) -> str:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from bipcore.evaluation.zero_shot import TaskResult
 from bipcore.pipeline.pipeline import Pipeline
-from bipcore.reproduction_changes import Changes, configure
-from bipcore.reproduction_scale import fitted
-from bipcore.reproduction_specs import Reproduction
 from bipcore.specs import SEVEN, ModelSpec
+from bipcore.studies.reproduction.changes import Changes, configure
+from bipcore.studies.reproduction.scale import fitted
+from bipcore.studies.reproduction.spec import Reproduction
 
 POSITIONS = 128
 """What the tiny models read at once."""

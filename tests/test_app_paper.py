@@ -5,8 +5,8 @@ import threading
 import pytest
 
 from bipcore.pipeline.pipeline import Pipeline
-from bipcore.reproduction import run_reproduction
-from bipcore.reproduction_specs import load_reproduction, names
+from bipcore.studies.reproduction.run import run_reproduction
+from bipcore.studies.reproduction.spec import load_reproduction, names
 from tests.apptest import button, charts, errors, settle, start
 from tests.folders import model_folder
 from tests.papers import quick_tasks, texts_folder, tiny_spec

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from bipcore.sweeps import run_sweep
+from bipcore.studies.sweep import run_sweep
 from tests.apptest import button, charts, errors, settle, start
 from tests.folders import model_folder
 from ui.jobs import worker

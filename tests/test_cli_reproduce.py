@@ -9,8 +9,8 @@ import pytest
 from bipcore.__main__ import main
 from bipcore.models.loading import DEMO
 from bipcore.pipeline.pipeline import Pipeline
-from bipcore.reproduction_rows import measured_rows
 from bipcore.store.runs import RunStore
+from bipcore.studies.reproduction.rows import measured_rows
 from tests.cli import Call, run_all
 from tests.folders import model_folder, tree
 from tests.papers import quick_tasks, texts_folder

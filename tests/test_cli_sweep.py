@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from bipcore import sweeps
 from bipcore.__main__ import main
 from bipcore.errors import InputError
 from bipcore.lists import join_list, parse_list
+from bipcore.studies import sweep as sweeps
 from tests.cli import Call, run_all
 from tests.folders import model_folder
 

@@ -2,19 +2,26 @@
 
 import pytest
 
-from bipcore import estimates
 from bipcore.criteria import find_criterion
 from bipcore.data.tasks import KNOWN
 from bipcore.errors import InputError
-from bipcore.estimates import REACHED, REQUESTS, duration, estimate, peak_memory, steps
 from bipcore.evaluation.machine import device_name, machine, measure_speed
 from bipcore.models.adapters import Adapter
 from bipcore.models.loading import empty_model, load_config
-from bipcore.reproduction_changes import Changes, configure
-from bipcore.reproduction_scale import fitted
-from bipcore.reproduction_shapes import counted_rows, pruned_shape, sizes_of
-from bipcore.reproduction_specs import RowKey
 from bipcore.specs import EvaluationSpec, ModelSpec
+from bipcore.studies.reproduction import estimate as estimates
+from bipcore.studies.reproduction.changes import Changes, configure
+from bipcore.studies.reproduction.estimate import (
+    REACHED,
+    REQUESTS,
+    duration,
+    estimate,
+    peak_memory,
+    steps,
+)
+from bipcore.studies.reproduction.scale import fitted
+from bipcore.studies.reproduction.shapes import counted_rows, pruned_shape, sizes_of
+from bipcore.studies.reproduction.spec import RowKey
 
 LLAMA = "huggyllama/llama-7b"
 

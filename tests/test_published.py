@@ -4,7 +4,8 @@ import pytest
 
 from bipcore.criteria import CRITERIA
 from bipcore.errors import InputError
-from bipcore.published import (
+from bipcore.specs import SEVEN
+from bipcore.studies.reproduction.published import (
     TABLES,
     TEXTS,
     comparability,
@@ -13,7 +14,6 @@ from bipcore.published import (
     perplexity_window,
     published_rows,
 )
-from bipcore.specs import SEVEN
 
 SIZES = {1: 21, 2: 14, 3: 13, 4: 9, 5: 4}
 

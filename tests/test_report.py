@@ -9,8 +9,8 @@ import pytest
 
 from bipcore.errors import InputError
 from bipcore.report import facts_table, report_html, versions, write_report
+from bipcore.studies.sweep_specs import SweepSpec
 from bipcore.sweep_report import opening, sweep_html
-from bipcore.sweep_specs import SweepSpec
 from tests.test_sweep_charts import SPEC, points
 
 EVIL = '</script><script>alert("x")</script>&'

@@ -7,8 +7,6 @@ import pytest
 
 from bipcore.errors import Cancelled, InputError
 from bipcore.pipeline.pipeline import Pipeline
-from bipcore.reproduction import row_keys, run_reproduction
-from bipcore.reproduction_changes import Changes, configure
 from bipcore.reproduction_charts import chart_title, reproduction_charts
 from bipcore.reproduction_frames import (
     columns_of,
@@ -18,7 +16,10 @@ from bipcore.reproduction_frames import (
     sample_sizes,
 )
 from bipcore.reproduction_report import opening, report_page
-from bipcore.reproduction_rows import (
+from bipcore.specs import SEVEN, ModelSpec
+from bipcore.store.runs import RunStore
+from bipcore.studies.reproduction.changes import Changes, configure
+from bipcore.studies.reproduction.rows import (
     KIND,
     Measured,
     Row,
@@ -27,9 +28,8 @@ from bipcore.reproduction_rows import (
     row_data,
     spec_of,
 )
-from bipcore.reproduction_specs import RowKey
-from bipcore.specs import SEVEN, ModelSpec
-from bipcore.store.runs import RunStore
+from bipcore.studies.reproduction.run import row_keys, run_reproduction
+from bipcore.studies.reproduction.spec import RowKey
 from tests.folders import model_folder
 from tests.papers import quick_tasks, texts_folder, tiny_spec
 from tests.passes import counted_passes

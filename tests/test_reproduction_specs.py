@@ -5,14 +5,14 @@ import re
 import pytest
 
 from bipcore.errors import InputError
-from bipcore.published import published_rows
-from bipcore.reproduction import row_keys
-from bipcore.reproduction_changes import Changes, configure
 from bipcore.reproduction_frames import published_cells
-from bipcore.reproduction_scale import fitted, sizes_sentence
-from bipcore.reproduction_specs import RowKey, load_reproduction, names, parse_reproduction
 from bipcore.specs import SEVEN, EvaluationSpec, ModelSpec, RecoverySpec
-from bipcore.sweep_specs import check_sweep
+from bipcore.studies.reproduction.changes import Changes, configure
+from bipcore.studies.reproduction.published import published_rows
+from bipcore.studies.reproduction.run import row_keys
+from bipcore.studies.reproduction.scale import fitted, sizes_sentence
+from bipcore.studies.reproduction.spec import RowKey, load_reproduction, names, parse_reproduction
+from bipcore.studies.sweep_specs import check_sweep
 
 LLAMA = ModelSpec("huggyllama/llama-7b")
 

@@ -5,11 +5,11 @@ import math
 import pytest
 
 from bipcore.specs import EvaluationSpec
+from bipcore.studies.sweep import Point
+from bipcore.studies.sweep_specs import DENSE, SweepSpec
 from bipcore.styles import criterion_style
 from bipcore.sweep_charts import cost_chart, perplexity_chart, size_chart
 from bipcore.sweep_frames import sweep_frame
-from bipcore.sweep_specs import DENSE, SweepSpec
-from bipcore.sweeps import Point
 
 SPEC = SweepSpec(
     criteria=("magnitude", "llm-bip"),

@@ -6,16 +6,16 @@ from dataclasses import replace
 
 import pytest
 
-from bipcore import sweeps
 from bipcore.errors import Cancelled, InputError
 from bipcore.pipeline import preparation
 from bipcore.pipeline.pipeline import Pipeline
 from bipcore.presets import find_preset
 from bipcore.specs import CalibrationSpec, EvaluationSpec, ModelSpec, PlanSpec, ScoreSpec
 from bipcore.store.runs import RunStore
+from bipcore.studies import sweep as sweeps
+from bipcore.studies.sweep import SweepSpec, run_sweep
+from bipcore.studies.sweep_specs import DENSE, check_sweep, text_names
 from bipcore.sweep_frames import readable, refused, summary, sweep_frame
-from bipcore.sweep_specs import DENSE, check_sweep, text_names
-from bipcore.sweeps import SweepSpec, run_sweep
 from tests.folders import model_folder
 from tests.passes import counted_passes
 from tests.tiny import one_thread as one_thread

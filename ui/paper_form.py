@@ -7,14 +7,14 @@ import streamlit as st
 
 from bipcore.data.texts import NAMED
 from bipcore.errors import InputError
-from bipcore.estimates import Estimate, assumptions, estimate
 from bipcore.models.shapes import ModelShape
-from bipcore.reproduction_changes import Changes, configure
-from bipcore.reproduction_scale import fitted, sizes_sentence
-from bipcore.reproduction_shapes import sizes_of
-from bipcore.reproduction_specs import Reproduction, load_reproduction
 from bipcore.specs import ModelSpec
 from bipcore.store.runs import digest
+from bipcore.studies.reproduction.changes import Changes, configure
+from bipcore.studies.reproduction.estimate import Estimate, assumptions, estimate
+from bipcore.studies.reproduction.scale import fitted, sizes_sentence
+from bipcore.studies.reproduction.shapes import sizes_of
+from bipcore.studies.reproduction.spec import Reproduction, load_reproduction
 
 from .settings import Settings
 
@@ -127,6 +127,6 @@ def _estimate(key: str, _spec: Reproduction, _shape: ModelShape) -> Estimate:
 @st.cache_resource(max_entries=8, show_spinner=False)
 def _speed(model: ModelSpec) -> float:
     """The device's speed, measured once: other work in between would only disturb it."""
-    from bipcore.estimates import speed_of
+    from bipcore.studies.reproduction.estimate import speed_of
 
     return speed_of(model)

@@ -7,8 +7,6 @@ import pandas as pd
 import streamlit as st
 
 from bipcore.pipeline.pipeline import Pipeline
-from bipcore.published import published_rows
-from bipcore.reproduction import row_keys, run_reproduction
 from bipcore.reproduction_charts import chart_title, reproduction_charts
 from bipcore.reproduction_frames import (
     TITLES,
@@ -24,10 +22,12 @@ from bipcore.reproduction_report import (
     reading_notes,
     report_page,
 )
-from bipcore.reproduction_rows import Row, Run, measured_rows, spec_of
-from bipcore.reproduction_specs import Reproduction, load_reproduction, names
 from bipcore.specs import ModelSpec
 from bipcore.store.runs import RunStore, digest
+from bipcore.studies.reproduction.published import published_rows
+from bipcore.studies.reproduction.rows import Row, Run, measured_rows, spec_of
+from bipcore.studies.reproduction.run import row_keys, run_reproduction
+from bipcore.studies.reproduction.spec import Reproduction, load_reproduction, names
 
 from .figures import show_chart
 from .jobs import CANCELLED, FAILED, Job, worker

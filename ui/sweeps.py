@@ -8,6 +8,8 @@ import streamlit as st
 
 from bipcore.pipeline.pipeline import Pipeline
 from bipcore.store.runs import digest
+from bipcore.studies.sweep import Point, run_sweep
+from bipcore.studies.sweep_specs import SweepSpec, text_names
 from bipcore.sweep_charts import (
     cost_chart,
     perplexity_chart,
@@ -17,8 +19,6 @@ from bipcore.sweep_charts import (
 )
 from bipcore.sweep_frames import PREFIX, readable, refused, summary, sweep_frame
 from bipcore.sweep_report import opening, sweep_html
-from bipcore.sweep_specs import SweepSpec, text_names
-from bipcore.sweeps import Point, run_sweep
 
 from .figures import show_chart
 from .jobs import CANCELLED, FAILED, Job, worker

@@ -6,9 +6,9 @@ from bipcore.evaluation.zero_shot import TaskResult
 from bipcore.pipeline.pipeline import Pipeline
 from bipcore.pipeline.zero_shot_states import State, measure_states, states_of
 from bipcore.pruning.plan import PruningPlan
-from bipcore.published import paper_name, published_rows
 from bipcore.specs import SEVEN, RecoverySpec, ZeroShotSpec
 from bipcore.store.runs import digest
+from bipcore.studies.reproduction.published import paper_name, published_rows
 from bipcore.zero_shot_charts import accuracy_chart
 from bipcore.zero_shot_frames import (
     MEAN_NOTE,

@@ -13,20 +13,20 @@ from dataclasses import dataclass
 
 import torch
 
-from .criteria import find_criterion
-from .data.tasks import KNOWN
-from .data.texts import NAMED, find_text
-from .errors import InputError
-from .evaluation.machine import measure_speed
-from .models.loading import DTYPES, resolve_device
-from .models.shapes import ModelShape
-from .pruning.compensation import resolve_compensation
-from .reproduction import row_keys
-from .reproduction_shapes import pruned_shape
-from .reproduction_specs import Reproduction, RowKey
-from .reproduction_timing import BATCH
-from .specs import EvaluationSpec, ModelSpec
-from .sweep_specs import DENSE
+from ...criteria import find_criterion
+from ...data.tasks import KNOWN
+from ...data.texts import NAMED, find_text
+from ...errors import InputError
+from ...evaluation.machine import measure_speed
+from ...models.loading import DTYPES, resolve_device
+from ...models.shapes import ModelShape
+from ...pruning.compensation import resolve_compensation
+from ...specs import EvaluationSpec, ModelSpec
+from ..sweep_specs import DENSE
+from .run import row_keys
+from .shapes import pruned_shape
+from .spec import Reproduction, RowKey
+from .timing import BATCH
 
 REACHED = 0.6
 """The share of the speed of a large matrix product that a model's forward pass is taken to have."""

@@ -6,17 +6,17 @@ import time
 import torch
 from torch import nn
 
-from .criteria import find_criterion, score
-from .criteria.statistics import collect_statistics
-from .data.calibration import CalibrationSet
-from .evaluation.profiling import Profile, profile_model
-from .models.adapters import Adapter
-from .progress import Progress, part, silent
-from .pruning.compensation import compensate, resolve_compensation
-from .pruning.moments import SecondMoments, check_free, collect_second_moments
-from .pruning.plan import PruningPlan, make_plan
-from .pruning.slicing import apply_plan
-from .specs import CalibrationSpec, PlanSpec, ScoreSpec
+from ...criteria import find_criterion, score
+from ...criteria.statistics import collect_statistics
+from ...data.calibration import CalibrationSet
+from ...evaluation.profiling import Profile, profile_model
+from ...models.adapters import Adapter
+from ...progress import Progress, part, silent
+from ...pruning.compensation import compensate, resolve_compensation
+from ...pruning.moments import SecondMoments, check_free, collect_second_moments
+from ...pruning.plan import PruningPlan, make_plan
+from ...pruning.slicing import apply_plan
+from ...specs import CalibrationSpec, PlanSpec, ScoreSpec
 
 BATCH = 8
 """Sequences in a batch of `forward_seconds`."""

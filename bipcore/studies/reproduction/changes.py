@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass, replace
 
-from .criteria import find_criterion
-from .reproduction_scale import limited
-from .reproduction_specs import Group, Reproduction, check_reproduction, load_reproduction
-from .specs import ModelSpec
+from ...criteria import find_criterion
+from ...specs import ModelSpec
+from .scale import limited
+from .spec import Group, Reproduction, check_reproduction, load_reproduction
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,13 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
-from .criteria import find_criterion
-from .errors import InputError, check_seed
-from .presets import find_preset
-from .pruning.allocation import ALLOCATIONS, UNITS
-from .pruning.compensation import resolve_compensation
-from .pruning.propagation import PROPAGATIONS
-from .specs import CalibrationSpec, EvaluationSpec, ModelSpec, PlanSpec, ScoreSpec
+from ..criteria import find_criterion
+from ..errors import InputError, check_seed
+from ..presets import find_preset
+from ..pruning.allocation import ALLOCATIONS, UNITS
+from ..pruning.compensation import resolve_compensation
+from ..pruning.propagation import PROPAGATIONS
+from ..specs import CalibrationSpec, EvaluationSpec, ModelSpec, PlanSpec, ScoreSpec
 
 DENSE = "dense"
 """The label of the point of the dense model."""

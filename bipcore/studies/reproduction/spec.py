@@ -1,4 +1,4 @@
-"""What reproduces a table or a figure of the paper: the files in ``reproduce/``, validated.
+"""What reproduces a table or a figure of the paper: the files in ``specs/``, validated.
 
 A spec says which rows are measured, on which texts and tasks, with which calibration and
 fine-tuning. `load_reproduction` reads one.
@@ -12,11 +12,11 @@ from typing import Any
 
 import yaml
 
-from .criteria import find_criterion
-from .errors import InputError
-from .presets import find_preset
-from .pruning.allocation import ALLOCATIONS
-from .specs import (
+from ...criteria import find_criterion
+from ...errors import InputError
+from ...presets import find_preset
+from ...pruning.allocation import ALLOCATIONS
+from ...specs import (
     CalibrationSpec,
     EvaluationSpec,
     ModelSpec,
@@ -25,10 +25,10 @@ from .specs import (
     ScoreSpec,
     ZeroShotSpec,
 )
-from .sweep_specs import DENSE, SweepSpec
+from ..sweep_specs import DENSE, SweepSpec
 
 KINDS = ("accuracy", "seconds", "compression", "sweep", "reconstruction")
-_FOLDER = Path(__file__).parent / "reproduce"
+_FOLDER = Path(__file__).parent / "specs"
 
 
 @dataclass(frozen=True)

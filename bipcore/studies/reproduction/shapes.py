@@ -1,15 +1,15 @@
 """The sizes of a reproduction's models, from configurations alone: nothing is loaded or run."""
 
-from .errors import InputError
-from .models.adapters import Adapter
-from .models.loading import empty_model, load_config
-from .models.shapes import ModelShape
-from .pruning.allocation import allocated_shape, resolve_unit
-from .pruning.plan import resolve_allocation
-from .reproduction_rows import Row, count_cells
-from .reproduction_specs import Reproduction, RowKey
-from .specs import ModelSpec
-from .sweep_specs import DENSE
+from ...errors import InputError
+from ...models.adapters import Adapter
+from ...models.loading import empty_model, load_config
+from ...models.shapes import ModelShape
+from ...pruning.allocation import allocated_shape, resolve_unit
+from ...pruning.plan import resolve_allocation
+from ...specs import ModelSpec
+from ..sweep_specs import DENSE
+from .rows import Row, count_cells
+from .spec import Reproduction, RowKey
 
 
 def sizes_of(model: ModelSpec) -> ModelShape:

@@ -15,8 +15,8 @@ never called so.
 
 from dataclasses import replace
 
-from .errors import InputError
-from .reproduction_specs import Reproduction
+from ...errors import InputError
+from .spec import Reproduction
 
 SEQ_LEN = 128
 BATCH, HELD_OUT = 8, 8

@@ -6,25 +6,17 @@ every finished row: a run that was stopped goes on where it was.
 
 from collections.abc import Callable, Iterator
 
-from .errors import explain
-from .evaluation.machine import machine
-from .evaluation.zero_shot import TaskResult, average
-from .pipeline.pipeline import Pipeline
-from .progress import Progress, part
-from .pruning.plan import PruningPlan
-from .reproduction_rows import (
-    KIND,
-    Measured,
-    Row,
-    column,
-    count_cells,
-    row_identity,
-    stored_row,
-)
-from .reproduction_specs import Reproduction, RowKey
-from .reproduction_timing import forward_seconds, pruning_seconds
-from .sweep_specs import DENSE, tasks, text_names
-from .sweeps import Point, run_sweep
+from ...errors import explain
+from ...evaluation.machine import machine
+from ...evaluation.zero_shot import TaskResult, average
+from ...pipeline.pipeline import Pipeline
+from ...progress import Progress, part
+from ...pruning.plan import PruningPlan
+from ..sweep import Point, run_sweep
+from ..sweep_specs import DENSE, tasks, text_names
+from .rows import KIND, Measured, Row, column, count_cells, row_identity, stored_row
+from .spec import Reproduction, RowKey
+from .timing import forward_seconds, pruning_seconds
 
 __all__ = ["Row", "machine", "row_keys", "run_reproduction"]
 

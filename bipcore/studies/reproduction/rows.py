@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from .data.tasks import data_identity
-from .evaluation.machine import machine
-from .reproduction_specs import Group, Reproduction, RowKey, load_reproduction
-from .specs import CalibrationSpec, EvaluationSpec, ModelSpec, RecoverySpec, ZeroShotSpec
-from .store.runs import RunStore, canonical
-from .sweep_specs import DENSE
+from ...data.tasks import data_identity
+from ...evaluation.machine import machine
+from ...specs import CalibrationSpec, EvaluationSpec, ModelSpec, RecoverySpec, ZeroShotSpec
+from ...store.runs import RunStore, canonical
+from ..sweep_specs import DENSE
+from .spec import Group, Reproduction, RowKey, load_reproduction
 
 KIND = "reproductions"
 TIMED = ("seconds", "compression")

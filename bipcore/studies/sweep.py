@@ -10,17 +10,17 @@ from dataclasses import dataclass, field, replace
 
 from torch import nn
 
-from .errors import explain
-from .evaluation.profiling import PeakMemory, Profile, profile_model
-from .models.adapters import Adapter
-from .models.heap import give_back_freed_memory
-from .models.loading import resolve_device
-from .pipeline.pipeline import Pipeline
-from .pipeline.provenance import score_identity
-from .progress import Progress, part
-from .pruning.compensation import resolve_compensation
-from .pruning.plan import PruningPlan, resolve_allocation
-from .store.runs import digest
+from ..errors import explain
+from ..evaluation.profiling import PeakMemory, Profile, profile_model
+from ..models.adapters import Adapter
+from ..models.heap import give_back_freed_memory
+from ..models.loading import resolve_device
+from ..pipeline.pipeline import Pipeline
+from ..pipeline.provenance import score_identity
+from ..progress import Progress, part
+from ..pruning.compensation import resolve_compensation
+from ..pruning.plan import PruningPlan, resolve_allocation
+from ..store.runs import digest
 from .sweep_specs import DENSE, SweepSpec, Task, check_sweep, tasks, text_names
 
 __all__ = ["DENSE", "Point", "SweepSpec", "run_sweep", "tasks", "text_names"]

@@ -1,6 +1,6 @@
 """The figures that the LLM-BIP paper printed (arXiv 2412.06419), and what they can stand beside.
 
-The CSV files in ``published/`` are transcriptions of tables 1 to 5: perplexities, lower is better;
+The CSV files in ``figures/`` are transcriptions of tables 1 to 5: perplexities, lower is better;
 accuracies in per cent. Figures 2 to 4 were published as pictures, without printed numbers.
 """
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from .errors import InputError
+from ...errors import InputError
 
 PAPER = "arXiv 2412.06419"
 TABLES = (1, 2, 3, 4, 5)
@@ -18,7 +18,7 @@ TEXTS = {"wikitext2": "wikitext2_ppl", "ptb": "ptb_ppl"}
 """The column of each test text's perplexity, by the text's name."""
 
 _FILES = {1: "zero_shot", 2: "zero_shot", 3: "zero_shot", 4: "pruning_seconds", 5: "compression"}
-_FOLDER = Path(__file__).parent / "published"
+_FOLDER = Path(__file__).parent / "figures"
 _MODELS = {
     "LLaMA-7B": ("llama-7b", "llama-7b-hf"),
     "Vicuna-7B": ("vicuna-7b", "vicuna-7b-v1.3"),
