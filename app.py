@@ -2,8 +2,8 @@
 
 import streamlit as st
 
-from bipcore.charts import channel_distributions
-from bipcore.frames import scores_frame
+from bipcore.views.frames import scores_frame
+from bipcore.views.scores import channel_distributions
 from ui.figures import show_chart
 from ui.page import begin
 from ui.results import need_scores

@@ -76,7 +76,7 @@ def recover_command(
             settings = {"evaluation": evaluation if evaluate else None, "recovery": recovery}
             exported["export"] = asdict(pipeline.export(score.model, done.plan, output, **settings))
     if csv is not None:
-        from .frames import history_frame
+        from .views.frames import history_frame
 
         console.write_csv(history_frame(done.history), csv)
     if json:
@@ -108,7 +108,7 @@ def _check_files(output: Path | None, csv: Path | None) -> None:
     if output is not None:
         check_destination(output)
     if csv is not None:
-        from .report import check_file
+        from .views.report import check_file
 
         check_file(csv)
 

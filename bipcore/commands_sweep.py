@@ -89,7 +89,7 @@ def sweep_command(
 
     Every point is stored when it is done: stopped and started again, a sweep goes on where it was.
     """
-    from .report import check_file
+    from .views.report import check_file
 
     check_sweep(sweep)
     for path in (csv, report):
@@ -97,7 +97,7 @@ def sweep_command(
             check_file(path)
     points = _compute(sweep)
     if report:
-        from .sweep_report import write_sweep_report
+        from .views.sweep_report import write_sweep_report
 
         write_sweep_report(report, sweep, points)
     _emit(sweep, points, csv=csv, json=json)
@@ -114,7 +114,7 @@ def _compute(spec: SweepSpec) -> list[Point]:
 
 
 def _emit(spec: SweepSpec, points: list[Point], *, csv: Path | None, json: bool) -> None:
-    from .sweep_frames import readable, refused, summary, sweep_frame
+    from .views.sweep_tables import readable, refused, summary, sweep_frame
 
     frame = sweep_frame(points)
     if csv:

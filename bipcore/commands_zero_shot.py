@@ -37,10 +37,10 @@ def zero_shot_command(
     Every task is stored when it is done: stopped and started again, a run goes on where it was.
     """
     from .pipeline.zero_shot_states import measure_states, states_of
-    from .zero_shot_frames import results_frame
+    from .views.zero_shot import results_frame
 
     if csv is not None:
-        from .report import check_file
+        from .views.report import check_file
 
         check_file(csv)
     results: dict[str, list[TaskResult]] = {}
@@ -68,7 +68,7 @@ def _row(result: TaskResult) -> dict:
 
 
 def _show(model: ModelSpec, results: Mapping[str, Sequence[TaskResult]]) -> None:
-    from .zero_shot_frames import MEAN_NOTE, readable, rows_note
+    from .views.zero_shot import MEAN_NOTE, readable, rows_note
 
     table = readable(results)
     title = f"Accuracy of {model.name}, % ± standard error"

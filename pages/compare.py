@@ -2,14 +2,14 @@
 
 import streamlit as st
 
-from bipcore.plan_charts import (
+from bipcore.pruning.comparison import compare_plans, head_classes, over_all_blocks, overlap_matrix
+from bipcore.views.plans import (
     class_bars,
     class_map,
     overlap_chart,
     overlap_matrix_chart,
     rank_correlation_chart,
 )
-from bipcore.pruning.comparison import compare_plans, head_classes, over_all_blocks, overlap_matrix
 from ui.comparisons import choose_criteria, compared, need_scored, title_of
 from ui.figures import show_chart
 from ui.page import begin

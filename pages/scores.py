@@ -3,13 +3,13 @@
 import pandas as pd
 import streamlit as st
 
-from bipcore.charts import (
+from bipcore.views.frames import extreme_scores, scores_frame
+from bipcore.views.scores import (
     channel_distributions,
     channel_histogram,
     head_distributions,
     head_map,
 )
-from bipcore.frames import extreme_scores, scores_frame
 from ui.figures import show_chart
 from ui.page import begin
 from ui.results import need_scores

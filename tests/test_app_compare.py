@@ -2,7 +2,16 @@
 
 import pytest
 
-from bipcore.plan_charts import (
+from bipcore.pruning.comparison import (
+    CLASSES,
+    compare_criteria,
+    compare_plans,
+    head_classes,
+    over_all_blocks,
+    overlap_matrix,
+)
+from bipcore.pruning.plan import make_plan
+from bipcore.views.plans import (
     bound_chart,
     bound_frame,
     class_bars,
@@ -14,15 +23,6 @@ from bipcore.plan_charts import (
     plan_map,
     rank_correlation_chart,
 )
-from bipcore.pruning.comparison import (
-    CLASSES,
-    compare_criteria,
-    compare_plans,
-    head_classes,
-    over_all_blocks,
-    overlap_matrix,
-)
-from bipcore.pruning.plan import make_plan
 from tests.apptest import charts, errors, settle, start
 from tests.folders import model_folder
 from tests.passes import counted_passes

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from bipcore import CalibrationSet, charts, collect_statistics, make_plan, score
+from bipcore import CalibrationSet, collect_statistics, make_plan, score
+from bipcore.views import scores as charts
 from tests.tiny import tiny_model, tiny_tokens
 
 

@@ -10,11 +10,11 @@ import pytest
 from bipcore.__main__ import main
 from bipcore.evaluation.reconstruction import ReconstructionErrors, llm_bip_bound
 from bipcore.export.export import load_plan
-from bipcore.frames import ERRORS
 from bipcore.pipeline.pipeline import Pipeline
 from bipcore.presets import PRESETS
 from bipcore.pruning.plan import BlockPlan, PruningPlan
 from bipcore.specs import CalibrationSpec, EvaluationSpec, ModelSpec, PlanSpec, ScoreSpec
+from bipcore.views.frames import ERRORS
 from tests.folders import model_folder
 from tests.passes import counted_passes
 

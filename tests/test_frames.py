@@ -4,8 +4,8 @@ import numpy
 import pytest
 
 from bipcore.criteria import Scores
-from bipcore.frames import extreme_scores, scores_frame, summary_frame
 from bipcore.pruning.plan import PruningPlan, make_plan
+from bipcore.views.frames import extreme_scores, scores_frame, summary_frame
 from tests.shapes import SMALL_GQA, random_scores
 
 SHAPE = SMALL_GQA  # 6 blocks of 8 query heads, 2 key/value heads, 96 channels

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from bipcore.data.calibration import CalibrationSet
 from bipcore.evaluation.reconstruction import ReconstructionErrors, reconstruction_errors
-from bipcore.frames import reconstruction_frame
 from bipcore.models.adapters import Adapter
 from bipcore.models.walk import Entrance
 from bipcore.pruning.plan import BlockPlan, PruningPlan
 from bipcore.pruning.slicing import apply_plan
+from bipcore.views.frames import reconstruction_frame
 from tests.pruning import mixed_plan, plan_for
 from tests.tiny import FAMILIES, tiny_model, tiny_tokens
 from tests.tiny import one_thread as one_thread

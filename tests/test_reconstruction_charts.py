@@ -5,9 +5,9 @@ import math
 import pytest
 
 from bipcore.evaluation.reconstruction import ReconstructionErrors
-from bipcore.frames import ERRORS, reconstruction_frame
-from bipcore.reconstruction_charts import bound_against_error, error_by_block
-from bipcore.styles import criterion_style
+from bipcore.views.frames import ERRORS, reconstruction_frame
+from bipcore.views.reconstruction import bound_against_error, error_by_block
+from bipcore.views.style import criterion_style
 
 ACCUMULATED = {"llm-bip": (0.1, 0.3, 0.6), "wanda-sp": (0.2, 0.5, 0.9)}
 LOCAL = {"llm-bip": (0.1, 0.2, 0.3), "wanda-sp": (0.2, 0.4, 0.6)}

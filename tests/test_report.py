@@ -8,9 +8,9 @@ import plotly.graph_objects as go
 import pytest
 
 from bipcore.errors import InputError
-from bipcore.report import facts_table, report_html, versions, write_report
 from bipcore.studies.sweep_specs import SweepSpec
-from bipcore.sweep_report import opening, sweep_html
+from bipcore.views.report import facts_table, report_html, versions, write_report
+from bipcore.views.sweep_report import opening, sweep_html
 from tests.test_sweep_charts import SPEC, points
 
 EVIL = '</script><script>alert("x")</script>&'
@@ -110,7 +110,7 @@ def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch):
     def full(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("bipcore.report.os.replace", full)
+    monkeypatch.setattr("bipcore.views.report.os.replace", full)
     with pytest.raises(InputError, match="No space left"):
         write_report(file, "Title", sections())
     assert [path.name for path in tmp_path.iterdir()] == ["out.html"]

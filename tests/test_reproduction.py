@@ -7,15 +7,6 @@ import pytest
 
 from bipcore.errors import Cancelled, InputError
 from bipcore.pipeline.pipeline import Pipeline
-from bipcore.reproduction_charts import chart_title, reproduction_charts
-from bipcore.reproduction_frames import (
-    columns_of,
-    comparison_frame,
-    readable,
-    refused,
-    sample_sizes,
-)
-from bipcore.reproduction_report import opening, report_page
 from bipcore.specs import SEVEN, ModelSpec
 from bipcore.store.runs import RunStore
 from bipcore.studies.reproduction.changes import Changes, configure
@@ -30,6 +21,15 @@ from bipcore.studies.reproduction.rows import (
 )
 from bipcore.studies.reproduction.run import row_keys, run_reproduction
 from bipcore.studies.reproduction.spec import RowKey
+from bipcore.views.reproduction import chart_title, reproduction_charts
+from bipcore.views.reproduction_report import opening, report_page
+from bipcore.views.reproduction_tables import (
+    columns_of,
+    comparison_frame,
+    readable,
+    refused,
+    sample_sizes,
+)
 from tests.folders import model_folder
 from tests.papers import quick_tasks, texts_folder, tiny_spec
 from tests.passes import counted_passes

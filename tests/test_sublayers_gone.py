@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from bipcore import charts as drawn
 from bipcore.export.export import load_pruned, save_pruned
-from bipcore.frames import KINDS, extreme_scores, scores_frame, summary_frame
 from bipcore.models.adapters import Adapter
 from bipcore.pruning.plan import BlockPlan, PruningPlan, make_plan
 from bipcore.pruning.slicing import apply_plan
+from bipcore.views import scores as drawn
+from bipcore.views.frames import KINDS, extreme_scores, scores_frame, summary_frame
 from tests.apptest import charts, errors, open_page
 from tests.folders import byte_model, text_tokenizer
 from tests.shapes import model_shape, random_scores

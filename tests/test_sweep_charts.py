@@ -7,9 +7,9 @@ import pytest
 from bipcore.specs import EvaluationSpec
 from bipcore.studies.sweep import Point
 from bipcore.studies.sweep_specs import DENSE, SweepSpec
-from bipcore.styles import criterion_style
-from bipcore.sweep_charts import cost_chart, perplexity_chart, size_chart
-from bipcore.sweep_frames import sweep_frame
+from bipcore.views.style import criterion_style
+from bipcore.views.sweep import cost_chart, perplexity_chart, size_chart
+from bipcore.views.sweep_tables import sweep_frame
 
 SPEC = SweepSpec(
     criteria=("magnitude", "llm-bip"),

@@ -15,7 +15,7 @@ from bipcore.store.runs import RunStore
 from bipcore.studies import sweep as sweeps
 from bipcore.studies.sweep import SweepSpec, run_sweep
 from bipcore.studies.sweep_specs import DENSE, check_sweep, text_names
-from bipcore.sweep_frames import readable, refused, summary, sweep_frame
+from bipcore.views.sweep_tables import readable, refused, summary, sweep_frame
 from tests.folders import model_folder
 from tests.passes import counted_passes
 from tests.tiny import one_thread as one_thread

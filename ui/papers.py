@@ -7,27 +7,27 @@ import pandas as pd
 import streamlit as st
 
 from bipcore.pipeline.pipeline import Pipeline
-from bipcore.reproduction_charts import chart_title, reproduction_charts
-from bipcore.reproduction_frames import (
-    TITLES,
-    comparison_frame,
-    readable,
-    refused,
-    sample_sizes,
-)
-from bipcore.reproduction_report import (
-    LIMITED,
-    comparability_table,
-    opening,
-    reading_notes,
-    report_page,
-)
 from bipcore.specs import ModelSpec
 from bipcore.store.runs import RunStore, digest
 from bipcore.studies.reproduction.published import published_rows
 from bipcore.studies.reproduction.rows import Row, Run, measured_rows, spec_of
 from bipcore.studies.reproduction.run import row_keys, run_reproduction
 from bipcore.studies.reproduction.spec import Reproduction, load_reproduction, names
+from bipcore.views.reproduction import chart_title, reproduction_charts
+from bipcore.views.reproduction_report import (
+    LIMITED,
+    comparability_table,
+    opening,
+    reading_notes,
+    report_page,
+)
+from bipcore.views.reproduction_tables import (
+    TITLES,
+    comparison_frame,
+    readable,
+    refused,
+    sample_sizes,
+)
 
 from .figures import show_chart
 from .jobs import CANCELLED, FAILED, Job, worker

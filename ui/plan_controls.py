@@ -7,11 +7,11 @@ import streamlit as st
 from bipcore.criteria import Scores
 from bipcore.evaluation.reconstruction import llm_bip_parts
 from bipcore.pipeline.pipeline import Pipeline
-from bipcore.plan_charts import Parts, bound_chart, bound_frame, plan_frame, plan_map
 from bipcore.pruning import editing
 from bipcore.pruning.plan import PruningPlan
 from bipcore.specs import EvaluationSpec
 from bipcore.store.runs import digest
+from bipcore.views.plans import Parts, bound_chart, bound_frame, plan_frame, plan_map
 
 from .figures import show_chart
 from .jobs import Job, worker

@@ -2,15 +2,15 @@
 
 import streamlit as st
 
-from bipcore.frames import history_frame
 from bipcore.pipeline.pipeline import Pipeline
 from bipcore.pipeline.recoveries import Recovery
 from bipcore.pruning.plan import PruningPlan
 from bipcore.recovery.schedule import steps_of
 from bipcore.recovery.training import Step
-from bipcore.recovery_charts import loss_chart, rate_chart
 from bipcore.specs import RecoverySpec
 from bipcore.store.runs import digest
+from bipcore.views.frames import history_frame
+from bipcore.views.recovery import loss_chart, rate_chart
 
 from .figures import show_chart
 from .jobs import CANCELLED, FAILED, Job, worker

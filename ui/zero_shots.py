@@ -9,8 +9,7 @@ from bipcore.pruning.plan import PruningPlan
 from bipcore.specs import SEVEN, RecoverySpec, ZeroShotSpec
 from bipcore.store.runs import digest
 from bipcore.studies.reproduction.published import paper_name, published_rows
-from bipcore.zero_shot_charts import accuracy_chart
-from bipcore.zero_shot_frames import (
+from bipcore.views.zero_shot import (
     MEAN_NOTE,
     measured_rows,
     paper_rows,
@@ -18,6 +17,7 @@ from bipcore.zero_shot_frames import (
     results_frame,
     rows_note,
 )
+from bipcore.views.zero_shot_charts import accuracy_chart
 
 from .figures import show_chart
 from .jobs import CANCELLED, FAILED, Job, worker

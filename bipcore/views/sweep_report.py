@@ -4,13 +4,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from .criteria import CRITERIA
-from .pipeline.provenance import base_name
+from ..criteria import CRITERIA
+from ..pipeline.provenance import base_name
+from ..studies.sweep import Point
+from ..studies.sweep_specs import SweepSpec, lines, text_names
 from .report import Section, facts_table, report_html, versions, write_report
-from .studies.sweep import Point
-from .studies.sweep_specs import SweepSpec, lines, text_names
-from .sweep_charts import cost_chart, perplexity_chart, size_chart, sizes_of, sparsities_of
-from .sweep_frames import readable, refused, sweep_frame
+from .sweep import cost_chart, perplexity_chart, size_chart, sizes_of, sparsities_of
+from .sweep_tables import readable, refused, sweep_frame
 
 
 def opening(spec: SweepSpec) -> str:

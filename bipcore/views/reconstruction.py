@@ -3,8 +3,8 @@
 import pandas as pd
 import plotly.graph_objects as go
 
-from .charts import styled
-from .styles import criterion_style
+from .scores import styled
+from .style import criterion_style
 
 _NAMES = {
     "accumulated": "Accumulated: each model on its own hidden states",

@@ -5,11 +5,12 @@ from collections.abc import Sequence
 import pandas as pd
 import plotly.graph_objects as go
 
-from .charts import styled
-from .evaluation.reconstruction import ReconstructionErrors
+from ..evaluation.reconstruction import ReconstructionErrors
+from ..studies.reproduction.rows import Row
+from ..studies.reproduction.spec import Reproduction
 from .frames import ERRORS, reconstruction_frame
-from .reconstruction_charts import error_by_block
-from .reproduction_frames import (
+from .reconstruction import error_by_block
+from .reproduction_tables import (
     TITLES,
     columns_of,
     comparison_frame,
@@ -17,11 +18,10 @@ from .reproduction_frames import (
     reference,
     title_of,
 )
-from .studies.reproduction.rows import Row
-from .studies.reproduction.spec import Reproduction
-from .styles import DENSE, criterion_style
-from .sweep_charts import perplexity_chart, size_chart, sizes_of, sparsities_of
-from .sweep_frames import sweep_frame, texts_of
+from .scores import styled
+from .style import DENSE, criterion_style
+from .sweep import perplexity_chart, size_chart, sizes_of, sparsities_of
+from .sweep_tables import sweep_frame, texts_of
 
 _AXES = {
     "seconds": "Seconds",

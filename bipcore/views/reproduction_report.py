@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pandas as pd
 
-from .evaluation.machine import machine
-from .pipeline.provenance import base_name
+from ..evaluation.machine import machine
+from ..pipeline.provenance import base_name
+from ..studies.reproduction.published import comparability, notes, published_rows
+from ..studies.reproduction.rows import Row
+from ..studies.reproduction.scale import sizes_sentence
+from ..studies.reproduction.spec import Reproduction
 from .report import Section, facts_table, report_html, versions, write_report
-from .reproduction_charts import reproduction_charts
-from .reproduction_frames import readable, reference, refused, sample_sizes
-from .studies.reproduction.published import comparability, notes, published_rows
-from .studies.reproduction.rows import Row
-from .studies.reproduction.scale import sizes_sentence
-from .studies.reproduction.spec import Reproduction
+from .reproduction import reproduction_charts
+from .reproduction_tables import readable, reference, refused, sample_sizes
 
 LIMITED = (
     "This was a limited run: it shows that the path works and what comes out of it on the sizes "

@@ -6,11 +6,11 @@ import numpy
 import pandas as pd
 import plotly.graph_objects as go
 
-from .charts import styled
-from .criteria import CRITERIA
-from .pruning.comparison import CLASSES, removed_masks
-from .pruning.plan import PruningPlan
-from .styles import DENSE, KEPT, PRUNED, REMOVED, SCALE, criterion_style
+from ..criteria import CRITERIA
+from ..pruning.comparison import CLASSES, removed_masks
+from ..pruning.plan import PruningPlan
+from .scores import styled
+from .style import DENSE, KEPT, PRUNED, REMOVED, SCALE, criterion_style
 
 UNIT_NAMES = {"head": "query heads", "channel": "FFN channels"}
 

@@ -16,7 +16,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from .errors import InputError
+from ..errors import InputError
 
 Part = str | pd.DataFrame | go.Figure
 Section = tuple[str, Sequence[Part]]

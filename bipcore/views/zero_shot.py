@@ -8,9 +8,9 @@ from typing import Any
 
 import pandas as pd
 
-from .evaluation.zero_shot import TaskResult, average
-from .specs import SEVEN
-from .studies.reproduction.published import paper_name, published_rows
+from ..evaluation.zero_shot import TaskResult, average
+from ..specs import SEVEN
+from ..studies.reproduction.published import paper_name, published_rows
 
 Results = Mapping[str, Sequence[TaskResult]]
 

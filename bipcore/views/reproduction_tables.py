@@ -6,13 +6,13 @@ from functools import cache
 
 import pandas as pd
 
-from .specs import SEVEN
-from .studies.reproduction.published import TEXTS, paper_name, perplexity_window, published_rows
-from .studies.reproduction.rows import Row, column
-from .studies.reproduction.run import row_keys
-from .studies.reproduction.spec import Reproduction, RowKey
-from .studies.sweep import Point
-from .studies.sweep_specs import DENSE, text_names
+from ..specs import SEVEN
+from ..studies.reproduction.published import TEXTS, paper_name, perplexity_window, published_rows
+from ..studies.reproduction.rows import Row, column
+from ..studies.reproduction.run import row_keys
+from ..studies.reproduction.spec import Reproduction, RowKey
+from ..studies.sweep import Point
+from ..studies.sweep_specs import DENSE, text_names
 
 TITLES = {
     "wikitext2": "WikiText-2",

@@ -7,9 +7,9 @@ import plotly.graph_objects as go
 import torch
 from torch import Tensor
 
-from .criteria import Scores
-from .pruning.plan import PruningPlan
-from .styles import KEPT, REMOVED, SCALE
+from ..criteria import Scores
+from ..pruning.plan import PruningPlan
+from .style import KEPT, REMOVED, SCALE
 
 _BARS = 60
 

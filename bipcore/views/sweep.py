@@ -6,13 +6,13 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from .charts import styled
-from .criteria import CRITERIA
-from .presets import PRESETS
-from .studies.sweep_specs import DENSE, SweepSpec, lines, text_names
-from .styles import DENSE as DENSE_COLOR
-from .styles import Style, criterion_style
-from .sweep_frames import PREFIX, summary
+from ..criteria import CRITERIA
+from ..presets import PRESETS
+from ..studies.sweep_specs import DENSE, SweepSpec, lines, text_names
+from .scores import styled
+from .style import DENSE as DENSE_COLOR
+from .style import Style, criterion_style
+from .sweep_tables import PREFIX, summary
 
 _PRESET_MARKS = (("longdashdot", "hexagram"), ("longdash", "pentagon"), ("dashdot", "bowtie"))
 

@@ -3,8 +3,8 @@
 import pandas as pd
 import plotly.graph_objects as go
 
-from .charts import styled
-from .styles import KEPT, RECOVERED
+from .scores import styled
+from .style import KEPT, RECOVERED
 
 
 def loss_chart(history: pd.DataFrame, chosen: int | None = None) -> go.Figure:

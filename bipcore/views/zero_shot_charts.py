@@ -3,8 +3,8 @@
 import pandas as pd
 import plotly.graph_objects as go
 
-from .charts import styled
-from .styles import DENSE, PRUNED, RECOVERED
+from .scores import styled
+from .style import DENSE, PRUNED, RECOVERED
 
 COLORS = {"dense": DENSE, "pruned": PRUNED, "recovered": RECOVERED}
 

@@ -6,10 +6,10 @@ from dataclasses import asdict
 import numpy
 import pandas as pd
 
-from .criteria import Scores
-from .evaluation.reconstruction import ReconstructionErrors
-from .pruning.plan import PruningPlan
-from .recovery.training import Step
+from ..criteria import Scores
+from ..evaluation.reconstruction import ReconstructionErrors
+from ..pruning.plan import PruningPlan
+from ..recovery.training import Step
 
 KINDS = ("head", "kv_group", "channel")
 
