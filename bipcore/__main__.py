@@ -7,20 +7,34 @@ from typing import Annotated
 
 import typer
 
-from . import (
-    commands_cache,
-    commands_plan,
-    commands_reconstruct,
-    commands_recover,
-    commands_reproduce,
-    commands_sweep,
-    commands_zero_shot,
+from .cli import (
+    cache as commands_cache,
+)
+from .cli import (
     console,
 )
-from .commands_recover import RecoveryName, chosen_states
+from .cli import (
+    plans as commands_plan,
+)
+from .cli import (
+    reconstruct as commands_reconstruct,
+)
+from .cli import (
+    recover as commands_recover,
+)
+from .cli import (
+    reproduce as commands_reproduce,
+)
+from .cli import (
+    sweep as commands_sweep,
+)
+from .cli import (
+    zero_shot as commands_zero_shot,
+)
+from .cli.options import with_specs
+from .cli.recover import RecoveryName, chosen_states
 from .errors import explain
 from .evaluation.profiling import profile_rows
-from .options import with_specs
 from .pipeline.pipeline import Pipeline
 from .pruning.plan import PruningPlan
 from .specs import EvaluationSpec, ModelSpec, PlanSpec, ScoreSpec

@@ -6,13 +6,13 @@ from typing import Annotated
 
 import typer
 
+from ..criteria import find_criterion
+from ..errors import InputError
+from ..lists import parse_list
+from ..pipeline.pipeline import Pipeline
+from ..specs import EvaluationSpec, PlanSpec, ScoreSpec
 from . import console
-from .criteria import find_criterion
-from .errors import InputError
-from .lists import parse_list
 from .options import with_specs
-from .pipeline.pipeline import Pipeline
-from .specs import EvaluationSpec, PlanSpec, ScoreSpec
 
 _PLAN = "plan"
 """The name of the plan of a file."""
@@ -44,8 +44,8 @@ def reconstruct_command(
     Errors are means of |f(X) - f^(X^)| over tokens and hidden units; relative ones are shares of
     mean |f(X)|. The plan of a file is measured as "plan", beside those of --criteria.
     """
-    from .evaluation.reconstruction import llm_bip_bound
-    from .views.frames import reconstruction_frame
+    from ..evaluation.reconstruction import llm_bip_bound
+    from ..views.frames import reconstruction_frame
 
     wanted = _wanted(criteria, score, plan)
     evaluation.identity()  # refuses a text that is not there before anything is scored

@@ -8,10 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
-from .errors import InputError
-from .lists import join_list, parse_list
-from .presets import PRESETS, find_preset
-from .specs import (
+from ..errors import InputError
+from ..lists import join_list, parse_list
+from ..presets import PRESETS, find_preset
+from ..specs import (
     CalibrationSpec,
     EvaluationSpec,
     ModelSpec,
@@ -20,7 +20,7 @@ from .specs import (
     ScoreSpec,
     ZeroShotSpec,
 )
-from .studies.sweep_specs import SweepSpec
+from ..studies.sweep_specs import SweepSpec
 
 
 def _option(kind: Any, default: Any, text: str, flag: str | None = None) -> tuple:

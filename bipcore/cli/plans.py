@@ -9,17 +9,17 @@ from typing import Annotated, Any
 
 import typer
 
+from ..criteria import Scores
+from ..errors import InputError
+from ..export.export import load_plan
+from ..lists import parse_list
+from ..pipeline.pipeline import Pipeline
+from ..pruning import editing
+from ..pruning.plan import PruningPlan
+from ..pruning.plan_files import check_plan_file, write_plan
+from ..specs import PlanSpec, ScoreSpec
 from . import console
-from .criteria import Scores
-from .errors import InputError
-from .export.export import load_plan
-from .lists import parse_list
 from .options import with_specs
-from .pipeline.pipeline import Pipeline
-from .pruning import editing
-from .pruning.plan import PruningPlan
-from .pruning.plan_files import check_plan_file, write_plan
-from .specs import PlanSpec, ScoreSpec
 
 plan_app = typer.Typer(help="Plans as files: make, show, compare and edit them.")
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
@@ -75,7 +75,7 @@ def compare_command(
     The rank correlation is Spearman's, of the scores within a block, and the mean over the
     blocks. The share is of what two plans remove on average, beside what chance alone would give.
     """
-    from .pruning.comparison import compare_criteria, over_all_blocks
+    from ..pruning.comparison import compare_criteria, over_all_blocks
 
     names = parse_list(criteria, str, "criteria")
     if len(names) < 2 or len(set(names)) < len(names):
@@ -143,7 +143,7 @@ def diff_command(
     json: Json = False,
 ) -> None:
     """What one plan keeps and another does not, block by block."""
-    from .pruning.comparison import compare_plans
+    from ..pruning.comparison import compare_plans
 
     plans = load_plan(first), load_plan(second)
     frame = compare_plans(*plans)

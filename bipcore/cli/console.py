@@ -18,8 +18,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from .errors import InputError
-from .progress import Progress as ProgressCallable
+from ..errors import InputError
+from ..progress import Progress as ProgressCallable
 
 err = Console(stderr=True)
 _WIDE = 160  # where nobody looks at a terminal, no table is cut to 80 columns

@@ -7,16 +7,16 @@ from typing import Annotated, Any
 
 import typer
 
+from ..errors import InputError
+from ..pipeline.pipeline import Pipeline
+from ..pipeline.recoveries import Recovery
+from ..pruning.plan import PruningPlan
+from ..specs import EvaluationSpec, ModelSpec, PlanSpec, RecoverySpec, ScoreSpec
+from ..store.files import check_destination
+from ..store.runs import RunStore
 from . import console
-from .commands_plan import plan_facts
-from .errors import InputError
 from .options import with_specs
-from .pipeline.pipeline import Pipeline
-from .pipeline.recoveries import Recovery
-from .pruning.plan import PruningPlan
-from .specs import EvaluationSpec, ModelSpec, PlanSpec, RecoverySpec, ScoreSpec
-from .store.files import check_destination
-from .store.runs import RunStore
+from .plans import plan_facts
 
 RecoveryName = Annotated[
     str,
@@ -76,7 +76,7 @@ def recover_command(
             settings = {"evaluation": evaluation if evaluate else None, "recovery": recovery}
             exported["export"] = asdict(pipeline.export(score.model, done.plan, output, **settings))
     if csv is not None:
-        from .views.frames import history_frame
+        from ..views.frames import history_frame
 
         console.write_csv(history_frame(done.history), csv)
     if json:
@@ -108,7 +108,7 @@ def _check_files(output: Path | None, csv: Path | None) -> None:
     if output is not None:
         check_destination(output)
     if csv is not None:
-        from .views.report import check_file
+        from ..views.report import check_file
 
         check_file(csv)
 

@@ -7,13 +7,13 @@ from typing import Annotated, Any
 
 import typer
 
+from ..errors import InputError
+from ..lists import join_list
+from ..pipeline.pipeline import Pipeline
+from ..studies.sweep import Point, run_sweep
+from ..studies.sweep_specs import SweepSpec, check_sweep
 from . import console
-from .errors import InputError
-from .lists import join_list
 from .options import with_specs
-from .pipeline.pipeline import Pipeline
-from .studies.sweep import Point, run_sweep
-from .studies.sweep_specs import SweepSpec, check_sweep
 
 
 def _from_file(context: typer.Context, path: Path | None) -> Path | None:
@@ -89,7 +89,7 @@ def sweep_command(
 
     Every point is stored when it is done: stopped and started again, a sweep goes on where it was.
     """
-    from .views.report import check_file
+    from ..views.report import check_file
 
     check_sweep(sweep)
     for path in (csv, report):
@@ -97,7 +97,7 @@ def sweep_command(
             check_file(path)
     points = _compute(sweep)
     if report:
-        from .views.sweep_report import write_sweep_report
+        from ..views.sweep_report import write_sweep_report
 
         write_sweep_report(report, sweep, points)
     _emit(sweep, points, csv=csv, json=json)
@@ -114,7 +114,7 @@ def _compute(spec: SweepSpec) -> list[Point]:
 
 
 def _emit(spec: SweepSpec, points: list[Point], *, csv: Path | None, json: bool) -> None:
-    from .views.sweep_tables import readable, refused, summary, sweep_frame
+    from ..views.sweep_tables import readable, refused, summary, sweep_frame
 
     frame = sweep_frame(points)
     if csv:

@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
+from ..errors import InputError
+from ..store.runs import RunStore
 from . import console
-from .errors import InputError
-from .store.runs import RunStore
 
 cache_app = typer.Typer(help="The run store, where results are kept.")
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]

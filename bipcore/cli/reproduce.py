@@ -9,14 +9,14 @@ from typing import Annotated
 import pandas as pd
 import typer
 
+from ..errors import InputError
+from ..lists import parse_list
+from ..pipeline.pipeline import Pipeline
+from ..specs import ModelSpec
+from ..studies.reproduction.changes import Changes, configure
+from ..studies.reproduction.rows import Row
+from ..studies.reproduction.spec import Reproduction, load_reproduction
 from . import console
-from .errors import InputError
-from .lists import parse_list
-from .pipeline.pipeline import Pipeline
-from .specs import ModelSpec
-from .studies.reproduction.changes import Changes, configure
-from .studies.reproduction.rows import Row
-from .studies.reproduction.spec import Reproduction, load_reproduction
 
 Name = Annotated[str, typer.Argument(help="table1 to table5, figure2, figure3 or figure4.")]
 Model = Annotated[
@@ -106,11 +106,11 @@ def _default_report(spec: Reproduction) -> Path:
 
 def _dry_run(spec: Reproduction, *, csv: Path | None, json: bool) -> None:
     """Say what there is to do; the model's sizes are all that is read."""
-    from .studies.reproduction.estimate import assumptions, estimate
-    from .studies.reproduction.scale import fitted, sizes_sentence
-    from .studies.reproduction.shapes import counted_rows, sizes_of
-    from .views.report import check_file
-    from .views.reproduction_report import reading_notes
+    from ..studies.reproduction.estimate import assumptions, estimate
+    from ..studies.reproduction.scale import fitted, sizes_sentence
+    from ..studies.reproduction.shapes import counted_rows, sizes_of
+    from ..views.report import check_file
+    from ..views.reproduction_report import reading_notes
 
     if csv is not None:
         check_file(csv)
@@ -153,12 +153,12 @@ def _work_table(steps: Sequence) -> pd.DataFrame:
 
 
 def _run(spec: Reproduction, *, report: Path, csv: Path | None, json: bool) -> None:
-    from .studies.reproduction.estimate import estimate
-    from .studies.reproduction.run import run_reproduction
-    from .studies.reproduction.scale import fitted
-    from .studies.reproduction.shapes import sizes_of
-    from .views.report import check_file
-    from .views.reproduction_report import write_reproduction_report
+    from ..studies.reproduction.estimate import estimate
+    from ..studies.reproduction.run import run_reproduction
+    from ..studies.reproduction.scale import fitted
+    from ..studies.reproduction.shapes import sizes_of
+    from ..views.report import check_file
+    from ..views.reproduction_report import write_reproduction_report
 
     for path in (report, csv):
         if path is not None:
@@ -182,8 +182,8 @@ def _run(spec: Reproduction, *, report: Path, csv: Path | None, json: bool) -> N
 
 
 def _emit(spec: Reproduction, rows: list[Row]) -> None:
-    from .views.reproduction_report import opening, reading_notes
-    from .views.reproduction_tables import refused, sample_sizes
+    from ..views.reproduction_report import opening, reading_notes
+    from ..views.reproduction_tables import refused, sample_sizes
 
     _emit_table(spec, rows)
     said = [opening(spec, rows), sample_sizes(rows), *reading_notes(spec)]
@@ -194,7 +194,7 @@ def _emit(spec: Reproduction, rows: list[Row]) -> None:
 
 def _emit_table(spec: Reproduction, rows: list[Row], *, counted: bool = False) -> None:
     """Perplexities and accuracies one below the other: side by side they are too wide."""
-    from .views.reproduction_tables import columns_of, readable
+    from ..views.reproduction_tables import columns_of, readable
 
     columns = columns_of(spec)
     perplexities = [name for name in columns if "@" in name]
@@ -205,15 +205,15 @@ def _emit_table(spec: Reproduction, rows: list[Row], *, counted: bool = False) -
 
 
 def _write_csv(spec: Reproduction, rows: list[Row], path: Path) -> None:
-    from .views.reproduction_tables import comparison_frame
+    from ..views.reproduction_tables import comparison_frame
 
     console.write_csv(comparison_frame(spec, rows), path)
 
 
 def _facts(spec: Reproduction, rows: list[Row]) -> dict:
     """The spec, every figure, and what to know of them, as plain data."""
-    from .views.reproduction_report import reading_notes
-    from .views.reproduction_tables import comparison_frame
+    from ..views.reproduction_report import reading_notes
+    from ..views.reproduction_tables import comparison_frame
 
     frame = comparison_frame(spec, rows).astype(object)
     figures = frame.where(frame.notna(), None).to_dict("records")

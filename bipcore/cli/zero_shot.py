@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
+from ..evaluation.zero_shot import TaskResult, average
+from ..pipeline.pipeline import Pipeline
+from ..specs import ModelSpec, PlanSpec, ScoreSpec, ZeroShotSpec
 from . import console
-from .commands_plan import plan_facts
-from .commands_recover import RecoveryName, chosen_states
-from .evaluation.zero_shot import TaskResult, average
 from .options import with_specs
-from .pipeline.pipeline import Pipeline
-from .specs import ModelSpec, PlanSpec, ScoreSpec, ZeroShotSpec
+from .plans import plan_facts
+from .recover import RecoveryName, chosen_states
 
 
 def register(app: typer.Typer) -> None:
@@ -36,11 +36,11 @@ def zero_shot_command(
 
     Every task is stored when it is done: stopped and started again, a run goes on where it was.
     """
-    from .pipeline.zero_shot_states import measure_states, states_of
-    from .views.zero_shot import results_frame
+    from ..pipeline.zero_shot_states import measure_states, states_of
+    from ..views.zero_shot import results_frame
 
     if csv is not None:
-        from .views.report import check_file
+        from ..views.report import check_file
 
         check_file(csv)
     results: dict[str, list[TaskResult]] = {}
@@ -68,7 +68,7 @@ def _row(result: TaskResult) -> dict:
 
 
 def _show(model: ModelSpec, results: Mapping[str, Sequence[TaskResult]]) -> None:
-    from .views.zero_shot import MEAN_NOTE, readable, rows_note
+    from ..views.zero_shot import MEAN_NOTE, readable, rows_note
 
     table = readable(results)
     title = f"Accuracy of {model.name}, % ± standard error"
