@@ -36,7 +36,7 @@ class Ended:
 
 _DRIVER = """
 import json, os, resource, sys, traceback
-import torch, transformers, bipcore.__main__, bipcore.views.frames, bipcore.export.export, datasets
+import torch, transformers, bipcore.cli.main, bipcore.views.frames, bipcore.export.export, datasets
 
 def child(call, place):
     os.chdir(call["cwd"])
@@ -46,7 +46,7 @@ def child(call, place):
     resource.setrlimit(resource.RLIMIT_FSIZE, (call["file_limit"],) * 2)
     status = 1
     try:
-        status = bipcore.__main__.main(call["arguments"])
+        status = bipcore.cli.main.main(call["arguments"])
     except BaseException:
         traceback.print_exc()
     sys.stdout.flush()

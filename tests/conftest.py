@@ -13,7 +13,7 @@ import pytest
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from bipcore.__main__ import main
+from bipcore.cli.main import main
 from bipcore.pipeline.pipeline import Pipeline
 from bipcore.specs import ModelSpec
 from bipcore.store.runs import RunStore, cache_root

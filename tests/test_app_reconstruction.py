@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from bipcore.__main__ import main
+from bipcore.cli.main import main
 from bipcore.pipeline.pipeline import Pipeline
 from bipcore.pruning.plan import BlockPlan, PruningPlan
 from bipcore.specs import CalibrationSpec, ModelSpec, PlanSpec, ScoreSpec

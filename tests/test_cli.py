@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from bipcore.__main__ import main
 from bipcore.cli import console
+from bipcore.cli.main import main
 from bipcore.evaluation.metrics import load_test_tokens, perplexity
 from bipcore.export.export import load_plan, load_pruned
 from bipcore.models.generation import Sampling, stream

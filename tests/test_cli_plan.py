@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from bipcore.__main__ import main
+from bipcore.cli.main import main
 from bipcore.export.export import load_plan
 from bipcore.pipeline.pipeline import Pipeline
 from bipcore.pruning.comparison import compare_criteria, compare_plans, over_all_blocks

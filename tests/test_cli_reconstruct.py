@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bipcore.__main__ import main
+from bipcore.cli.main import main
 from bipcore.evaluation.reconstruction import ReconstructionErrors, llm_bip_bound
 from bipcore.export.export import load_plan
 from bipcore.pipeline.pipeline import Pipeline

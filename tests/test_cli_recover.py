@@ -98,7 +98,7 @@ def test_killed_and_started_again_it_goes_on_to_the_same_adapter(tmp_path, model
     words = [*TINY.split(), *TRAIN.split(), "--epochs", "15", "--no-evaluate", "--json"]
     checkpoints = RunStore(tmp_path / "checkpoints")
     code = (
-        "import sys, bipcore.recovery.training as r, bipcore.__main__ as m\n"
+        "import sys, bipcore.recovery.training as r, bipcore.cli.main as m\n"
         "r.recover.__kwdefaults__['checkpoint_seconds'] = 0.0\n"
         "sys.exit(m.main(sys.argv[1:]))"
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from bipcore.__main__ import main
+from bipcore.cli.main import main
 from bipcore.models.loading import DEMO
 from bipcore.pipeline.pipeline import Pipeline
 from bipcore.store.runs import RunStore

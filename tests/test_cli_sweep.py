@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bipcore.__main__ import main
+from bipcore.cli.main import main
 from bipcore.errors import InputError
 from bipcore.lists import join_list, parse_list
 from bipcore.studies import sweep as sweeps

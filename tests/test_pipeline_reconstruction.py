@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from bipcore.__main__ import main
+from bipcore.cli.main import main
 from bipcore.data.calibration import CalibrationSet
 from bipcore.errors import InputError
 from bipcore.evaluation.metrics import cut_windows, load_test_tokens

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bipcore.__main__ import main
+from bipcore.cli.main import main
 from bipcore.export.export import load_plan, load_pruned
 from bipcore.pipeline.pipeline import Pipeline
 from bipcore.pruning.plan import BlockPlan, PruningPlan

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bipcore.__main__ import main
+from bipcore.cli.main import main
 from bipcore.criteria import CRITERIA
 from bipcore.errors import InputError
 from bipcore.export.export import load_plan
