@@ -8,8 +8,7 @@ from pathlib import Path
 from bipcore.evaluation.zero_shot import TaskResult
 from bipcore.pipeline.pipeline import Pipeline
 from bipcore.specs import SEVEN, ModelSpec
-from bipcore.studies.reproduction.changes import Changes, configure
-from bipcore.studies.reproduction.scale import fitted
+from bipcore.studies.reproduction.scale import Changes, configure, fitted
 from bipcore.studies.reproduction.spec import Reproduction
 
 POSITIONS = 128

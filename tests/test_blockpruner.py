@@ -11,14 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from bipcore.criteria import Scores, score
-from bipcore.criteria.blockpruner import memory
-from bipcore.criteria.search import SearchResult, search
+from bipcore.criteria.blockpruner import SearchResult, memory, search
 from bipcore.data.calibration import CalibrationSet
 from bipcore.errors import Cancelled, InputError
 from bipcore.evaluation.metrics import perplexity
 from bipcore.models.adapters import Adapter
-from bipcore.models.hooks import capture_inputs
-from bipcore.models.walk import enter_blocks, leave_blocks
+from bipcore.models.running import capture_inputs, enter_blocks, leave_blocks
 from bipcore.pruning.plan import BlockPlan, PruningPlan, make_plan
 from bipcore.pruning.slicing import apply_plan
 from tests.tiny import FAMILIES, LAYERS, tiny_model, tiny_tokens

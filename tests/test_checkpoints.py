@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from bipcore.errors import InputError
-from bipcore.store.checkpoints import KIND, Checkpoints
+from bipcore.store.resume import KIND, Checkpoints
 from bipcore.store.runs import RunStore
 from tests.folders import truncate
 

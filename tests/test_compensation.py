@@ -10,8 +10,13 @@ from bipcore.criteria.statistics import collect_statistics
 from bipcore.data.calibration import CalibrationSet
 from bipcore.errors import InputError
 from bipcore.models.adapters import Adapter
-from bipcore.pruning.compensation import compensate, refit, resolve_compensation
-from bipcore.pruning.moments import SecondMoments, collect_second_moments
+from bipcore.pruning.compensation import (
+    SecondMoments,
+    collect_second_moments,
+    compensate,
+    refit,
+    resolve_compensation,
+)
 from bipcore.pruning.plan import BlockPlan, PruningPlan
 from bipcore.pruning.slicing import apply_plan
 from tests.pruning import UNITS, generated_by, mixed_plan, plan_for, scores_of

@@ -9,8 +9,7 @@ from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from bipcore.criteria import score
-from bipcore.criteria.gradients import collect_gradients
-from bipcore.criteria.llm_pruner import memory
+from bipcore.criteria.llm_pruner import collect_gradients, memory
 from bipcore.data.calibration import CalibrationSet
 from bipcore.errors import Cancelled, InputError
 from bipcore.models.adapters import Adapter

@@ -5,22 +5,23 @@ import pytest
 from bipcore.criteria import find_criterion
 from bipcore.data.tasks import KNOWN
 from bipcore.errors import InputError
-from bipcore.evaluation.machine import device_name, machine, measure_speed
+from bipcore.evaluation.profiling import device_name, machine, measure_speed
 from bipcore.models.adapters import Adapter
 from bipcore.models.loading import empty_model, load_config
 from bipcore.specs import EvaluationSpec, ModelSpec
 from bipcore.studies.reproduction import estimate as estimates
-from bipcore.studies.reproduction.changes import Changes, configure
 from bipcore.studies.reproduction.estimate import (
     REACHED,
     REQUESTS,
+    counted_rows,
     duration,
     estimate,
     peak_memory,
+    pruned_shape,
+    sizes_of,
     steps,
 )
-from bipcore.studies.reproduction.scale import fitted
-from bipcore.studies.reproduction.shapes import counted_rows, pruned_shape, sizes_of
+from bipcore.studies.reproduction.scale import Changes, configure, fitted
 from bipcore.studies.reproduction.spec import RowKey
 
 LLAMA = "huggyllama/llama-7b"

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from bipcore.models.hooks import capture_inputs
+from bipcore.models.running import capture_inputs
 
 
 def _net() -> nn.Sequential:

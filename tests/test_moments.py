@@ -11,7 +11,7 @@ from bipcore.criteria.statistics import collect_statistics
 from bipcore.data.calibration import CalibrationSet
 from bipcore.errors import Cancelled, InputError
 from bipcore.models.adapters import Adapter
-from bipcore.pruning.moments import (
+from bipcore.pruning.compensation import (
     SecondMoments,
     check_free,
     collect_second_moments,
@@ -175,7 +175,7 @@ def test_what_cannot_be_run_is_refused(tokens, options, says):
 @pytest.mark.parametrize("need", [0, 2**30, 3 * 2**30])
 def test_more_memory_than_is_free_is_refused(monkeypatch, need):
     free = SimpleNamespace(available=2 * 2**30)
-    monkeypatch.setattr("bipcore.pruning.moments.psutil.virtual_memory", lambda: free)
+    monkeypatch.setattr("bipcore.pruning.compensation.psutil.virtual_memory", lambda: free)
     if need <= free.available:
         check_free(tiny_model("llama"), need)
         return

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from bipcore.data.calibration import CalibrationSet
 from bipcore.evaluation.reconstruction import ReconstructionErrors, reconstruction_errors
 from bipcore.models.adapters import Adapter
-from bipcore.models.walk import Entrance
+from bipcore.models.running import Entrance
 from bipcore.pruning.plan import BlockPlan, PruningPlan
 from bipcore.pruning.slicing import apply_plan
 from bipcore.views.frames import reconstruction_frame

@@ -11,10 +11,9 @@ from torch.nn import functional
 from bipcore.errors import Cancelled, InputError
 from bipcore.pruning.slicing import apply_plan
 from bipcore.recovery.lora import LoraAdapter, merged
-from bipcore.recovery.schedule import batch_of, learning_rate, steps_of
-from bipcore.recovery.training import Tuned, recover
+from bipcore.recovery.training import Tuned, batch_of, learning_rate, recover, steps_of
 from bipcore.specs import RecoverySpec
-from bipcore.store.checkpoints import Checkpoints
+from bipcore.store.resume import Checkpoints
 from tests.pruning import assert_same_outputs, logits_of, mixed_plan, plan_for
 from tests.tiny import FAMILIES, one_thread, tiny_model, tiny_tokens  # noqa: F401
 

@@ -8,9 +8,9 @@ import plotly.graph_objects as go
 import pytest
 
 from bipcore.errors import InputError
-from bipcore.studies.sweep_specs import SweepSpec
+from bipcore.studies.sweep import SweepSpec
 from bipcore.views.report import facts_table, report_html, versions, write_report
-from bipcore.views.sweep_report import opening, sweep_html
+from bipcore.views.sweep import opening, sweep_html
 from tests.test_sweep_charts import SPEC, points
 
 EVIL = '</script><script>alert("x")</script>&'

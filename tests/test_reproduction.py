@@ -9,7 +9,6 @@ from bipcore.errors import Cancelled, InputError
 from bipcore.pipeline.pipeline import Pipeline
 from bipcore.specs import SEVEN, ModelSpec
 from bipcore.store.runs import RunStore
-from bipcore.studies.reproduction.changes import Changes, configure
 from bipcore.studies.reproduction.rows import (
     KIND,
     Measured,
@@ -20,9 +19,9 @@ from bipcore.studies.reproduction.rows import (
     spec_of,
 )
 from bipcore.studies.reproduction.run import row_keys, run_reproduction
+from bipcore.studies.reproduction.scale import Changes, configure
 from bipcore.studies.reproduction.spec import RowKey
-from bipcore.views.reproduction import chart_title, reproduction_charts
-from bipcore.views.reproduction_report import opening, report_page
+from bipcore.views.reproduction import chart_title, opening, report_page, reproduction_charts
 from bipcore.views.reproduction_tables import (
     columns_of,
     comparison_frame,

@@ -13,8 +13,7 @@ from bipcore.presets import find_preset
 from bipcore.specs import CalibrationSpec, EvaluationSpec, ModelSpec, PlanSpec, ScoreSpec
 from bipcore.store.runs import RunStore
 from bipcore.studies import sweep as sweeps
-from bipcore.studies.sweep import SweepSpec, run_sweep
-from bipcore.studies.sweep_specs import DENSE, check_sweep, text_names
+from bipcore.studies.sweep import DENSE, SweepSpec, check_sweep, run_sweep, text_names
 from bipcore.views.sweep_tables import readable, refused, summary, sweep_frame
 from tests.folders import model_folder
 from tests.passes import counted_passes

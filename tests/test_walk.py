@@ -7,8 +7,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
 from bipcore.models.adapters import Adapter
-from bipcore.models.hooks import record_calls
-from bipcore.models.walk import Entrance, enter_blocks
+from bipcore.models.running import Entrance, enter_blocks, record_calls
 from bipcore.pruning.slicing import apply_plan
 from tests.pruning import mixed_plan
 from tests.tiny import CONFIGS, FAMILIES, tiny_model, tiny_tokens

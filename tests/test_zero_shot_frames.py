@@ -6,8 +6,14 @@ from bipcore.data.tasks import KNOWN
 from bipcore.evaluation.zero_shot import TaskResult
 from bipcore.specs import SEVEN
 from bipcore.views.style import DENSE, PRUNED
-from bipcore.views.zero_shot import measured_rows, paper_rows, readable, results_frame, rows_note
-from bipcore.views.zero_shot_charts import accuracy_chart
+from bipcore.views.zero_shot import (
+    accuracy_chart,
+    measured_rows,
+    paper_rows,
+    readable,
+    results_frame,
+    rows_note,
+)
 
 
 def result(task: str, acc: float, norm: float | None = None, **more) -> TaskResult:

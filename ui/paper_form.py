@@ -10,10 +10,8 @@ from bipcore.errors import InputError
 from bipcore.models.shapes import ModelShape
 from bipcore.specs import ModelSpec
 from bipcore.store.runs import digest
-from bipcore.studies.reproduction.changes import Changes, configure
-from bipcore.studies.reproduction.estimate import Estimate, assumptions, estimate
-from bipcore.studies.reproduction.scale import fitted, sizes_sentence
-from bipcore.studies.reproduction.shapes import sizes_of
+from bipcore.studies.reproduction.estimate import Estimate, assumptions, estimate, sizes_of
+from bipcore.studies.reproduction.scale import Changes, configure, fitted, sizes_sentence
 from bipcore.studies.reproduction.spec import Reproduction, load_reproduction
 
 from .settings import Settings

@@ -13,13 +13,14 @@ from bipcore.studies.reproduction.published import published_rows
 from bipcore.studies.reproduction.rows import Row, Run, measured_rows, spec_of
 from bipcore.studies.reproduction.run import row_keys, run_reproduction
 from bipcore.studies.reproduction.spec import Reproduction, load_reproduction, names
-from bipcore.views.reproduction import chart_title, reproduction_charts
-from bipcore.views.reproduction_report import (
+from bipcore.views.reproduction import (
     LIMITED,
+    chart_title,
     comparability_table,
     opening,
     reading_notes,
     report_page,
+    reproduction_charts,
 )
 from bipcore.views.reproduction_tables import (
     TITLES,

@@ -5,8 +5,7 @@ import streamlit as st
 from bipcore.pipeline.pipeline import Pipeline
 from bipcore.pipeline.recoveries import Recovery
 from bipcore.pruning.plan import PruningPlan
-from bipcore.recovery.schedule import steps_of
-from bipcore.recovery.training import Step
+from bipcore.recovery.training import Step, steps_of
 from bipcore.specs import RecoverySpec
 from bipcore.store.runs import digest
 from bipcore.views.frames import history_frame

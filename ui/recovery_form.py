@@ -8,7 +8,7 @@ import streamlit as st
 from bipcore.data.texts import NAMED
 from bipcore.errors import InputError
 from bipcore.lists import parse_list
-from bipcore.recovery.schedule import check_recovery, steps_of
+from bipcore.recovery.training import check_recovery, steps_of
 from bipcore.specs import RecoverySpec
 
 _FORM = "recovery-form"

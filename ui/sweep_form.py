@@ -11,7 +11,7 @@ from bipcore.errors import InputError
 from bipcore.lists import parse_list
 from bipcore.presets import PRESETS
 from bipcore.specs import CalibrationSpec, EvaluationSpec, ModelSpec, PlanSpec
-from bipcore.studies.sweep_specs import SweepSpec, check_sweep, tasks, text_names
+from bipcore.studies.sweep import SweepSpec, check_sweep, tasks, text_names
 
 from .settings import Settings
 

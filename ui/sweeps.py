@@ -8,10 +8,16 @@ import streamlit as st
 
 from bipcore.pipeline.pipeline import Pipeline
 from bipcore.store.runs import digest
-from bipcore.studies.sweep import Point, run_sweep
-from bipcore.studies.sweep_specs import SweepSpec, text_names
-from bipcore.views.sweep import cost_chart, perplexity_chart, size_chart, sizes_of, sparsities_of
-from bipcore.views.sweep_report import opening, sweep_html
+from bipcore.studies.sweep import Point, SweepSpec, run_sweep, text_names
+from bipcore.views.sweep import (
+    cost_chart,
+    opening,
+    perplexity_chart,
+    size_chart,
+    sizes_of,
+    sparsities_of,
+    sweep_html,
+)
 from bipcore.views.sweep_tables import PREFIX, readable, refused, summary, sweep_frame
 
 from .figures import show_chart

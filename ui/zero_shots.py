@@ -11,13 +11,13 @@ from bipcore.store.runs import digest
 from bipcore.studies.reproduction.published import paper_name, published_rows
 from bipcore.views.zero_shot import (
     MEAN_NOTE,
+    accuracy_chart,
     measured_rows,
     paper_rows,
     readable,
     results_frame,
     rows_note,
 )
-from bipcore.views.zero_shot_charts import accuracy_chart
 
 from .figures import show_chart
 from .jobs import CANCELLED, FAILED, Job, worker

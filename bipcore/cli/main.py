@@ -14,12 +14,11 @@ from ..pruning.plan import PruningPlan
 from ..specs import EvaluationSpec, ModelSpec, PlanSpec, ScoreSpec
 from . import cache as commands_cache
 from . import console
+from . import measure as commands_measure
 from . import plans as commands_plan
-from . import reconstruct as commands_reconstruct
 from . import recover as commands_recover
 from . import reproduce as commands_reproduce
 from . import sweep as commands_sweep
-from . import zero_shot as commands_zero_shot
 from .options import with_specs
 from .recover import RecoveryName, chosen_states
 
@@ -29,10 +28,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 for commands in (
-    commands_reconstruct,
+    commands_measure,
     commands_sweep,
     commands_plan,
-    commands_zero_shot,
     commands_recover,
     commands_reproduce,
     commands_cache,

@@ -20,7 +20,7 @@ from ..specs import (
     ScoreSpec,
     ZeroShotSpec,
 )
-from ..studies.sweep_specs import SweepSpec
+from ..studies.sweep import SweepSpec
 
 
 def _option(kind: Any, default: Any, text: str, flag: str | None = None) -> tuple:

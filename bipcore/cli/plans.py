@@ -15,8 +15,7 @@ from ..export.export import load_plan
 from ..lists import parse_list
 from ..pipeline.pipeline import Pipeline
 from ..pruning import editing
-from ..pruning.plan import PruningPlan
-from ..pruning.plan_files import check_plan_file, write_plan
+from ..pruning.plan import PruningPlan, check_plan_file, write_plan
 from ..specs import PlanSpec, ScoreSpec
 from . import console
 from .options import with_specs

@@ -13,8 +13,8 @@ from ..errors import InputError
 from ..lists import parse_list
 from ..pipeline.pipeline import Pipeline
 from ..specs import ModelSpec
-from ..studies.reproduction.changes import Changes, configure
 from ..studies.reproduction.rows import Row
+from ..studies.reproduction.scale import Changes, configure
 from ..studies.reproduction.spec import Reproduction, load_reproduction
 from . import console
 
@@ -106,11 +106,10 @@ def _default_report(spec: Reproduction) -> Path:
 
 def _dry_run(spec: Reproduction, *, csv: Path | None, json: bool) -> None:
     """Say what there is to do; the model's sizes are all that is read."""
-    from ..studies.reproduction.estimate import assumptions, estimate
+    from ..studies.reproduction.estimate import assumptions, counted_rows, estimate, sizes_of
     from ..studies.reproduction.scale import fitted, sizes_sentence
-    from ..studies.reproduction.shapes import counted_rows, sizes_of
     from ..views.report import check_file
-    from ..views.reproduction_report import reading_notes
+    from ..views.reproduction import reading_notes
 
     if csv is not None:
         check_file(csv)
@@ -153,12 +152,11 @@ def _work_table(steps: Sequence) -> pd.DataFrame:
 
 
 def _run(spec: Reproduction, *, report: Path, csv: Path | None, json: bool) -> None:
-    from ..studies.reproduction.estimate import estimate
+    from ..studies.reproduction.estimate import estimate, sizes_of
     from ..studies.reproduction.run import run_reproduction
     from ..studies.reproduction.scale import fitted
-    from ..studies.reproduction.shapes import sizes_of
     from ..views.report import check_file
-    from ..views.reproduction_report import write_reproduction_report
+    from ..views.reproduction import write_reproduction_report
 
     for path in (report, csv):
         if path is not None:
@@ -182,7 +180,7 @@ def _run(spec: Reproduction, *, report: Path, csv: Path | None, json: bool) -> N
 
 
 def _emit(spec: Reproduction, rows: list[Row]) -> None:
-    from ..views.reproduction_report import opening, reading_notes
+    from ..views.reproduction import opening, reading_notes
     from ..views.reproduction_tables import refused, sample_sizes
 
     _emit_table(spec, rows)
@@ -212,7 +210,7 @@ def _write_csv(spec: Reproduction, rows: list[Row], path: Path) -> None:
 
 def _facts(spec: Reproduction, rows: list[Row]) -> dict:
     """The spec, every figure, and what to know of them, as plain data."""
-    from ..views.reproduction_report import reading_notes
+    from ..views.reproduction import reading_notes
     from ..views.reproduction_tables import comparison_frame
 
     frame = comparison_frame(spec, rows).astype(object)

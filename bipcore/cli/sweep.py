@@ -10,8 +10,7 @@ import typer
 from ..errors import InputError
 from ..lists import join_list
 from ..pipeline.pipeline import Pipeline
-from ..studies.sweep import Point, run_sweep
-from ..studies.sweep_specs import SweepSpec, check_sweep
+from ..studies.sweep import Point, SweepSpec, check_sweep, run_sweep
 from . import console
 from .options import with_specs
 
@@ -97,7 +96,7 @@ def sweep_command(
             check_file(path)
     points = _compute(sweep)
     if report:
-        from ..views.sweep_report import write_sweep_report
+        from ..views.sweep import write_sweep_report
 
         write_sweep_report(report, sweep, points)
     _emit(sweep, points, csv=csv, json=json)

@@ -10,7 +10,7 @@ from ..data.calibration import CalibrationSet
 from ..errors import InputError
 from ..models.adapters import SITES, Adapter
 from ..progress import Progress, silent
-from ..store.journal import Journal
+from ..store.resume import Journal
 from . import (
     blockpruner,
     flap,

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..data.calibration import CalibrationSet
 from ..errors import InputError
 from ..models.adapters import SITES, Adapter, Block
-from ..models.hooks import capture_inputs, evaluation_mode
+from ..models.running import capture_inputs, evaluation_mode
 from ..progress import Progress, silent
 
 

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from ..data.tasks import KNOWN, checked_rows, from_hub, local_file, tasks_folder
 from ..errors import InputError
-from ..models.hooks import evaluation_mode
+from ..models.running import evaluation_mode
 from ..progress import Progress
 from ..specs import ZeroShotSpec
 

@@ -7,8 +7,7 @@ from ..data.calibration import tokenize
 from ..data.texts import find_text
 from ..errors import InputError
 from ..models.adapters import Adapter
-from ..models.hooks import evaluation_mode
-from ..models.losses import exp_of, negative_log_likelihood
+from ..models.running import evaluation_mode, exp_of, negative_log_likelihood
 from ..progress import Progress, silent
 
 

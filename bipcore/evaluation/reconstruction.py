@@ -20,8 +20,7 @@ from ..criteria.statistics import check_length
 from ..data.calibration import CalibrationSet
 from ..errors import InputError
 from ..models.adapters import Adapter
-from ..models.hooks import evaluation_mode
-from ..models.walk import enter_blocks
+from ..models.running import enter_blocks, evaluation_mode
 from ..progress import Progress, part, silent
 from ..pruning.plan import PruningPlan
 

@@ -20,9 +20,9 @@ from transformers import AutoModelForCausalLM
 from ..errors import InputError
 from ..evaluation.profiling import random_tokens
 from ..models.adapters import Adapter
-from ..models.hooks import evaluation_mode
 from ..models.loading import load_model, save_tokenizer
 from ..models.pruned_classes import classes_in, file_name, is_pruned_type, pruned_form, source_of
+from ..models.running import evaluation_mode
 from ..progress import Progress, silent
 from ..pruning.plan import PruningPlan
 from ..recovery.lora import LoraAdapter, write_adapter

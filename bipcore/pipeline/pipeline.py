@@ -14,8 +14,8 @@ from ..errors import InputError
 from ..evaluation.metrics import cut_windows, load_test_tokens, perplexity
 from ..evaluation.profiling import Profile, profile_model, profile_shape
 from ..evaluation.reconstruction import ReconstructionErrors, reconstruction_errors
+from ..export.card import licence_of
 from ..export.export import Export, same_export, save_pruned
-from ..export.licence import licence_of
 from ..models.adapters import Adapter
 from ..models.generation import Generated, Sampling, stream
 from ..models.loading import empty_model, load_config

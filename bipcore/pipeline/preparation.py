@@ -19,13 +19,18 @@ from ..export.export import load_plan
 from ..models.adapters import Adapter
 from ..models.loading import load_model
 from ..progress import Progress, part, silent
-from ..pruning.compensation import compensate
-from ..pruning.moments import SecondMoments, check_free, collect_second_moments, second_moment_bytes
+from ..pruning.compensation import (
+    SecondMoments,
+    check_free,
+    collect_second_moments,
+    compensate,
+    second_moment_bytes,
+)
 from ..pruning.plan import PruningPlan, make_plan
 from ..pruning.propagation import score_pruned
 from ..pruning.slicing import apply_plan, check_fits
 from ..specs import CalibrationSpec, ModelSpec, PlanSpec, ScoreSpec
-from ..store.journal import StoredJournal
+from ..store.resume import StoredJournal
 from ..store.runs import RunStore, digest
 from .provenance import (
     check_plan,

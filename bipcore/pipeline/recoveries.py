@@ -12,10 +12,9 @@ from ..errors import InputError
 from ..progress import part
 from ..pruning.plan import PruningPlan
 from ..recovery.lora import LoraAdapter, merged, target_layers
-from ..recovery.schedule import check_recovery
-from ..recovery.training import Step, recover
+from ..recovery.training import Step, check_recovery, recover
 from ..specs import ModelSpec, RecoverySpec
-from ..store.checkpoints import Checkpoints
+from ..store.resume import Checkpoints
 from ..store.runs import RunStore, canonical, digest
 from .preparation import Preparation
 

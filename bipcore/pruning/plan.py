@@ -4,11 +4,15 @@ A plan is data. It knows the sizes of the model, but no module; it is made from 
 JSON, and says what it realises before anything is cut.
 """
 
+import contextlib
 import json
 import operator
+import os
+import uuid
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy
@@ -245,3 +249,49 @@ def _keep(scores: Tensor, count: int) -> tuple[int, ...]:
     too_many = int(stay.sum()) - count
     stay[numpy.flatnonzero(values == lowest)[:too_many]] = False
     return tuple(numpy.flatnonzero(stay).tolist())
+
+
+def check_plan_file(path: str | Path) -> Path:
+    """``path`` as an absolute path, if a plan may be written there.
+
+    It may be missing, in a folder that is there, or be a plan file. Raises InputError.
+    """
+    if not str(path).strip():
+        raise InputError("The output file has no name; give one.")
+    try:
+        target = Path(path).expanduser().resolve()
+        if target.is_dir():
+            raise InputError(f"{target} is a folder; give a file to write to.")
+        if target.exists() and not _is_plan(target):
+            raise InputError(f"{target} is not a plan; give a new file, it is not overwritten.")
+        if not target.parent.is_dir():
+            raise InputError(f"The folder {target.parent} does not exist; make it first.")
+    except (OSError, RuntimeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{str(path)[:200]!r} cannot be written: {reason}.") from None
+    if not os.access(target.parent, os.W_OK):
+        raise InputError(f"{target} cannot be written: no permission in {target.parent}.")
+    return target
+
+
+def _is_plan(file: Path) -> bool:
+    """Whether it begins as the text of a plan does."""
+    with file.open("rb") as text:
+        return f'"format": "{FORMAT}"'.encode() in text.read(200)
+
+
+def write_plan(plan: PruningPlan, path: str | Path) -> Path:
+    """Write ``plan`` under a temporary name and rename it; the file. Raises InputError."""
+    target = check_plan_file(path)
+    unfinished = target.with_name(f".unfinished-{uuid.uuid4().hex[:12]}")
+    try:
+        unfinished.write_text(plan.to_json(), encoding="utf-8")
+        os.replace(unfinished, target)
+    except OSError as error:
+        raise InputError(f"{target} cannot be written: {error.strerror or error}.") from None
+    finally:
+        with contextlib.suppress(OSError):
+            unfinished.unlink()
+    return target

@@ -12,8 +12,7 @@ from ..criteria.statistics import Collector, check_length
 from ..data.calibration import CalibrationSet
 from ..errors import InputError
 from ..models.adapters import Adapter, Block
-from ..models.hooks import evaluation_mode
-from ..models.walk import Entrance, enter_blocks
+from ..models.running import Entrance, enter_blocks, evaluation_mode
 from ..progress import Progress, silent
 from .allocation import allocate, resolve_unit
 from .plan import choose, resolve_allocation

@@ -11,8 +11,7 @@ from ..studies.reproduction.published import TEXTS, paper_name, perplexity_windo
 from ..studies.reproduction.rows import Row, column
 from ..studies.reproduction.run import row_keys
 from ..studies.reproduction.spec import Reproduction, RowKey
-from ..studies.sweep import Point
-from ..studies.sweep_specs import DENSE, text_names
+from ..studies.sweep import DENSE, Point, text_names
 
 TITLES = {
     "wikitext2": "WikiText-2",

@@ -4,8 +4,7 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from ..studies.sweep import Point
-from ..studies.sweep_specs import DENSE, SweepSpec, lines
+from ..studies.sweep import DENSE, Point, SweepSpec, lines
 
 PREFIX = "perplexity_"
 """What the column of a test text's perplexity begins with; the text's name follows."""

@@ -1,6 +1,7 @@
 """What a reproduction takes, before it starts: steps with counted MACs, rough time and memory.
 
-MACs are counted from the widths alone, so nothing has to be loaded. A forward pass of n tokens in
+The sizes of its models come from their configurations and MACs are counted from the widths alone,
+so nothing has to be loaded or run. A forward pass of n tokens in
 sequences of w is n / w times `ModelShape.macs` of w; the passes over a calibration set do without
 the language-model head; a backward pass counts as two forward ones. Time is the MACs over what
 the device does in a short matrix product, of which a model is taken to reach `REACHED`. All of it
@@ -17,16 +18,51 @@ from ...criteria import find_criterion
 from ...data.tasks import KNOWN
 from ...data.texts import NAMED, find_text
 from ...errors import InputError
-from ...evaluation.machine import measure_speed
-from ...models.loading import DTYPES, resolve_device
+from ...evaluation.profiling import measure_speed
+from ...models.adapters import Adapter
+from ...models.loading import DTYPES, empty_model, load_config, resolve_device
 from ...models.shapes import ModelShape
+from ...pruning.allocation import allocated_shape, resolve_unit
 from ...pruning.compensation import resolve_compensation
+from ...pruning.plan import resolve_allocation
 from ...specs import EvaluationSpec, ModelSpec
-from ..sweep_specs import DENSE
-from .run import row_keys
-from .shapes import pruned_shape
+from ..sweep import DENSE
+from .rows import Row, count_cells
+from .run import BATCH, row_keys
 from .spec import Reproduction, RowKey
-from .timing import BATCH
+
+
+def sizes_of(model: ModelSpec) -> ModelShape:
+    """The sizes of a model from its configuration alone; raises InputError."""
+    return Adapter(empty_model(load_config(model.name))).shape
+
+
+def pruned_shape(spec: Reproduction, shape: ModelShape, key: RowKey) -> ModelShape | None:
+    """The sizes of the row's model, as if all its blocks were given the same widths; None where
+    no plan can have them."""
+    if key.method == DENSE:
+        return shape
+    plan = spec.plan_spec(key)
+    allocation = resolve_allocation(plan.allocation, key.method)
+    by_width = allocation if allocation in ("uniform", "paper") else "uniform"
+    settings = plan.choice | {"allocation": by_width}
+    del settings["floor"]
+    try:
+        settings["unit"] = resolve_unit(plan.unit, shape)
+        return allocated_shape(shape, **settings)
+    except InputError:
+        return None
+
+
+def counted_rows(spec: Reproduction, shape: ModelShape) -> list[Row]:
+    """Of a table of counts, the rows as far as they can be had without running anything."""
+    rows, seq_len = [], spec.calibration.seq_len
+    for key in spec.rows if spec.kind == "compression" else ():
+        pruned = pruned_shape(spec, shape, key)
+        if pruned is not None:
+            rows.append(Row(key, count_cells(pruned.parameters, pruned.macs(seq_len), seq_len)))
+    return rows
+
 
 REACHED = 0.6
 """The share of the speed of a large matrix product that a model's forward pass is taken to have."""

@@ -11,10 +11,10 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from ...data.tasks import data_identity
-from ...evaluation.machine import machine
+from ...evaluation.profiling import machine
 from ...specs import CalibrationSpec, EvaluationSpec, ModelSpec, RecoverySpec, ZeroShotSpec
 from ...store.runs import RunStore, canonical
-from ..sweep_specs import DENSE
+from ..sweep import DENSE
 from .spec import Group, Reproduction, RowKey, load_reproduction
 
 KIND = "reproductions"

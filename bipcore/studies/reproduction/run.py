@@ -1,22 +1,125 @@
 """Reproducing the paper's tables and figures: a spec's rows, measured one by one.
 
 Every piece (scores, perplexities, tasks, fine-tuning) goes through the run store, and so does
-every finished row: a run that was stopped goes on where it was.
+every finished row: a run that was stopped goes on where it was. Only what depends on the machine
+(seconds of pruning, and of a pass) is measured anew each time.
 """
 
+import math
+import time
 from collections.abc import Callable, Iterator
 
+import torch
+from torch import nn
+
+from ...criteria import find_criterion, score
+from ...criteria.statistics import collect_statistics
+from ...data.calibration import CalibrationSet
 from ...errors import explain
-from ...evaluation.machine import machine
+from ...evaluation.profiling import Profile, machine, profile_model
 from ...evaluation.zero_shot import TaskResult, average
+from ...models.adapters import Adapter
 from ...pipeline.pipeline import Pipeline
-from ...progress import Progress, part
-from ...pruning.plan import PruningPlan
-from ..sweep import Point, run_sweep
-from ..sweep_specs import DENSE, tasks, text_names
+from ...progress import Progress, part, silent
+from ...pruning.compensation import (
+    SecondMoments,
+    check_free,
+    collect_second_moments,
+    compensate,
+    resolve_compensation,
+)
+from ...pruning.plan import PruningPlan, make_plan
+from ...pruning.slicing import apply_plan
+from ...specs import CalibrationSpec, PlanSpec, ScoreSpec
+from ..sweep import DENSE, Point, run_sweep, tasks, text_names
 from .rows import KIND, Measured, Row, column, count_cells, row_identity, stored_row
 from .spec import Reproduction, RowKey
-from .timing import forward_seconds, pruning_seconds
+
+BATCH = 8
+"""Sequences in a batch of `forward_seconds`."""
+
+
+def pruning_seconds(
+    model: nn.Module,
+    calibration: CalibrationSet,
+    spec: ScoreSpec,
+    plan: PlanSpec,
+    *,
+    progress: Progress | None = None,
+) -> tuple[float, PruningPlan]:
+    """The seconds that it takes to prune ``model`` as the specs say, and the plan.
+
+    From tokens in memory to a pruned model: the passes over ``calibration``, the scores, the
+    plan, the cut, and the compensation where the method has one. Before it the same is done once
+    on the first sample, so that what is slow only the first time does not count.
+    """
+    report = progress or silent
+    criterion = find_criterion(spec.criterion)
+    if criterion.memory is not None:
+        check_free(model, criterion.memory(Adapter(model).shape, calibration.seq_len))
+    first = CalibrationSet.from_tokens(calibration.tokens[:1])
+    _prune(model, first, spec, plan, part(report, 0.0, 0.1))
+    _synchronise()
+    start = time.perf_counter()
+    chosen = _prune(model, calibration, spec, plan, part(report, 0.1, 1.0))
+    _synchronise()
+    return time.perf_counter() - start, chosen
+
+
+def _prune(
+    model: nn.Module,
+    calibration: CalibrationSet,
+    spec: ScoreSpec,
+    plan: PlanSpec,
+    progress: Progress,
+) -> PruningPlan:
+    criterion, statistics = find_criterion(spec.criterion), None
+    kind = resolve_compensation(plan.compensation, spec.criterion)
+    batch = {"batch_size": max(1, 4096 // calibration.seq_len)}
+    if criterion.needs == "activations" or kind == "bias":
+        passed = part(progress, 0.0, 0.7)
+        statistics = collect_statistics(model, calibration, **batch, progress=passed)
+    used = statistics if criterion.needs == "activations" else None
+    rest, options = part(progress, 0.7 if used else 0.0, 1.0), dict(spec.options)
+    scores = score(model, used, spec.criterion, calibration=calibration, progress=rest, **options)
+    chosen = make_plan(scores, **plan.choice)
+    pruned = apply_plan(model, chosen)
+    moments = None
+    if kind == "least-squares":
+        found = collect_second_moments(model, calibration, **batch)
+        moments = SecondMoments(found.__getitem__)
+    compensate(pruned, model, chosen, kind, statistics=statistics, moments=moments)
+    return chosen
+
+
+def forward_seconds(
+    model: nn.Module, size: CalibrationSpec, *, progress: Progress | None = None
+) -> tuple[float, Profile]:
+    """The seconds of a forward pass over ``size.samples`` sequences of ``size.seq_len`` tokens,
+    and the profile of a batch.
+
+    The median time of a batch of `BATCH` sequences of random tokens, after a warm-up, times the
+    number of batches (a part of one where they do not divide).
+    """
+    batch = min(BATCH, size.samples)
+    found = profile_model(
+        model,
+        seq_len=size.seq_len,
+        batch_size=batch,
+        repeats=math.ceil(size.samples / batch),
+        progress=progress,
+    )
+    return found.latency * size.samples / batch, found
+
+
+def _synchronise() -> None:
+    """Wait for what the GPUs still have to do."""
+    if torch.cuda.is_available():
+        for index in range(torch.cuda.device_count()):
+            torch.cuda.synchronize(index)
+    elif torch.backends.mps.is_available():
+        torch.mps.synchronize()
+
 
 __all__ = ["Row", "machine", "row_keys", "run_reproduction"]
 

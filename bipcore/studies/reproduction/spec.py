@@ -25,7 +25,7 @@ from ...specs import (
     ScoreSpec,
     ZeroShotSpec,
 )
-from ..sweep_specs import DENSE, SweepSpec
+from ..sweep import DENSE, SweepSpec
 
 KINDS = ("accuracy", "seconds", "compression", "sweep", "reconstruction")
 _FOLDER = Path(__file__).parent / "specs"

@@ -1,0 +1,189 @@
+"""Running a model: watching it, one decoder block at a time, and the loss behind every perplexity.
+
+The only file that registers hooks and replaces what modules do.
+
+`enter_blocks` says what would enter every block besides the hidden states (positions, masks);
+with that, a block of any copy of the model can be run on hidden states of the caller's choice.
+`leave_blocks` runs what comes after the last block. `silent_sublayer` says how a block runs as if
+its attention or its FFN were gone, its weights being left alone.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from .adapters import Adapter, Block
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Within the block ``model`` is in evaluation mode; each module's own mode comes back after."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+@contextmanager
+def capture_inputs(
+    modules: Mapping[Any, nn.Module], receive: Callable[[Any, Tensor], None]
+) -> Iterator[None]:
+    """Within the block, call ``receive(key, x)`` with the first input x of each module.
+
+    x is the live tensor: ``receive`` must not change it, and should not keep it. The hooks are
+    removed when the block is left, by an exception too.
+    """
+    handles = []
+    try:
+        for key, module in modules.items():
+            hook = _input_hook(key, receive)
+            handles.append(module.register_forward_pre_hook(hook))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _input_hook(key: Any, receive: Callable[[Any, Tensor], None]):
+    def hook(module: nn.Module, args: tuple) -> None:
+        receive(key, args[0])
+
+    return hook
+
+
+@contextmanager
+def replaced_forwards(forwards: Mapping[nn.Module, Callable[..., Any]]) -> Iterator[None]:
+    """Within the block each of these modules does what it is mapped to, not its own work.
+
+    What the modules do comes back when the block is left, by an exception too.
+    """
+    own = {module: module.__dict__.get("forward") for module in forwards}
+    try:
+        for module, forward in forwards.items():
+            module.forward = forward
+        yield
+    finally:
+        for module, forward in own.items():
+            if forward is None:
+                module.__dict__.pop("forward", None)
+            else:
+                module.forward = forward
+
+
+@contextmanager
+def record_calls(modules: Sequence[nn.Module]) -> Iterator[list[tuple[Tensor, dict[str, Any]]]]:
+    """Within the block ``modules`` do nothing but hand on their first argument.
+
+    Yields a list that is filled, call by call, with that argument and the named ones. What the
+    modules do comes back when the block is left, by an exception too.
+    """
+    calls: list[tuple[Tensor, dict[str, Any]]] = []
+
+    def recorder(first: Tensor, **named: Any) -> Tensor:
+        calls.append((first, named))
+        return first
+
+    with replaced_forwards(dict.fromkeys(modules, recorder)):
+        yield calls
+
+
+SUBLAYERS = ("attention", "ffn")
+"""The two sublayers of a block."""
+
+
+@dataclass(frozen=True, eq=False)
+class Entrance:
+    """One batch before the first block: ``hidden`` (B, T, d), and what each block is called with
+    besides its hidden states."""
+
+    hidden: Tensor
+    arguments: tuple[dict[str, Any], ...]
+
+    def run(self, index: int, block: nn.Module, hidden: Tensor) -> Tensor:
+        """The output (B, T, d) of ``block``, called as block ``index``, on ``hidden`` (B, T, d)."""
+        return block(hidden, **self.arguments[index])
+
+
+@torch.no_grad()
+def enter_blocks(adapter: Adapter, tokens: Tensor) -> Entrance:
+    """What enters the blocks of a model for tokens (B, T): everything before them is run.
+
+    In evaluation mode: in training, an embedding may be dropped out, and OPT may skip blocks.
+    """
+    modules = [block.module for block in adapter.blocks]
+    with evaluation_mode(adapter.model), record_calls(modules) as calls:
+        adapter.run_blocks(tokens.to(adapter.input_device))
+    return Entrance(hidden=calls[0][0], arguments=tuple(named for _, named in calls))
+
+
+@torch.no_grad()
+def leave_blocks(adapter: Adapter, tokens: Tensor, hidden: Tensor) -> Tensor:
+    """The logits (B, T, V) of tokens (B, T) whose last block gives ``hidden`` (B, T, d).
+
+    Everything after the blocks is the model's own code (norm, head, a softcap of the logits); of
+    the tokens only the shape matters.
+    """
+
+    def give(*args: Any, **named: Any) -> Tensor:
+        return hidden
+
+    with replaced_forwards({block.module: give for block in adapter.blocks}):
+        return adapter.model(input_ids=tokens.to(adapter.input_device), use_cache=False).logits
+
+
+def silent_sublayer(block: Block, sublayer: str) -> dict[nn.Module, Callable[..., Any]]:
+    """What modules of ``block`` do, by `replaced_forwards`, for a sublayer with nothing in it.
+
+    ``sublayer`` is one of `SUBLAYERS`. Without heads or channels, all that it adds is the bias
+    of its output projection. Its input projections are not computed either.
+    """
+    if sublayer == "attention":
+        return {block.attention: partial(_attend_nothing, block.o)}
+    no_channels = dict.fromkeys(block.ffn_in, _take_nothing)
+    return no_channels | {block.down: partial(_bias_only, block.down)}
+
+
+def _attend_nothing(output: nn.Linear, *args: Any, **named: Any) -> tuple[Tensor, None]:
+    """The result of an attention module (…, d) without heads, and no attention weights."""
+    return _bias_only(output, args[0] if args else named["hidden_states"]), None
+
+
+def _take_nothing(x: Tensor) -> Tensor:
+    """No channels: (…, d) becomes (…, 0)."""
+    return x[..., :0]
+
+
+def _bias_only(linear: nn.Linear, x: Tensor) -> Tensor:
+    """What ``linear`` gives for no inputs, for every token of x (…, any): (…, out)."""
+    bias = x.new_zeros(linear.out_features) if linear.bias is None else linear.bias
+    return bias.expand(*x.shape[:-1], -1)
+
+
+_POSITIONS = 512  # logits are turned into losses this many positions at a time
+
+
+def negative_log_likelihood(logits: Tensor, tokens: Tensor) -> float:
+    """Σ −log p(next token), in float32, over logits (B, T, V) and tokens (B, T)."""
+    total = 0.0
+    for row, target in zip(logits[:, :-1], tokens[:, 1:], strict=True):
+        target = target.to(row.device)
+        for start in range(0, len(target), _POSITIONS):
+            part = slice(start, start + _POSITIONS)
+            loss = functional.cross_entropy(row[part].float(), target[part], reduction="sum")
+            total += loss.item()
+    return total
+
+
+def exp_of(loss: float) -> float:
+    """The perplexity of a mean loss: exp, infinite where that overflows or the loss is nan."""
+    return math.exp(loss) if loss < 700 else math.inf
