@@ -1,0 +1,93 @@
+"""Exports to a full disk: a process that may write no file larger than some bytes."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bipcore.export.export import save_pruned
+from bipcore.pruning.slicing import apply_plan
+from tests.helpers.folders import tree
+from tests.helpers.pruning import plan_for
+from tests.helpers.tiny import tiny_model, word_tokenizer
+
+ROOT = Path(__file__).resolve().parents[2]
+CASES = {
+    "at-once": (0, 94),
+    "configuration": (300, 94),
+    "weights": (100_000, 94),
+    "tokenizer": (500_000, 40_000),
+    "earlier": (100_000, 94),
+}
+"""How many bytes a file may have, and how many words the tokenizer: in "tokenizer" its file is
+larger than that of the weights."""
+
+_WRITER = """
+import json, resource, signal, sys
+from bipcore.errors import InputError
+from tests.export.test_full_disk import CASES, save
+
+said = {}
+for case, (limit, words) in CASES.items():
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    try:
+        save(f"{sys.argv[1]}/{case}/parent/out", words, sparsity=0.25)
+        said[case] = "it was written"
+    except Exception as error:
+        said[case] = f"{type(error).__name__}: {error}"
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+print(json.dumps(said))
+"""
+
+
+def save(folder, words: int = 94, *, sparsity: float = 0.5):
+    plan = plan_for("llama", sparsity)
+    pruned = apply_plan(tiny_model("llama"), plan)
+    return save_pruned(pruned, word_tokenizer(words), folder, plan=plan)
+
+
+def _contents(folder: Path) -> dict[str, bytes]:
+    return {path: (folder / path).read_bytes() for path in tree(folder) if "." in path}
+
+
+@pytest.fixture(scope="module")
+def tried(tmp_path_factory):
+    """The folder of all cases, what was in "earlier" before, and what each export said."""
+    root = tmp_path_factory.mktemp("full")
+    for case in CASES:
+        (root / case).mkdir()
+    save(root / "earlier" / "parent" / "out")
+    before = _contents(root / "earlier")
+    command = [sys.executable, "-c", _WRITER, str(root)]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return root, before, json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_full_disk_is_one_sentence(tried, case):
+    _, _, said = tried
+    assert said[case].startswith("InputError: ")
+    assert "nothing was kept" in said[case]
+    assert "nothing was kept" in said[case]
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case != "earlier"])
+def test_a_full_disk_leaves_nothing_half_written(tried, case):
+    root, _, _ = tried
+    assert [path for path in tree(root / case) if path != "parent"] == []
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case != "earlier"])
+def test_a_full_disk_leaves_no_empty_parent(tried, case):
+    root, _, _ = tried
+    assert not (root / case / "parent").exists()
+
+
+def test_a_full_disk_leaves_the_earlier_export_whole(tried):
+    root, before, _ = tried
+    assert _contents(root / "earlier") == before

@@ -1,0 +1,61 @@
+"""Driving the app without a browser."""
+
+import time
+from pathlib import Path
+
+from streamlit.testing.v1 import AppTest
+
+from ui.jobs import worker
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = {"samples": "4", "seq_len": "64"}
+"""Settings in the address that keep calibration short."""
+
+
+def start(page: str, **address: str) -> AppTest:
+    """The page as a deep link opens it, run once: what it needs may still be computed."""
+    app = AppTest.from_file(str(ROOT / page), default_timeout=60)
+    for name, value in {**SMALL, **address}.items():
+        app.query_params[name] = value
+    return app.run()
+
+
+def open_page(page: str = "app.py", **address: str) -> AppTest:
+    """The page as a deep link opens it, once nothing is being computed any more."""
+    return settle(start(page, **address))
+
+
+def settle(app: AppTest, *, timeout: float = 240) -> AppTest:
+    """Run the page again, as its fragments would, until the worker has nothing left to do."""
+    limit = time.monotonic() + timeout
+    while worker().active():
+        assert time.monotonic() < limit, "the job did not end in time"
+        time.sleep(0.1)
+    app.run()
+    assert not app.exception, app.exception
+    return app
+
+
+def errors(app: AppTest) -> list[str]:
+    """The texts of the error boxes."""
+    return [box.value for box in app.error]
+
+
+def metric(app: AppTest, label: str) -> str:
+    """The value of the metric with that label."""
+    return next(m.value for m in app.metric if m.label == label)
+
+
+def charts(app: AppTest) -> int:
+    """How many plotly charts the page shows."""
+    return len(app.get("plotly_chart"))
+
+
+def button(app: AppTest, label: str):
+    """The button that says so."""
+    return next(b for b in app.button if b.label == label)
+
+
+def field(app: AppTest, label: str):
+    """The text input whose label begins so."""
+    return next(f for f in app.text_input if f.label.startswith(label))

@@ -1,0 +1,81 @@
+"""Exported folders, loaded by stock transformers in a process that has no bipcore."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from tests.helpers.tiny import padded_batch
+
+_READER = """
+import importlib.util, json, sys
+from pathlib import Path
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+assert importlib.util.find_spec("bipcore") is None
+torch.set_num_threads(1)
+root, how = Path(sys.argv[1]), json.loads(sys.argv[2])
+given = load_file(root / "batch.safetensors")
+tokens, mask = given["tokens"], given["mask"]
+options = {"attention_mask": mask, "max_new_tokens": 6, "do_sample": False, "eos_token_id": None}
+outputs, facts = {}, {}
+for folder in sorted(path for path in root.iterdir() if (path / "config.json").is_file()):
+    model, report = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **how)
+    with torch.no_grad():
+        logits = model(tokens, attention_mask=mask).logits[mask.bool()]
+        new = model.generate(tokens, **options)
+        uncached = model.generate(tokens, use_cache=False, **options)
+    outputs |= {f"{folder.name}.logits": logits, f"{folder.name}.generated": new}
+    facts[folder.name] = {
+        "class": type(model).__name__,
+        "module": type(model).__module__,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "unmatched": sorted(map(str, [*report["missing_keys"], *report["unexpected_keys"]])),
+        "tokens": AutoTokenizer.from_pretrained(folder, **how)("w4 w2")["input_ids"],
+        "cache": torch.equal(new, uncached),
+    }
+save_file(outputs, root / "outputs.safetensors")
+print(json.dumps(facts))
+"""
+
+
+@dataclass(frozen=True)
+class Read:
+    """What a fresh process says of the exports in the folders of ``root``: facts by folder name;
+    outputs are "name.logits" and "name.generated", for a padded batch. ``err``: its stderr."""
+
+    root: Path
+    facts: dict[str, dict]
+    outputs: dict[str, Tensor]
+    err: str
+
+
+def run_fresh(root: Path, script: str, *arguments: str) -> subprocess.CompletedProcess:
+    """Run ``script`` by an interpreter of its own, offline, its Hugging Face caches in ``root``."""
+    return subprocess.run(
+        [sys.executable, "-I", "-c", script, *arguments],
+        cwd=root,
+        env={**os.environ, "HF_HOME": str(root / "hf"), "HF_HUB_OFFLINE": "1"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+
+
+def read_exports(root: Path, **how: bool) -> Read:
+    """Load every export below ``root`` with the options ``how``, and run it."""
+    tokens, mask = padded_batch()
+    save_file({"tokens": tokens, "mask": mask}, root / "batch.safetensors")
+    done = run_fresh(root, _READER, str(root), json.dumps(how))
+    assert done.returncode == 0, done.stderr
+    outputs = load_file(root / "outputs.safetensors")
+    return Read(root, json.loads(done.stdout), outputs, done.stderr)

@@ -1,0 +1,205 @@
+"""The modelling files: what they are made of, and the classes that bipcore gets from them."""
+
+import ast
+import inspect
+import subprocess
+import sys
+
+import pytest
+import torch
+import transformers as tf
+from torch import nn
+
+from bipcore.errors import InputError
+from bipcore.export.export import load_pruned, save_pruned
+from bipcore.models.adapters import Adapter
+from bipcore.models.families import FAMILIES as KNOWN
+from bipcore.models.families import base_type, check_supported
+from bipcore.models.loading import empty_model, load_config, load_model
+from bipcore.models.pruned_classes import (
+    classes_in,
+    classes_of,
+    file_name,
+    is_pruned_type,
+    source_of,
+)
+from bipcore.pruning.plan import BlockPlan, PruningPlan
+from bipcore.pruning.slicing import apply_plan, masked_model
+from tests.helpers.folders import edit_json, model_folder, text_tokenizer
+from tests.helpers.pruning import assert_same_outputs, mixed_plan
+from tests.helpers.tiny import CONFIGS, FAMILIES, tiny_model
+from tests.helpers.tiny import one_thread as one_thread
+from tests.test_imports import imports_of
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "out"
+
+
+def _export(folder, name: str = "llama"):
+    plan = mixed_plan(name)
+    model = apply_plan(tiny_model(name), plan)
+    return save_pruned(model, text_tokenizer(), folder, plan=plan)
+
+
+@pytest.mark.parametrize("kind", KNOWN)
+def test_a_modelling_file_needs_no_more_than_transformers_needs(kind):
+    packages = {name.split(".")[0] for name in imports_of(source_of(kind))}
+    assert packages == {"huggingface_hub", "torch", "transformers", "types"}
+
+
+@pytest.mark.parametrize("kind", KNOWN)
+def test_a_modelling_file_only_defines_classes_and_functions(kind):
+    body = ast.parse(source_of(kind)).body
+    allowed = (ast.Import, ast.ImportFrom, ast.ClassDef, ast.FunctionDef)
+    assert all(isinstance(node, allowed) for node in body[1:])  # the first is the docstring
+
+
+@pytest.mark.parametrize("kind", KNOWN)
+def test_a_modelling_file_is_short_and_clean(kind):
+    source = source_of(kind)
+    assert len(source.splitlines()) < 110
+    for command in (["check", "--line-length=100"], ["format", "--check", "--line-length=100"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "ruff", *command, "--isolated", "-"],
+            input=source,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_family_knows_the_biases_and_widths_of_the_stock_class(name):
+    model = tiny_model(name)
+    for block in Adapter(model).blocks:
+        flags = [
+            getattr(model.config, flag) if isinstance(flag, str) else flag
+            for flag in block.family.output_biases
+        ]
+        assert flags == [block.o.bias is not None, block.down.bias is not None]
+        assert all(hasattr(block.attention, each) for each in block.family.width_attributes)
+
+
+@pytest.mark.parametrize("kind", KNOWN)
+def test_the_classes_are_the_stock_ones_cut_down(kind):
+    classes = classes_of(kind)
+    stock = tf.CONFIG_MAPPING[kind]
+    assert classes.config.__mro__[1] is stock
+    assert classes.model.__mro__[1] is tf.MODEL_FOR_CAUSAL_LM_MAPPING[stock]
+    assert classes.config.model_type == f"pruned_{kind}"
+    assert inspect.getsource(sys.modules[classes.model.__module__]) == source_of(kind)
+
+
+def test_the_same_text_is_imported_once():
+    assert classes_in(source_of("llama")) is classes_of("pruned_llama")
+
+
+def test_a_pruned_type_is_that_of_a_known_family():
+    assert is_pruned_type("pruned_llama")
+    assert not any(map(is_pruned_type, ("llama", "pruned_bert", "pruned_", None, 3)))
+    assert base_type("pruned_opt") == base_type("opt") == "opt"
+    assert check_supported("pruned_opt") is KNOWN["opt"]
+    with pytest.raises(InputError, match="'pruned_bert' is not supported"):
+        check_supported("pruned_bert")
+
+
+def test_writing_and_reading_leave_the_modules_of_transformers_alone(out, monkeypatch):
+    def fail(*args, **options):
+        raise AssertionError("transformers was asked to run code of a folder")
+
+    monkeypatch.setattr("transformers.dynamic_module_utils.get_cached_module_file", fail)
+    monkeypatch.setattr("transformers.dynamic_module_utils.get_class_in_module", fail)
+    _export(out)
+    load_pruned(out, device="cpu")
+    before = set(sys.modules)
+    _export(out)
+    load_pruned(out, device="cpu")
+    assert set(sys.modules) == before
+
+
+def test_the_configuration_and_sizes_are_known_without_weights(out):
+    _export(out, "opt")
+    config = load_config(str(out))
+    assert config.block_widths[0] == [8, 8, 96]
+    assert Adapter(empty_model(config)).shape == Adapter(load_model(str(out))[0]).shape
+
+
+@pytest.mark.parametrize(
+    "fields", [{"block_widths": None}, {"block_widths": [[8, 8, 96]]}, {"block_widths": "all"}]
+)
+def test_a_configuration_that_does_not_say_the_widths_is_one_sentence(out, fields):
+    _export(out)
+    edit_json(out / "config.json", **fields)
+    with pytest.raises(InputError) as raised:
+        load_model(str(out), device="cpu")
+    assert "\n" not in str(raised.value)
+
+
+def test_weights_that_do_not_have_the_widths_are_refused(out):
+    _export(out)
+    edit_json(out / "config.json", block_widths=[[8, 8, 96], [4, 4, 20], [4, 4, 20]])
+    with pytest.raises(InputError, match="do not fit its config"):
+        load_model(str(out), device="cpu")
+
+
+@pytest.mark.parametrize("name", ["llama-gqa", "phi3", "opt", "neox", "gemma3"])
+def test_a_loaded_export_can_be_pruned_and_exported_again(tmp_path, out, name):
+    _export(out, name)
+    once, tokenizer = load_pruned(out, device="cpu")
+    shape = Adapter(once).shape
+    blocks = [BlockPlan(tuple(range(b.heads)), tuple(range(b.channels))) for b in shape.blocks]
+    blocks[0], blocks[2] = BlockPlan((), ()), BlockPlan(blocks[2].heads, (1, 2))
+    plan = PruningPlan(shape, tuple(blocks))
+    twice = apply_plan(once, plan)
+    assert_same_outputs(twice, masked_model(once, plan))
+    widths = [[b.heads, b.kv_heads, b.channels] for b in plan.pruned_shape.blocks]
+    assert twice.config.block_widths == widths != once.config.block_widths
+    assert save_pruned(twice, tokenizer, tmp_path / "again", plan=plan).tier == 2
+    assert_same_outputs(load_pruned(tmp_path / "again", device="cpu")[0], twice)
+
+
+def test_a_loaded_export_whose_blocks_become_equal_is_plain_again(tmp_path, out):
+    _export(out, "qwen2")
+    once, tokenizer = load_pruned(out, device="cpu")
+    shape = Adapter(once).shape
+    assert len(set(shape.blocks)) == 2
+    equal = BlockPlan((0, 2, 4, 6), tuple(range(5)))
+    some = BlockPlan(tuple(range(shape.blocks[1].heads)), tuple(range(5)))
+    plan = PruningPlan(shape, (equal, some, some))
+    assert plan.uniform
+    twice = apply_plan(once, plan)
+    done = save_pruned(twice, tokenizer, tmp_path / "again", plan=plan)
+    assert (done.tier, done.model_class) == (1, "Qwen2ForCausalLM")
+    model, _ = load_pruned(tmp_path / "again", device="cpu")
+    assert type(model) is tf.Qwen2ForCausalLM
+    assert_same_outputs(model, twice)
+
+
+def test_an_added_bias_of_zero_is_still_a_bias(out):
+    plan = mixed_plan("llama")
+    model = apply_plan(tiny_model("llama"), plan)
+    Adapter(model).blocks[1].down.bias = nn.Parameter(torch.zeros(64))
+    save_pruned(model, text_tokenizer(), out, plan=plan)
+    config = load_config(str(out))
+    assert config.output_biases == [[False, False], [False, True], [False, False]]
+
+
+def test_a_folder_of_another_tool_with_code_is_still_not_run(tmp_path):
+    folder = model_folder(tmp_path / "model")
+    (folder / "modeling_x.py").write_text("raise SystemExit('this code was run')")
+    edit_json(
+        folder / "config.json",
+        model_type="pruned_bert",
+        auto_map={"AutoConfig": "modeling_x.C", "AutoModelForCausalLM": "modeling_x.M"},
+    )
+    with pytest.raises(InputError, match="'pruned_bert' is not supported"):
+        load_model(str(folder))
+
+
+def test_the_file_is_named_for_the_family():
+    assert file_name("gemma3_text") == file_name("pruned_gemma3_text")
+    assert file_name("llama") == "modeling_pruned_llama.py"
+    assert set(CONFIGS) >= {"llama", "opt"}

@@ -1,0 +1,295 @@
+"""What is made up for: least squares against lstsq, the bias against replaced activations."""
+
+from contextlib import contextmanager
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from bipcore.criteria.statistics import collect_statistics
+from bipcore.data.calibration import CalibrationSet
+from bipcore.errors import InputError
+from bipcore.models.adapters import Adapter
+from bipcore.pruning.compensation import (
+    SecondMoments,
+    collect_second_moments,
+    compensate,
+    refit,
+    resolve_compensation,
+)
+from bipcore.pruning.plan import BlockPlan, PruningPlan
+from bipcore.pruning.slicing import apply_plan
+from tests.helpers.pruning import UNITS, generated_by, mixed_plan, plan_for, scores_of
+from tests.helpers.reference_blocks import PATHS, reference_blocks
+from tests.helpers.tiny import FAMILIES, tiny_model, tiny_tokens
+from tests.helpers.tiny import one_thread as one_thread
+
+TOKENS = tiny_tokens(8, 32)
+WHOLE = BlockPlan(tuple(range(8)), tuple(range(96)))
+UNIT_CASES = [(name, unit) for name in FAMILIES for unit in UNITS[name]]
+each_unit = pytest.mark.parametrize(("name", "unit"), UNIT_CASES)
+each_family = pytest.mark.parametrize("name", FAMILIES)
+
+
+def _without(name: str, heads=WHOLE.heads, channels=WHOLE.channels) -> PruningPlan:
+    """The middle block keeps these, the others everything."""
+    return PruningPlan(scores_of(name).shape, (WHOLE, BlockPlan(heads, channels), WHOLE))
+
+
+def _exact(model: nn.Module, tokens: Tensor = TOKENS) -> SecondMoments:
+    """The second moments in float64, from the activations."""
+    blocks = reference_blocks(model, tokens)
+    return SecondMoments(
+        lambda name: (x := blocks[int(name[0])].inputs[name[2:]]).T @ x / len(x)  # "1.down"
+    )
+
+
+def _least_squares(model: nn.Module, plan: PruningPlan, tokens=TOKENS, **options) -> nn.Module:
+    moments = options.pop("moments", None) or _exact(model, tokens)
+    pruned = apply_plan(model, plan)
+    return compensate(pruned, model, plan, "least-squares", moments=moments, **options)
+
+
+def _bias(model: nn.Module, plan: PruningPlan, tokens: Tensor = TOKENS) -> nn.Module:
+    statistics = collect_statistics(model, CalibrationSet.from_tokens(tokens))
+    return compensate(apply_plan(model, plan), model, plan, "bias", statistics=statistics)
+
+
+def _module(model: nn.Module, block: int, site: str) -> nn.Linear:
+    """`o` or `down` of a block."""
+    paths = PATHS[model.config.model_type]
+    return model.get_submodule(f"{paths.block.format(block)}.{getattr(paths, site)}")
+
+
+def _kept(model: nn.Module, plan: PruningPlan, block: int, site: str) -> list[int]:
+    """The inputs of `o` or `down` that stay."""
+    if site == "down":
+        return list(plan.blocks[block].channels)
+    width = _module(model, block, "o").in_features // 8
+    return [head * width + i for head in plan.blocks[block].heads for i in range(width)]
+
+
+def _sites(model: nn.Module, plan: PruningPlan, tokens: Tensor = TOKENS):
+    """Of every output projection: where, its dense inputs (tokens, n) and weight, what it keeps."""
+    for index, block in enumerate(reference_blocks(model, tokens)):
+        for site in ("o", "down"):
+            weight = _module(model, index, site).weight.detach().double()
+            yield (index, site), block.inputs[site], weight, _kept(model, plan, index, site)
+
+
+@each_unit
+def test_least_squares_without_a_ridge_is_that_of_lstsq(name, unit):
+    model, plan = tiny_model(name), mixed_plan(name, unit)
+    pruned = _least_squares(model, plan, ridge=0.0)
+    for (index, site), x, weight, kept in _sites(model, plan):
+        if len(kept) == x.shape[1]:
+            continue
+        wanted = torch.linalg.lstsq(x[:, kept], x @ weight.T, driver="gelsd").solution.T
+        found = _module(pruned, index, site).weight.double()
+        torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-3)
+
+
+@each_unit
+def test_the_outputs_of_the_sublayers_come_closer(name, unit):
+    model, plan = tiny_model(name), plan_for(name, 0.4, unit=unit)
+    calibration = CalibrationSet.from_tokens(TOKENS)
+    moments = SecondMoments(collect_second_moments(model, calibration).__getitem__)
+    pruned = _least_squares(model, plan, moments=moments)
+    for (index, site), x, weight, kept in _sites(model, plan):
+        dense = x @ weight.T
+        refitted = x[:, kept] @ _module(pruned, index, site).weight.double().T
+        cut = x[:, kept] @ weight[:, kept].T
+        before, after = ((part - dense).square().mean() for part in (cut, refitted))
+        assert after <= before * (1 + 1e-6)
+        if len(kept) < x.shape[1]:
+            assert after < 0.95 * before
+
+
+@each_family
+def test_a_ridge_without_end_gives_the_sliced_weights(name):
+    model, plan = tiny_model(name), plan_for(name, 0.4)
+    pruned, sliced = _least_squares(model, plan, ridge=1e12), apply_plan(model, plan)
+    for key, value in sliced.state_dict().items():
+        torch.testing.assert_close(pruned.state_dict()[key], value, rtol=0, atol=1e-6)
+
+
+def test_the_ridge_pulls_towards_the_weights_that_were():
+    torch.manual_seed(0)
+    x, weight, kept = torch.randn(50, 12).double(), torch.randn(5, 12).double(), [0, 3, 4, 9, 11]
+    moments = x.T @ x / 50
+    ridge = 0.3 * float(moments.diagonal()[kept].mean())
+    found = refit(weight, moments, torch.tensor(kept), ridge=0.3)
+    rows = torch.cat([x[:, kept] / 50**0.5, ridge**0.5 * torch.eye(5)])
+    wanted = torch.cat([x @ weight.T / 50**0.5, ridge**0.5 * weight[:, kept].T])
+    torch.testing.assert_close(found, torch.linalg.lstsq(rows, wanted).solution.T)
+
+
+@pytest.mark.parametrize("options", [{}, {"ridge": 0.0}], ids=["default", "no ridge"])
+@each_family
+def test_fewer_tokens_than_channels_do_no_harm(name, options):
+    model, plan, few = tiny_model(name), plan_for(name, 0.3), tiny_tokens(1, 12)
+    moments = collect_second_moments(model, CalibrationSet.from_tokens(few))
+    options = options | {"moments": SecondMoments(moments.__getitem__)}
+    pruned = _least_squares(model, plan, **options)
+    assert all(parameter.isfinite().all() for parameter in pruned.parameters())
+    assert pruned(TOKENS).logits.isfinite().all()
+    for (index, site), x, weight, kept in _sites(model, plan, few):
+        fitted = _module(pruned, index, site).weight.double()
+        errors = [
+            ((x[:, kept] @ w.T) - x @ weight.T).square().mean() for w in (fitted, weight[:, kept])
+        ]
+        assert errors[0] <= errors[1]
+        if "ridge" not in options:
+            assert fitted.abs().max() < 20 * weight.abs().max()
+
+
+@pytest.mark.parametrize("ridge", [0.0, 1e-4])
+def test_inputs_that_are_always_0_keep_their_weights(ridge):
+    weight, kept = torch.randn(4, 6), torch.tensor([0, 2, 5])
+    found = refit(weight, torch.zeros(6, 6), kept, ridge=ridge)
+    torch.testing.assert_close(found.float(), weight[:, kept])
+    x = torch.randn(30, 6) * torch.tensor([1.0, 1, 0, 1, 1, 1])
+    found = refit(weight, x.T @ x / 30, kept, ridge=ridge)
+    assert found.isfinite().all()
+    torch.testing.assert_close(found[:, 1].float(), weight[:, 2])
+
+
+@pytest.mark.parametrize("name", ["llama-gqa", "opt", "neox", "phi3"])
+def test_weights_of_a_narrow_type_are_refitted_in_float64_and_stay_narrow(name):
+    model, plan = tiny_model(name).bfloat16(), plan_for(name, 0.4)
+    moments = collect_second_moments(model, CalibrationSet.from_tokens(TOKENS))
+    pruned = _least_squares(model, plan, moments=SecondMoments(moments.__getitem__))
+    assert {parameter.dtype for parameter in pruned.parameters()} == {torch.bfloat16}
+    for name, moment in moments.items():
+        index, site = int(name[0]), name[2:]
+        weight = _module(model, index, site).weight.detach().double()
+        kept = torch.tensor(_kept(model, plan, index, site))
+        wanted = refit(weight, moment, kept).bfloat16()
+        assert torch.equal(_module(pruned, index, site).weight, wanted)
+    assert pruned(TOKENS).logits.isfinite().all()
+
+
+@pytest.mark.parametrize("make", [_least_squares, _bias])
+@each_family
+def test_the_dense_model_and_what_is_shared_with_it_are_not_touched(name, make):
+    model, plan = tiny_model(name), mixed_plan(name)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    config = model.config.to_dict()
+    pruned = make(model, plan)
+    assert model.state_dict().keys() == before.keys()
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert model.config.to_dict() == config
+    assert pruned.config.to_dict() == apply_plan(model, plan).config.to_dict()
+    shared = [p.data_ptr() for p in Adapter(pruned).blocks[0].module.parameters()]
+    assert shared == [p.data_ptr() for p in Adapter(model).blocks[0].module.parameters()]
+    assert all(p.requires_grad for p in pruned.parameters())
+    assert all(p.is_contiguous() for p in pruned.parameters())
+
+
+@pytest.mark.parametrize("make", [_least_squares, _bias])
+@each_family
+def test_sparsity_0_changes_nothing(name, make):
+    model = tiny_model(name)
+    pruned = make(model, plan_for(name, 0))
+    assert pruned.state_dict().keys() == model.state_dict().keys()
+    for one, other in zip(pruned.parameters(), model.parameters(), strict=True):
+        assert one.data_ptr() == other.data_ptr()
+
+
+@contextmanager
+def _means_for_what_goes(model: nn.Module, plan: PruningPlan, tokens: Tensor):
+    """The dense model, but for its removed inputs of `o` and `down`: their means stand in."""
+
+    def hook(kept: list[int], means: list[float]):
+        def replaced(module, args):
+            (x,) = args
+            x = x.clone()
+            for j, mean in enumerate(means):
+                if j not in kept:
+                    x[..., j] = mean
+            return (x,)
+
+        return replaced
+
+    handles = []
+    for (index, site), x, _, kept in _sites(model, plan, tokens):
+        means = [sum(column.tolist()) / len(column) for column in x.T]
+        module = _module(model, index, site)
+        handles.append(module.register_forward_pre_hook(hook(kept, means)))
+    yield model
+    for handle in handles:
+        handle.remove()
+
+
+@each_unit
+def test_the_bias_stands_in_with_the_means_of_what_went(name, unit):
+    model, plan = tiny_model(name), plan_for(name, 0.4, unit=unit)
+    pruned, other = _bias(model, plan), tiny_tokens(3, 20, seed=9)
+    with torch.no_grad(), _means_for_what_goes(model, plan, TOKENS) as reference:
+        expected = reference(other).logits
+    assert (model(other).logits - expected).abs().max() > 0.1
+    torch.testing.assert_close(pruned(other).logits, expected, rtol=1e-4, atol=2e-4)
+
+
+@pytest.mark.parametrize("gone", ["heads", "channels"])
+@each_family
+def test_of_a_sublayer_that_is_gone_the_bias_leaves_the_mean(name, gone):
+    model, plan = tiny_model(name), _without(name, **{gone: ()})
+    pruned, other = _bias(model, plan), tiny_tokens(3, 20, seed=9)
+    with torch.no_grad(), _means_for_what_goes(model, plan, TOKENS) as reference:
+        expected = reference(other).logits
+    torch.testing.assert_close(pruned(other).logits, expected, rtol=1e-4, atol=2e-4)
+    assert generated_by(pruned).shape == (3, 24)
+
+
+@pytest.mark.parametrize("gone", ["heads", "channels"])
+@each_family
+def test_least_squares_leave_a_sublayer_that_is_gone_as_it_is(name, gone):
+    model, plan = tiny_model(name), _without(name, **{gone: ()})
+    sliced, pruned = apply_plan(model, plan), _least_squares(model, plan)
+    for one, other in zip(pruned.parameters(), sliced.parameters(), strict=True):
+        assert torch.equal(one, other)
+    assert torch.equal(pruned(TOKENS).logits, sliced(TOKENS).logits)
+
+
+@pytest.mark.parametrize("make", [_least_squares, _bias])
+@each_family
+def test_parameters_are_counted_as_they_are(name, make):
+    for plan in (plan_for(name, 0.3), mixed_plan(name), _without(name, heads=())):
+        pruned = make(tiny_model(name), plan)
+        counted = sum(parameter.numel() for parameter in pruned.parameters())
+        shape = Adapter(pruned).shape
+        assert shape.parameters == counted
+        assert shape.other_parameters >= Adapter(tiny_model(name)).shape.other_parameters
+
+
+def test_none_changes_nothing():
+    model, plan = tiny_model("llama"), plan_for("llama", 0.4)
+    pruned = apply_plan(model, plan)
+    before = [parameter.data_ptr() for parameter in pruned.parameters()]
+    assert compensate(pruned, model, plan, "none") is pruned
+    assert [parameter.data_ptr() for parameter in pruned.parameters()] == before
+
+
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [
+        ("auto", "none, bias, least-squares"),
+        ("no-such-kind", "no compensation 'no-such-kind'"),
+        (None, "no compensation None"),
+        ("bias", "needs statistics"),
+        ("least-squares", "needs second moments"),
+    ],
+)
+def test_what_is_unknown_or_missing_is_refused(kind, says):
+    model, plan = tiny_model("llama"), plan_for("llama", 0.4)
+    with pytest.raises(InputError, match=says):
+        compensate(apply_plan(model, plan), model, plan, kind)
+
+
+def test_auto_is_what_the_criterions_authors_use():
+    assert resolve_compensation("auto", "flap") == "bias"
+    assert resolve_compensation("auto", "llm-bip") == "none"
+    assert resolve_compensation("least-squares", "flap") == "least-squares"
+    with pytest.raises(InputError, match="auto, none, bias, least-squares"):
+        resolve_compensation("no-such-kind", "flap")
