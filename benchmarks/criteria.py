@@ -23,9 +23,8 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bipcore import CRITERIA, InputError, Pipeline, collect_statistics, score
-from bipcore.evaluation.profiling import PeakMemory
+from bipcore.evaluation.profiling import PeakMemory, give_back_freed_memory
 from bipcore.models.adapters import Adapter
-from bipcore.models.loading import give_back_freed_memory
 from bipcore.pipeline.provenance import score_identity
 from bipcore.presets import PRESETS
 from bipcore.specs import CalibrationSpec, EvaluationSpec, ModelSpec, PlanSpec, ScoreSpec

@@ -56,7 +56,7 @@ _HOMES = {
     "Export": "export.export",
     "save_pruned": "export.export",
     "load_pruned": "export.export",
-    "load_plan": "export.export",
+    "load_plan": "pruning.plan",
     "InputError": "errors",
     "RunStore": "store.runs",
     "Pipeline": "pipeline.pipeline",

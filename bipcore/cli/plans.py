@@ -11,11 +11,10 @@ import typer
 
 from ..criteria import Scores
 from ..errors import InputError
-from ..export.export import load_plan
 from ..lists import parse_list
 from ..pipeline.pipeline import Pipeline
 from ..pruning import editing
-from ..pruning.plan import PruningPlan, check_plan_file, write_plan
+from ..pruning.plan import PruningPlan, check_plan_file, load_plan, write_plan
 from ..specs import PlanSpec, ScoreSpec
 from . import console
 from .options import with_specs

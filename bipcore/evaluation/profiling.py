@@ -1,12 +1,15 @@
 """What a model costs: parameters, multiply-accumulates, latency, throughput, peak memory."""
 
+import contextlib
+import ctypes
+import gc
 import math
 import os
 import platform
 import statistics
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
@@ -214,3 +217,30 @@ def measure_speed(device: str, dtype: torch.dtype, *, seconds: float = 0.3) -> f
 
 def _multiply(left: torch.Tensor) -> None:
     (left @ left)[0, 0].item()  # the value waits for the device
+
+
+def give_back_freed_memory() -> None:
+    """Give the freed memory back to the system now, so that what is in use can be measured."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+SEQ_LEN = 512
+"""Tokens at which MACs, latency and memory are taken, or the model's limit where that is less."""
+
+
+def profile_alone(model: nn.Module, *, progress: Progress | None = None) -> Profile:
+    """The `Profile` of ``model`` as if nothing else were held beside it.
+
+    Its ``peak_memory`` is the model's weights and what a forward pass adds to the memory that was
+    in use before: other models that the process holds do not count.
+    """
+    adapter = Adapter(model)
+    seq_len = min(SEQ_LEN, adapter.shape.max_positions or SEQ_LEN)
+    give_back_freed_memory()
+    with PeakMemory(adapter.input_device) as before:
+        pass
+    found = profile_model(model, seq_len=seq_len, progress=progress)
+    weights = sum(weight.numel() * weight.element_size() for weight in model.parameters())
+    return replace(found, peak_memory=weights + max(found.peak_memory - before.bytes, 0))

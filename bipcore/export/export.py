@@ -21,14 +21,14 @@ from ..errors import InputError
 from ..evaluation.profiling import random_tokens
 from ..models.adapters import Adapter
 from ..models.loading import load_model, save_tokenizer
-from ..models.pruned_classes import classes_in, file_name, is_pruned_type, pruned_form, source_of
+from ..models.pruned_classes import classes_in, file_name, is_pruned_type, source_of
 from ..models.running import evaluation_mode
 from ..progress import Progress, silent
 from ..pruning.plan import PruningPlan
 from ..recovery.lora import LoraAdapter, write_adapter
 from ..store.files import FORMAT, MANIFEST, check_destination, read_manifest, replacing
 from .card import ADAPTER, model_card
-from .forms import stock_form, stock_problem
+from .forms import pruned_form, stock_form, stock_problem
 
 _TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-6}
 
@@ -147,18 +147,6 @@ def load_pruned(
     """
     read_export(folder)
     return load_model(str(Path(folder).expanduser().resolve()), device=device, dtype=dtype)
-
-
-def load_plan(folder: str | Path) -> PruningPlan:
-    """The plan of an exported folder, or of a plan file. Raises InputError."""
-    try:
-        path = Path(folder).expanduser()
-        path = path / "plan.json" if path.is_dir() else path
-        text = path.read_text(encoding="utf-8")
-    except (OSError, RuntimeError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"The plan {str(folder)[:200]} cannot be read: {reason}.") from None
-    return PruningPlan.from_json(text)
 
 
 def _write(form: nn.Module, tokenizer, folder: Path, plan: PruningPlan) -> None:

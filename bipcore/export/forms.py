@@ -9,6 +9,7 @@ from torch import nn
 from ..errors import InputError
 from ..models.adapters import Adapter
 from ..models.families import base_type, family_of
+from ..models.pruned_classes import classes_of, file_name
 from ..pruning.plan import PruningPlan
 
 _SHARED_FIELDS = (
@@ -143,3 +144,27 @@ def rebuilt(model: nn.Module, kind: type[nn.Module], config) -> nn.Module:
     twin.tie_weights()
     twin.generation_config = model.generation_config
     return twin.eval()
+
+
+def pruned_form(model: nn.Module) -> nn.Module:
+    """``model`` as the class of its modelling file, whose configuration says all widths.
+
+    It is there to be saved: it shares the tensors of ``model``, and does not run.
+    """
+    adapter = Adapter(model)
+    base, shapes = base_type(model.config.model_type), adapter.shape.blocks
+    classes = classes_of(base)
+    module = file_name(base).removesuffix(".py")
+    added = added_biases(model)
+    config = classes.config.from_dict(
+        plain_fields(model.config)
+        | {
+            "block_widths": [[block.heads, block.kv_heads, block.channels] for block in shapes],
+            "output_biases": added if any(map(any, added)) else None,
+            "auto_map": {
+                "AutoConfig": f"{module}.{classes.config.__name__}",
+                "AutoModelForCausalLM": f"{module}.{classes.model.__name__}",
+            },
+        }
+    )
+    return rebuilt(model, classes.model, config)

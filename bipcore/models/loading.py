@@ -2,7 +2,6 @@
 
 import contextlib
 import ctypes
-import gc
 import importlib.metadata
 import importlib.util
 import json
@@ -274,10 +273,3 @@ def keep_freed_memory() -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(_M_MMAP_THRESHOLD, _LARGEST_FROM_HEAP)
         libc.mallopt(_M_TRIM_THRESHOLD, _KEPT)
-
-
-def give_back_freed_memory() -> None:
-    """Give the freed memory back to the system now, so that what is in use can be measured."""
-    gc.collect()
-    with contextlib.suppress(OSError, AttributeError, TypeError):
-        ctypes.CDLL(None).malloc_trim(0)

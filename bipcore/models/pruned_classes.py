@@ -15,10 +15,7 @@ from hashlib import sha256
 from string import Template
 
 import transformers as tf
-from torch import nn
 
-from ..export.forms import added_biases, plain_fields, rebuilt
-from .adapters import Adapter
 from .families import FAMILIES, PRUNED, Family, base_type
 
 _FILE = Template('''"""$title with widths of its own in every block: a model pruned by bipcore.
@@ -223,27 +220,3 @@ class _Text(importlib.abc.ExecutionLoader):
 
     def get_filename(self, fullname: str) -> str:
         return f"{fullname}.py"  # there is none, but <...> is not looked up
-
-
-def pruned_form(model: nn.Module) -> nn.Module:
-    """``model`` as the class of its modelling file, whose configuration says all widths.
-
-    It is there to be saved: it shares the tensors of ``model``, and does not run.
-    """
-    adapter = Adapter(model)
-    base, shapes = base_type(model.config.model_type), adapter.shape.blocks
-    classes = classes_of(base)
-    module = file_name(base).removesuffix(".py")
-    added = added_biases(model)
-    config = classes.config.from_dict(
-        plain_fields(model.config)
-        | {
-            "block_widths": [[block.heads, block.kv_heads, block.channels] for block in shapes],
-            "output_biases": added if any(map(any, added)) else None,
-            "auto_map": {
-                "AutoConfig": f"{module}.{classes.config.__name__}",
-                "AutoModelForCausalLM": f"{module}.{classes.model.__name__}",
-            },
-        }
-    )
-    return rebuilt(model, classes.model, config)

@@ -15,7 +15,6 @@ from ..criteria import Criterion, Scores, find_criterion, score
 from ..criteria.statistics import Statistics, collect_statistics
 from ..data.calibration import CalibrationSet, load_calibration
 from ..errors import InputError
-from ..export.export import load_plan
 from ..models.adapters import Adapter
 from ..models.loading import load_model
 from ..progress import Progress, part, silent
@@ -26,7 +25,7 @@ from ..pruning.compensation import (
     compensate,
     second_moment_bytes,
 )
-from ..pruning.plan import PruningPlan, make_plan
+from ..pruning.plan import PruningPlan, load_plan, make_plan
 from ..pruning.propagation import score_pruned
 from ..pruning.slicing import apply_plan, check_fits
 from ..specs import CalibrationSpec, ModelSpec, PlanSpec, ScoreSpec

@@ -295,3 +295,15 @@ def write_plan(plan: PruningPlan, path: str | Path) -> Path:
         with contextlib.suppress(OSError):
             unfinished.unlink()
     return target
+
+
+def load_plan(folder: str | Path) -> PruningPlan:
+    """The plan of an exported folder, or of a plan file. Raises InputError."""
+    try:
+        path = Path(folder).expanduser()
+        path = path / "plan.json" if path.is_dir() else path
+        text = path.read_text(encoding="utf-8")
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"The plan {str(folder)[:200]} cannot be read: {reason}.") from None
+    return PruningPlan.from_json(text)

@@ -15,9 +15,12 @@ from torch import nn
 
 from ..criteria import find_criterion
 from ..errors import InputError, check_seed, explain
-from ..evaluation.profiling import PeakMemory, Profile, profile_model
+from ..evaluation.profiling import (
+    SEQ_LEN,
+    profile_alone,
+)
 from ..models.adapters import Adapter
-from ..models.loading import give_back_freed_memory, resolve_device
+from ..models.loading import resolve_device
 from ..pipeline.pipeline import Pipeline
 from ..pipeline.provenance import score_identity
 from ..presets import find_preset
@@ -201,9 +204,6 @@ def _check_plan(plan: PlanSpec) -> None:
 
 __all__ = ["DENSE", "Point", "SweepSpec", "run_sweep", "tasks", "text_names"]
 
-SEQ_LEN = 512
-"""Tokens at which MACs, latency and memory are taken, or the model's limit where that is less."""
-
 
 @dataclass(frozen=True)
 class Point:
@@ -362,19 +362,3 @@ def _measured(model: nn.Module, progress: Progress) -> dict:
     """Latency, throughput and memory, by the names of `Point`."""
     found = profile_alone(model, progress=progress)
     return {name: getattr(found, name) for name in ("latency", "tokens_per_second", "peak_memory")}
-
-
-def profile_alone(model: nn.Module, *, progress: Progress | None = None) -> Profile:
-    """The `Profile` of ``model`` as if nothing else were held beside it.
-
-    Its ``peak_memory`` is the model's weights and what a forward pass adds to the memory that was
-    in use before: other models that the process holds do not count.
-    """
-    adapter = Adapter(model)
-    seq_len = min(SEQ_LEN, adapter.shape.max_positions or SEQ_LEN)
-    give_back_freed_memory()
-    with PeakMemory(adapter.input_device) as before:
-        pass
-    found = profile_model(model, seq_len=seq_len, progress=progress)
-    weights = sum(weight.numel() * weight.element_size() for weight in model.parameters())
-    return replace(found, peak_memory=weights + max(found.peak_memory - before.bytes, 0))

@@ -9,8 +9,7 @@ import plotly.graph_objects as go
 from ..criteria import CRITERIA
 from ..pruning.comparison import CLASSES, removed_masks
 from ..pruning.plan import PruningPlan
-from .scores import styled
-from .style import DENSE, KEPT, PRUNED, REMOVED, SCALE, criterion_style
+from .style import DENSE, KEPT, PRUNED, REMOVED, SCALE, criterion_style, styled
 
 UNIT_NAMES = {"head": "query heads", "channel": "FFN channels"}
 

@@ -3,8 +3,7 @@
 import pandas as pd
 import plotly.graph_objects as go
 
-from .scores import styled
-from .style import criterion_style
+from .style import criterion_style, styled
 
 _NAMES = {
     "accumulated": "Accumulated: each model on its own hidden states",

@@ -3,8 +3,7 @@
 import pandas as pd
 import plotly.graph_objects as go
 
-from .scores import styled
-from .style import KEPT, RECOVERED
+from .style import KEPT, RECOVERED, styled
 
 
 def loss_chart(history: pd.DataFrame, chosen: int | None = None) -> go.Figure:

@@ -28,8 +28,7 @@ from .reproduction_tables import (
     sample_sizes,
     title_of,
 )
-from .scores import styled
-from .style import DENSE, criterion_style
+from .style import DENSE, criterion_style, styled
 from .sweep import perplexity_chart, size_chart, sizes_of, sparsities_of
 from .sweep_tables import sweep_frame, texts_of
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..criteria import Scores
 from ..pruning.plan import PruningPlan
-from .style import KEPT, REMOVED, SCALE
+from .style import KEPT, REMOVED, SCALE, styled
 
 _BARS = 60
 
@@ -146,29 +146,6 @@ def _split(values: Tensor, kept: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     mask = values.new_zeros(len(values)).bool()
     mask[torch.from_numpy(numpy.fromiter(kept, numpy.int64, len(kept)))] = True
     return values[mask], values[~mask]
-
-
-def styled(
-    figure: go.Figure, x: str, y: str, *, log: bool = False, title: str | None = None
-) -> go.Figure:
-    """``figure`` with the house's layout, named axes and a legend above it."""
-    top = 40
-    if title:
-        top = 75  # the title, and under it the legend
-        place = {"x": 0, "y": 0.98, "yanchor": "top"}
-        figure.update_layout(title={"text": title, "font_size": 15, **place})
-    figure.update_layout(
-        template="plotly_white",
-        showlegend=True,
-        height=340 + top,
-        margin={"l": 60, "r": 20, "t": top, "b": 50},
-        legend={"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0},
-        xaxis_title=x,
-        yaxis_title=f"{y} (log scale)" if log else y,
-    )
-    if log:
-        figure.update_yaxes(type="log", exponentformat="power", dtick=1)
-    return figure
 
 
 def _positive(values) -> bool:

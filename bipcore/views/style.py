@@ -6,6 +6,8 @@ lines than colours, dash and symbol tell them apart as well.
 
 from dataclasses import dataclass
 
+import plotly.graph_objects as go
+
 KEPT = "#0072B2"
 REMOVED = "#D55E00"
 DENSE = "#5B6770"
@@ -40,3 +42,26 @@ CRITERION_STYLES = {
 def criterion_style(name: str) -> Style:
     """The style of a criterion; of anything else, that of the dense model."""
     return CRITERION_STYLES.get(name, Style(DENSE, "solid", "circle"))
+
+
+def styled(
+    figure: go.Figure, x: str, y: str, *, log: bool = False, title: str | None = None
+) -> go.Figure:
+    """``figure`` with the house's layout, named axes and a legend above it."""
+    top = 40
+    if title:
+        top = 75  # the title, and under it the legend
+        place = {"x": 0, "y": 0.98, "yanchor": "top"}
+        figure.update_layout(title={"text": title, "font_size": 15, **place})
+    figure.update_layout(
+        template="plotly_white",
+        showlegend=True,
+        height=340 + top,
+        margin={"l": 60, "r": 20, "t": top, "b": 50},
+        legend={"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0},
+        xaxis_title=x,
+        yaxis_title=f"{y} (log scale)" if log else y,
+    )
+    if log:
+        figure.update_yaxes(type="log", exponentformat="power", dtick=1)
+    return figure

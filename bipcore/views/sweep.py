@@ -14,9 +14,8 @@ from ..pipeline.provenance import base_name
 from ..presets import PRESETS
 from ..studies.sweep import DENSE, Point, SweepSpec, lines, text_names
 from .report import Section, facts_table, report_html, versions, write_report
-from .scores import styled
 from .style import DENSE as DENSE_COLOR
-from .style import Style, criterion_style
+from .style import Style, criterion_style, styled
 from .sweep_tables import PREFIX, readable, refused, summary, sweep_frame
 
 _PRESET_MARKS = (("longdashdot", "hexagram"), ("longdash", "pentagon"), ("dashdot", "bowtie"))

@@ -12,8 +12,7 @@ import plotly.graph_objects as go
 from ..evaluation.zero_shot import TaskResult, average
 from ..specs import SEVEN
 from ..studies.reproduction.published import paper_name, published_rows
-from .scores import styled
-from .style import DENSE, PRUNED, RECOVERED
+from .style import DENSE, PRUNED, RECOVERED, styled
 
 Results = Mapping[str, Sequence[TaskResult]]
 

@@ -9,9 +9,10 @@ import pytest
 from bipcore.cli import console
 from bipcore.cli.main import main
 from bipcore.evaluation.metrics import load_test_tokens, perplexity
-from bipcore.export.export import load_plan, load_pruned
+from bipcore.export.export import load_pruned
 from bipcore.models.generation import Sampling, stream
 from bipcore.models.loading import load_model
+from bipcore.pruning.plan import load_plan
 from tests.helpers.chains import chain_model
 from tests.helpers.folders import model_folder, text_tokenizer
 from tests.helpers.passes import counted_passes

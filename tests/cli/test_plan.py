@@ -6,10 +6,10 @@ import re
 import pytest
 
 from bipcore.cli.main import main
-from bipcore.export.export import load_plan
 from bipcore.pipeline.pipeline import Pipeline
 from bipcore.pruning.comparison import compare_criteria, compare_plans, over_all_blocks
 from bipcore.pruning.editing import edits
+from bipcore.pruning.plan import load_plan
 from bipcore.specs import CalibrationSpec, ModelSpec, PlanSpec, ScoreSpec
 from tests.helpers.cli import Call, run_all
 from tests.helpers.folders import edit_json, model_folder, tree

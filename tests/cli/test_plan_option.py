@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from bipcore.cli.main import main
-from bipcore.export.export import load_plan, load_pruned
+from bipcore.export.export import load_pruned
 from bipcore.pipeline.pipeline import Pipeline
-from bipcore.pruning.plan import BlockPlan, PruningPlan
+from bipcore.pruning.plan import BlockPlan, PruningPlan, load_plan
 from bipcore.specs import CalibrationSpec, ModelSpec, PlanSpec, ScoreSpec
 from bipcore.store.runs import RunStore
 from tests.helpers.folders import model_folder

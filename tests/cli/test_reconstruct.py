@@ -9,10 +9,9 @@ import pytest
 
 from bipcore.cli.main import main
 from bipcore.evaluation.reconstruction import ReconstructionErrors, llm_bip_bound
-from bipcore.export.export import load_plan
 from bipcore.pipeline.pipeline import Pipeline
 from bipcore.presets import PRESETS
-from bipcore.pruning.plan import BlockPlan, PruningPlan
+from bipcore.pruning.plan import BlockPlan, PruningPlan, load_plan
 from bipcore.specs import CalibrationSpec, EvaluationSpec, ModelSpec, PlanSpec, ScoreSpec
 from bipcore.views.frames import ERRORS
 from tests.helpers.folders import model_folder

@@ -169,7 +169,7 @@ def test_a_modelling_file_that_builds_another_model_is_not_kept(tmp_path, out, m
 
 
 def test_weights_that_changed_on_the_way_are_not_kept(tmp_path, out, monkeypatch):
-    from bipcore.models.pruned_classes import pruned_form
+    from bipcore.export.forms import pruned_form
 
     def changed(model):
         form = pruned_form(model)

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from bipcore.errors import InputError
-from bipcore.export.export import load_plan, load_pruned, read_export
+from bipcore.export.export import load_pruned, read_export
 from bipcore.pipeline.pipeline import Pipeline
-from bipcore.pruning.plan import PruningPlan
+from bipcore.pruning.plan import PruningPlan, load_plan
 from bipcore.specs import CalibrationSpec, EvaluationSpec, ModelSpec, PlanSpec, ScoreSpec
 from tests.helpers.folders import model_folder, tree, truncate
 from tests.helpers.passes import counted_passes

@@ -8,9 +8,8 @@ import pytest
 from bipcore.cli.main import main
 from bipcore.criteria import CRITERIA
 from bipcore.errors import InputError
-from bipcore.export.export import load_plan
 from bipcore.presets import PRESETS, find_preset
-from bipcore.pruning.plan import resolve_allocation
+from bipcore.pruning.plan import load_plan, resolve_allocation
 from bipcore.specs import PlanSpec, ScoreSpec
 from bipcore.store.runs import RunStore
 from tests.helpers.folders import model_folder
