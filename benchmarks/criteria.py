@@ -26,8 +26,7 @@ from bipcore import CRITERIA, InputError, Pipeline, collect_statistics, score
 from bipcore.evaluation.profiling import PeakMemory, give_back_freed_memory
 from bipcore.models.adapters import Adapter
 from bipcore.pipeline.provenance import score_identity
-from bipcore.presets import PRESETS
-from bipcore.specs import CalibrationSpec, EvaluationSpec, ModelSpec, PlanSpec, ScoreSpec
+from bipcore.specs import PRESETS, CalibrationSpec, EvaluationSpec, ModelSpec, PlanSpec, ScoreSpec
 
 SPARSITIES = (0.2, 0.5)
 TREATMENTS = {"as published": "paper", "protected, compensated": "recommended"}

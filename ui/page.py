@@ -8,10 +8,10 @@ from streamlit.errors import StreamlitAPIException
 from bipcore.criteria import CRITERIA
 from bipcore.data.texts import NAMED
 from bipcore.models.loading import DTYPES
-from bipcore.presets import PRESETS
 from bipcore.pruning.allocation import ALLOCATIONS, UNITS
 from bipcore.pruning.compensation import COMPENSATIONS
 from bipcore.pruning.propagation import PROPAGATIONS
+from bipcore.specs import PRESETS
 
 from .jobs import worker
 from .settings import (

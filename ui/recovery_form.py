@@ -7,9 +7,8 @@ import streamlit as st
 
 from bipcore.data.texts import NAMED
 from bipcore.errors import InputError
-from bipcore.lists import parse_list
 from bipcore.recovery.training import check_recovery, steps_of
-from bipcore.specs import RecoverySpec
+from bipcore.specs import RecoverySpec, parse_list
 
 _FORM = "recovery-form"
 _PARTS = ("all", "attention", "ffn")

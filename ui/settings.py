@@ -11,11 +11,10 @@ import streamlit as st
 
 from bipcore.criteria import CRITERIA
 from bipcore.models.loading import DTYPES
-from bipcore.presets import PRESETS, Preset
 from bipcore.pruning.allocation import ALLOCATIONS, UNITS
 from bipcore.pruning.compensation import COMPENSATIONS
 from bipcore.pruning.propagation import PROPAGATIONS
-from bipcore.specs import CalibrationSpec, ModelSpec, PlanSpec, ScoreSpec
+from bipcore.specs import PRESETS, CalibrationSpec, ModelSpec, PlanSpec, Preset, ScoreSpec
 
 MOST_SPARSITY = 0.9
 ROUND_TO = (1, 8, 32, 64, 128, 256)

@@ -8,9 +8,7 @@ import streamlit as st
 from bipcore.criteria import CRITERIA
 from bipcore.data.texts import NAMED
 from bipcore.errors import InputError
-from bipcore.lists import parse_list
-from bipcore.presets import PRESETS
-from bipcore.specs import CalibrationSpec, EvaluationSpec, ModelSpec, PlanSpec
+from bipcore.specs import PRESETS, CalibrationSpec, EvaluationSpec, ModelSpec, PlanSpec, parse_list
 from bipcore.studies.sweep import SweepSpec, check_sweep, tasks, text_names
 
 from .settings import Settings

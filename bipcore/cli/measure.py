@@ -10,9 +10,8 @@ import typer
 from ..criteria import find_criterion
 from ..errors import InputError
 from ..evaluation.zero_shot import TaskResult, average
-from ..lists import parse_list
 from ..pipeline.pipeline import Pipeline
-from ..specs import EvaluationSpec, ModelSpec, PlanSpec, ScoreSpec, ZeroShotSpec
+from ..specs import EvaluationSpec, ModelSpec, PlanSpec, ScoreSpec, ZeroShotSpec, parse_list
 from . import console
 from .options import with_specs
 from .plans import plan_facts

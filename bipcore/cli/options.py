@@ -9,9 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import InputError
-from ..lists import join_list, parse_list
-from ..presets import PRESETS, find_preset
 from ..specs import (
+    PRESETS,
     CalibrationSpec,
     EvaluationSpec,
     ModelSpec,
@@ -19,6 +18,9 @@ from ..specs import (
     RecoverySpec,
     ScoreSpec,
     ZeroShotSpec,
+    find_preset,
+    join_list,
+    parse_list,
 )
 from ..studies.sweep import SweepSpec
 

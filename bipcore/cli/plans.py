@@ -11,11 +11,10 @@ import typer
 
 from ..criteria import Scores
 from ..errors import InputError
-from ..lists import parse_list
 from ..pipeline.pipeline import Pipeline
 from ..pruning import editing
 from ..pruning.plan import PruningPlan, check_plan_file, load_plan, write_plan
-from ..specs import PlanSpec, ScoreSpec
+from ..specs import PlanSpec, ScoreSpec, parse_list
 from . import console
 from .options import with_specs
 

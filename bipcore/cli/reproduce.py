@@ -10,9 +10,8 @@ import pandas as pd
 import typer
 
 from ..errors import InputError
-from ..lists import parse_list
 from ..pipeline.pipeline import Pipeline
-from ..specs import ModelSpec
+from ..specs import ModelSpec, parse_list
 from ..studies.reproduction.rows import Row
 from ..studies.reproduction.scale import Changes, configure
 from ..studies.reproduction.spec import Reproduction, load_reproduction

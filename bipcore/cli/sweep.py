@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import InputError
-from ..lists import join_list
 from ..pipeline.pipeline import Pipeline
+from ..specs import join_list
 from ..studies.sweep import Point, SweepSpec, check_sweep, run_sweep
 from . import console
 from .options import with_specs

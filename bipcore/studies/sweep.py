@@ -23,13 +23,12 @@ from ..models.adapters import Adapter
 from ..models.loading import resolve_device
 from ..pipeline.pipeline import Pipeline
 from ..pipeline.provenance import score_identity
-from ..presets import find_preset
 from ..progress import Progress, part
 from ..pruning.allocation import ALLOCATIONS, UNITS
 from ..pruning.compensation import resolve_compensation
 from ..pruning.plan import PruningPlan, resolve_allocation
 from ..pruning.propagation import PROPAGATIONS
-from ..specs import CalibrationSpec, EvaluationSpec, ModelSpec, PlanSpec, ScoreSpec
+from ..specs import CalibrationSpec, EvaluationSpec, ModelSpec, PlanSpec, ScoreSpec, find_preset
 from ..store.runs import digest
 
 DENSE = "dense"

@@ -5,8 +5,7 @@ import json
 import pytest
 
 from bipcore.pipeline.pipeline import Pipeline
-from bipcore.presets import PRESETS
-from bipcore.specs import CalibrationSpec, ModelSpec, PlanSpec, ScoreSpec
+from bipcore.specs import PRESETS, CalibrationSpec, ModelSpec, PlanSpec, ScoreSpec
 from bipcore.store.runs import RunStore
 from tests.helpers.apptest import button, charts, errors, metric, open_page, settle, start
 from tests.helpers.folders import model_folder

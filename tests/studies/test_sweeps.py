@@ -9,8 +9,14 @@ import pytest
 from bipcore.errors import Cancelled, InputError
 from bipcore.pipeline import preparation
 from bipcore.pipeline.pipeline import Pipeline
-from bipcore.presets import find_preset
-from bipcore.specs import CalibrationSpec, EvaluationSpec, ModelSpec, PlanSpec, ScoreSpec
+from bipcore.specs import (
+    CalibrationSpec,
+    EvaluationSpec,
+    ModelSpec,
+    PlanSpec,
+    ScoreSpec,
+    find_preset,
+)
 from bipcore.store.runs import RunStore
 from bipcore.studies import sweep as sweeps
 from bipcore.studies.sweep import DENSE, SweepSpec, check_sweep, run_sweep, text_names

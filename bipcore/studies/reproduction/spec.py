@@ -14,7 +14,6 @@ import yaml
 
 from ...criteria import find_criterion
 from ...errors import InputError
-from ...presets import find_preset
 from ...pruning.allocation import ALLOCATIONS
 from ...specs import (
     CalibrationSpec,
@@ -24,6 +23,7 @@ from ...specs import (
     RecoverySpec,
     ScoreSpec,
     ZeroShotSpec,
+    find_preset,
 )
 from ..sweep import DENSE, SweepSpec
 
