@@ -67,7 +67,7 @@ class Job:
         """Do the work and keep how it ended. Called by the worker's thread."""
         self.started = time.monotonic()
         self.state = RUNNING
-        pipeline.progress = self.report
+        pipeline.progress.report_to(self.report)
         try:
             self.report(0.0, "Starting")
             self.result = self._work(pipeline, self)

@@ -21,7 +21,7 @@ from ..data.calibration import CalibrationSet
 from ..errors import InputError
 from ..models.adapters import Adapter
 from ..models.running import enter_blocks, evaluation_mode
-from ..progress import Progress, part, silent
+from ..progress import Progress, tracked
 from ..pruning.plan import PruningPlan
 
 
@@ -75,15 +75,15 @@ def reconstruction_errors(
     reference = Adapter(dense)
     adapters = {name: Adapter(model) for name, model in pruned.items()}
     _check(reference, adapters, calibration, batch_size)
-    report, samples = progress or silent, calibration.samples
+    report, samples = tracked(progress), calibration.samples
     comparison = _Comparison(reference, adapters)
     with ExitStack() as modes:
         for model in (dense, *pruned.values()):
             modes.enter_context(evaluation_mode(model))
         for start in range(0, samples, batch_size):
             batch = calibration.tokens[start : start + batch_size]
-            share = start / samples, (start + len(batch)) / samples
-            comparison.add(batch, part(report, *share))
+            with report.within(start / samples, (start + len(batch)) / samples):
+                comparison.add(batch, report)
     report(1.0, _MESSAGE)
     return comparison.result(calibration.tokens.numel())
 

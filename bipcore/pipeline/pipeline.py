@@ -19,7 +19,6 @@ from ..export.export import Export, same_export, save_pruned
 from ..models.adapters import Adapter
 from ..models.generation import Generated, Sampling, stream
 from ..models.loading import empty_model, load_config
-from ..progress import part
 from ..pruning.allocation import allocated_shape, resolve_unit
 from ..pruning.plan import PruningPlan
 from ..specs import EvaluationSpec, ModelSpec, PlanSpec, RecoverySpec, ScoreSpec
@@ -48,10 +47,10 @@ class Pipeline(ZeroShotRuns):
             _, tokenizer = self.model(spec)
             tokens = load_test_tokens(evaluation.text, tokenizer, max_tokens=evaluation.max_tokens)
             start = 0.2 if plan is None else 0.5
-            with self._within(0.2, start):
+            with self.progress.within(0.2, start):
                 model = self.variant(spec, plan, recovery)
-            progress = part(self.progress, start, 1.0)
-            value = perplexity(model, tokens, window=evaluation.window, progress=progress)
+            with self.progress.within(start, 1.0) as progress:
+                value = perplexity(model, tokens, window=evaluation.window, progress=progress)
             return {"perplexity": value, **asdict(evaluation), "tokens": len(tokens)}
 
         identity = self.variant_identity(spec, plan, recovery)
@@ -93,12 +92,14 @@ class Pipeline(ZeroShotRuns):
         tokens = load_test_tokens(text.text, tokenizer, max_tokens=text.max_tokens)
         windows = CalibrationSet.from_tokens(cut_windows(dense, tokens, text.window))
         models = {}
-        for name, plan in plans.items():
-            with self._within(0.2, 0.5):
+        for index, (name, plan) in enumerate(plans.items()):
+            with self.progress.within(0.2, 0.5), self.progress.share(index, len(plans)):
                 models[name] = self.pruned(spec, plan)
         batch = max(1, 2048 // text.window)
-        progress = part(self.progress, 0.5, 1.0)
-        return reconstruction_errors(dense, models, windows, batch_size=batch, progress=progress)
+        with self.progress.within(0.5, 1.0) as progress:
+            return reconstruction_errors(
+                dense, models, windows, batch_size=batch, progress=progress
+            )
 
     def profile(
         self, spec: ModelSpec, plan: PlanSpec | None = None, **settings: Any
@@ -110,11 +111,13 @@ class Pipeline(ZeroShotRuns):
         """
         model, _ = self.model(spec)
         chosen = self._any_plan(spec, plan) if plan else None
-        dense = profile_model(model, progress=part(self.progress, 0.2, 0.6), **settings)
+        with self.progress.within(0.2, 0.6) as progress:
+            dense = profile_model(model, progress=progress, **settings)
         if chosen is None:
             return dense, None
-        progress = part(self.progress, 0.6, 1.0)
-        return dense, profile_model(self.pruned(spec, chosen), progress=progress, **settings)
+        pruned = self.pruned(spec, chosen)
+        with self.progress.within(0.6, 1.0) as progress:
+            return dense, profile_model(pruned, progress=progress, **settings)
 
     def profile_shapes(
         self, spec: ModelSpec, plan: PlanSpec | None = None, *, seq_len: int
@@ -197,20 +200,21 @@ class Pipeline(ZeroShotRuns):
             return done
         _, tokenizer = self.model(spec)
         figures = self._figures(spec, plan, evaluation, recovery) if evaluation else None
-        with self._within(0.5, 0.8):
+        with self.progress.within(0.5, 0.8):
             model = self.variant(spec, plan, recovery)
-        return save_pruned(
-            model,
-            tokenizer,
-            folder,
-            plan=plan,
-            base_model=base_name(spec.name),
-            licence=licence_of(spec.name, store=self.store),
-            figures=figures,
-            source=source,
-            adapter=self.adapter(spec, plan, recovery) if recovery else None,
-            progress=part(self.progress, 0.8, 1.0),
-        )
+        with self.progress.within(0.8, 1.0) as progress:
+            return save_pruned(
+                model,
+                tokenizer,
+                folder,
+                plan=plan,
+                base_model=base_name(spec.name),
+                licence=licence_of(spec.name, store=self.store),
+                figures=figures,
+                source=source,
+                adapter=self.adapter(spec, plan, recovery) if recovery else None,
+                progress=progress,
+            )
 
     def _figures(
         self,
@@ -220,12 +224,12 @@ class Pipeline(ZeroShotRuns):
         recovery: RecoverySpec | None,
     ) -> dict:
         """The perplexity of the dense, the pruned and the recovered model, as a row of the card."""
-        with self._within(0.2, 0.4):
+        with self.progress.within(0.2, 0.4):
             found = [self.evaluate(spec, evaluation)]
-        with self._within(0.4, 0.6):
+        with self.progress.within(0.4, 0.6):
             found.append(self.evaluate(spec, evaluation, plan))
         if recovery:
-            with self._within(0.6, 0.8):
+            with self.progress.within(0.6, 0.8):
                 found.append(self.evaluate(spec, evaluation, plan, recovery))
         label = (
             f"Perplexity, {evaluation.text} test text, first {found[0]['tokens']:,} tokens, "

@@ -2,8 +2,6 @@
 
 import json
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ from ..data.calibration import CalibrationSet, load_calibration
 from ..errors import InputError
 from ..models.adapters import Adapter
 from ..models.loading import load_model
-from ..progress import Progress, part, silent
+from ..progress import Progress, Tracker
 from ..pruning.compensation import (
     SecondMoments,
     check_free,
@@ -44,13 +42,13 @@ from .provenance import (
 class Preparation:
     """Computes results of specs, or reads them from ``store``.
 
-    ``progress`` may be set anew before each call. The last model loaded, and the last that was
-    pruned and recovered from it, are kept in memory.
+    ``progress`` is told how far the work is, and never goes back. The last model loaded, and the
+    last that was pruned and recovered from it, are kept in memory.
     """
 
     def __init__(self, store: RunStore | None = None, progress: Progress | None = None):
         self.store = store or RunStore()
-        self.progress: Progress = progress or silent
+        self.progress = Tracker(progress)
         self._dense: tuple[str, nn.Module, Any] | None = None
         self._pruned: tuple[str, nn.Module] | None = None
         self._recovered: tuple[str, nn.Module] | None = None
@@ -62,13 +60,14 @@ class Preparation:
         if self._dense is None or self._dense[0] != key:
             # free the old ones before loading the new
             self._dense = self._pruned = self._recovered = None
-            model, tokenizer = load_model(
-                spec.name,
-                device=spec.device,
-                dtype=spec.dtype,
-                store=self.store,
-                progress=part(self.progress, 0.0, 0.2),
-            )
+            with self.progress.within(0.0, 0.2) as progress:
+                model, tokenizer = load_model(
+                    spec.name,
+                    device=spec.device,
+                    dtype=spec.dtype,
+                    store=self.store,
+                    progress=progress,
+                )
             key = digest([asdict(spec), spec.identity()])  # a hub model's is known only now
             self._dense = (key, model, tokenizer)
         return self._dense[1], self._dense[2]
@@ -84,12 +83,11 @@ class Preparation:
 
         def compute() -> tuple[dict, dict]:
             tokens = self.calibration(model, calibration)
-            found = collect_statistics(
-                self.model(model)[0],
-                tokens,
-                batch_size=_batch(calibration),
-                progress=part(self.progress, 0.25, 0.9),
-            )
+            network, _ = self.model(model)
+            with self.progress.within(0.25, 0.9) as progress:
+                found = collect_statistics(
+                    network, tokens, batch_size=_batch(calibration), progress=progress
+                )
             return found.to_tensors(), {"fingerprint": found.fingerprint, "split": tokens.split}
 
         tensors, data = self.store.tensors("statistics", _pass(model, calibration), compute)
@@ -105,12 +103,10 @@ class Preparation:
             need = second_moment_bytes(Adapter(network).shape)
             check_free(network, need)
             self.progress(0.25, f"Second moments: {need / 2**20:,.0f} MiB")
-            tensors = collect_second_moments(
-                network,
-                tokens,
-                batch_size=_batch(calibration),
-                progress=part(self.progress, 0.25, 0.9),
-            )
+            with self.progress.within(0.25, 0.9) as progress:
+                tensors = collect_second_moments(
+                    network, tokens, batch_size=_batch(calibration), progress=progress
+                )
             save_file(tensors, folder / "moments.safetensors", {"format": tokens.fingerprint})
 
         folder = self.store.folder("second-moments", _pass(model, calibration), build)
@@ -144,26 +140,28 @@ class Preparation:
         model, _ = self.model(spec.model)
         if is_propagated(plan):
             tokens = self.calibration(spec.model, spec.calibration)
-            progress = part(self.progress, 0.25, 1.0)
             settings = {"choice": plan.choice, "batch_size": _batch(spec.calibration)}
-            return score_pruned(
-                model, tokens, spec.criterion, progress=progress, **settings, **options
-            )
+            with self.progress.within(0.25, 1.0) as progress:
+                return score_pruned(
+                    model, tokens, spec.criterion, progress=progress, **settings, **options
+                )
         statistics, tokens, start = None, None, 0.25
         if criterion.needs == "activations":
             statistics, start = self.statistics(spec.model, spec.calibration), 0.9
         elif criterion.calibrated:
             tokens = self.calibration(spec.model, spec.calibration)
             self._state_memory(criterion, model, tokens.seq_len, options)
-        return score(
-            model,
-            statistics,
-            spec.criterion,
-            calibration=tokens,
-            journal=StoredJournal(self.store, search_identity(spec)),
-            progress=part(self.progress, start, 1.0),
-            **options,
-        )
+        journal = StoredJournal(self.store, search_identity(spec))
+        with self.progress.within(start, 1.0) as progress:
+            return score(
+                model,
+                statistics,
+                spec.criterion,
+                calibration=tokens,
+                journal=journal,
+                progress=progress,
+                **options,
+            )
 
     def _state_memory(self, criterion: Criterion, model: nn.Module, seq_len: int, options) -> None:
         """Say what a criterion takes beside the model before it starts; refuse what cannot be."""
@@ -226,16 +224,6 @@ class Preparation:
         if kind == "bias":
             return {"statistics": self.statistics(spec, calibration)}
         return {"moments": self.second_moments(spec, calibration)}
-
-    @contextmanager
-    def _within(self, start: float, end: float) -> Iterator[None]:
-        """What is done within it reports from ``start`` to ``end``."""
-        outer = self.progress
-        self.progress = part(outer, start, end)
-        try:
-            yield
-        finally:
-            self.progress = outer
 
 
 def _batch(calibration: CalibrationSpec) -> int:

@@ -9,7 +9,6 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..progress import part
 from ..pruning.plan import PruningPlan
 from ..recovery.lora import LoraAdapter, merged, target_layers
 from ..recovery.training import Step, check_recovery, recover
@@ -104,17 +103,19 @@ class Recovering(Preparation):
             kept.check_alone()
 
         def compute() -> tuple[dict[str, Tensor], dict]:
-            with self._within(0.0, 0.2):
+            with self.progress.within(0.0, 0.2):
                 model = self.pruned(spec, plan)
-            tuned = recover(
-                model,
-                self._training_tokens(spec, recovery),
-                recovery,
-                micro_batch=micro_batch,
-                checkpoints=kept,
-                progress=part(self.progress, 0.2, 1.0),
-                watch=watch,
-            )
+            tokens = self._training_tokens(spec, recovery)
+            with self.progress.within(0.2, 1.0) as progress:
+                tuned = recover(
+                    model,
+                    tokens,
+                    recovery,
+                    micro_batch=micro_batch,
+                    checkpoints=kept,
+                    progress=progress,
+                    watch=watch,
+                )
             facts = {name: getattr(tuned, name) for name in ("chosen", "seconds", "tokens")}
             facts["history"] = [asdict(step) for step in tuned.history]
             return tuned.adapter, facts | {"plan": plan.to_json(), "recovery": asdict(recovery)}
@@ -129,7 +130,7 @@ class Recovering(Preparation):
         key = digest([asdict(spec), identity])
         if self._recovered is None or self._recovered[0] != key:
             self._recovered = None
-            with self._within(0.0, 0.9):
+            with self.progress.within(0.0, 0.9):
                 self.recover(spec, plan, recovery)
             adapter = self.adapter(spec, plan, recovery)
             self._recovered = (key, merged(self.pruned(spec, plan), adapter))

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 
 from ..data.tasks import check_data
 from ..evaluation.zero_shot import TaskResult, check_tasks, run_task, shares, task_identity
-from ..progress import part
 from ..pruning.plan import PruningPlan
 from ..specs import ModelSpec, RecoverySpec, ZeroShotSpec
 from .recoveries import Recovering
@@ -72,14 +71,14 @@ class ZeroShotRuns(Recovering):
         settings = {name: getattr(tasks, name) for name in ("num_fewshot", "limit", "batch_size")}
 
         def compute(task: str) -> dict:
-            with self._within(0.0, 0.1):
+            with self.progress.within(0.0, 0.1):
                 model = self.variant(spec, plan, recovery)
-            progress = part(self.progress, 0.1, 1.0)
             tokenizer = self.model(spec)[1]
-            return run_task(model, tokenizer, task, **settings, progress=progress).to_dict()
+            with self.progress.within(0.1, 1.0) as progress:
+                return run_task(model, tokenizer, task, **settings, progress=progress).to_dict()
 
         identities = self._task_identities(spec, tasks, plan, recovery)
         for (task, one), (start, end) in zip(identities.items(), shares(tasks), strict=True):
-            with self._within(start, end):
+            with self.progress.within(start, end):
                 data = self.store.json(_KIND, one, lambda t=task: compute(t))
             yield TaskResult.from_dict(data)

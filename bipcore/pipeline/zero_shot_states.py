@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from ..evaluation.zero_shot import TaskResult, shares
-from ..progress import Progress, part
 from ..pruning.plan import PruningPlan
 from ..specs import ModelSpec, RecoverySpec, ZeroShotSpec
 from .pipeline import Pipeline
@@ -40,18 +39,12 @@ def measure_states(
 def _measured(
     pipeline: Pipeline, model: ModelSpec, tasks: ZeroShotSpec, states: Mapping[str, State]
 ) -> Iterator[tuple[str, TaskResult]]:
-    outer = pipeline.progress
-    for task, (start, end) in zip(tasks.tasks, shares(tasks), strict=True):
-        width = (end - start) / len(states)
+    progress = pipeline.progress
+    for task, bounds in zip(tasks.tasks, shares(tasks), strict=True):
         for index, (name, state) in enumerate(states.items()):
-            begins = start + index * width
-            pipeline.progress = _named(part(outer, begins, begins + width), name)
-            try:
+            with (
+                progress.within(*bounds),
+                progress.share(index, len(states), f"{name}, {{}}".format),
+            ):
                 (result,) = pipeline.zero_shot(model, replace(tasks, tasks=(task,)), *state)
-            finally:
-                pipeline.progress = outer
             yield name, result
-
-
-def _named(progress: Progress, name: str) -> Progress:
-    return lambda fraction, message: progress(fraction, f"{name}, {message}")

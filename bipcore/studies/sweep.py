@@ -14,7 +14,7 @@ from typing import Any
 from torch import nn
 
 from ..criteria import find_criterion
-from ..errors import InputError, check_seed, explain
+from ..errors import InputError, check_seed
 from ..evaluation.profiling import (
     SEQ_LEN,
     profile_alone,
@@ -23,13 +23,14 @@ from ..models.adapters import Adapter
 from ..models.loading import resolve_device
 from ..pipeline.pipeline import Pipeline
 from ..pipeline.provenance import score_identity
-from ..progress import Progress, part
+from ..progress import Progress
 from ..pruning.allocation import ALLOCATIONS, UNITS
 from ..pruning.compensation import resolve_compensation
 from ..pruning.plan import PruningPlan, resolve_allocation
 from ..pruning.propagation import PROPAGATIONS
 from ..specs import CalibrationSpec, EvaluationSpec, ModelSpec, PlanSpec, ScoreSpec, find_preset
 from ..store.runs import digest
+from .pieces import one_by_one
 
 DENSE = "dense"
 """The label of the point of the dense model."""
@@ -246,48 +247,14 @@ def run_sweep(pipeline: Pipeline, spec: SweepSpec) -> Iterator[Point]:
 
 
 def _points(pipeline: Pipeline, spec: SweepSpec, todo: list[Task]) -> Iterator[Point]:
-    outer, dense = pipeline.progress, {}
-    measure = None
-    for index, task in enumerate(todo):
-        pipeline.progress = _share(outer, index, len(todo), str(task))
-        try:
-            pipeline.progress(0.0, "")
-            measure = measure or _Measure(pipeline, spec)
-            if task.plan is None:
-                point = Point(**task.facts, **(dense := measure(task)))
-            elif task.cuts:
-                point = _try(measure, task)
-            else:
-                point = Point(**task.facts, **dense | {"seconds": 0.0})
-        finally:
-            pipeline.progress = outer
-        yield point
-
-
-def _share(outer: Progress, index: int, count: int, title: str) -> Progress:
-    """The progress of one point of ``count``: it says which one, and never goes back."""
-    best = 0.0
-
-    def report(fraction: float, message: str) -> None:
-        nonlocal best
-        best = max(best, fraction)
-        outer((index + best) / count, f"{title} ({index + 1} of {count})")
-
-    return report
-
-
-def _try(measure: Callable[[Task], dict], task: Task) -> Point:
-    """The point, or the sentence that says why there is none.
-
-    An error of the run store, which has the system's error as its cause, is not the point's.
-    """
-    try:
-        return Point(**task.facts, **measure(task))
-    except Exception as error:
-        sentence = explain(error)
-        if sentence is None or error.__cause__ is not None:
-            raise
-        return Point(**task.facts, error=sentence)
+    return one_by_one(
+        pipeline.progress,
+        todo,
+        _Measure(pipeline, spec),
+        title=str,
+        may_fail=lambda task: task.cuts,
+        refused=lambda task, sentence: Point(**task.facts, error=sentence),
+    )
 
 
 class _Measure:
@@ -297,11 +264,20 @@ class _Measure:
         self.pipeline, self.spec = pipeline, spec
         self.texts = text_names(spec.texts)
         self.digests = {name: digest(text.identity()) for name, text in self.texts.items()}
-        if spec.model.identity()["content"] is None:  # a hub model that is not here yet
-            pipeline.model(spec.model)
+        self.dense: dict[str, Any] = {}
 
-    def __call__(self, task: Task) -> dict:
+    def __call__(self, task: Task) -> Point:
+        """The point; that of a plan which cuts nothing is the dense model's, which comes first."""
+        if task.plan is None:
+            self.dense = self._values(task)
+            return Point(**task.facts, **self.dense)
+        values = self._values(task) if task.cuts else self.dense | {"seconds": 0.0}
+        return Point(**task.facts, **values)
+
+    def _values(self, task: Task) -> dict[str, Any]:
         """What `Point` says was measured, by name."""
+        if self.spec.model.identity()["content"] is None:  # a hub model that is not here yet
+            self.pipeline.model(self.spec.model)
         store = self.pipeline.store
         found = store.json("points", self._identity(task), lambda: self._compute(task))
         values = {name: found["perplexity"][key] for name, key in self.digests.items()}
@@ -324,21 +300,22 @@ class _Measure:
         }
 
     def _compute(self, task: Task) -> dict:
-        pipeline, report, started = self.pipeline, self.pipeline.progress, time.perf_counter()
-        pipeline.progress = part(report, 0.0, 0.5)
-        plan = pipeline.plan(task.score, task.plan) if task.plan else None
-        pipeline.progress = part(report, 0.5, 0.6)
-        dense, _ = pipeline.model(self.spec.model)
-        model = pipeline.pruned(self.spec.model, plan) if plan else dense
-        pipeline.progress = part(report, 0.6, 0.9)
-        perplexities = {
-            self.digests[name]: pipeline.evaluate(self.spec.model, text, plan)["perplexity"]
-            for name, text in self.texts.items()
-        }
-        pipeline.progress = part(report, 0.9, 1.0)
+        pipeline, progress, started = self.pipeline, self.pipeline.progress, time.perf_counter()
+        with progress.within(0.0, 0.5):
+            plan = pipeline.plan(task.score, task.plan) if task.plan else None
+        with progress.within(0.5, 0.6):
+            dense, _ = pipeline.model(self.spec.model)
+            model = pipeline.pruned(self.spec.model, plan) if plan else dense
+        perplexities = {}
+        for index, (name, text) in enumerate(self.texts.items()):
+            with progress.within(0.6, 0.9), progress.share(index, len(self.texts)):
+                found = pipeline.evaluate(self.spec.model, text, plan)
+            perplexities[self.digests[name]] = found["perplexity"]
+        with progress.within(0.9, 1.0):
+            profile = _measured(model, progress) if self.spec.profile else {}
         return {
             **_counted(plan, dense),
-            **(_measured(model, pipeline.progress) if self.spec.profile else {}),
+            **profile,
             "perplexity": perplexities,
             "seconds": time.perf_counter() - started,
         }

@@ -208,7 +208,7 @@ def _keep_a_checkpoint(names: dict[str, str], root: Path) -> None:
     plan = pipeline.plan(score, PlanSpec(sparsity=0.5))
     settings = {"source": "builtin", "samples": 12, "seq_len": 32, "batch_size": 4, "rank": 4}
     recovery = RecoverySpec(**settings, validation=2, validate_every=2, learning_rate=3e-3)
-    pipeline.progress = stop
+    pipeline.progress.report_to(stop)
     with pytest.raises(Cancelled):
         pipeline.recover(model, plan, recovery, checkpoints=RunStore(names["kept"]))
 

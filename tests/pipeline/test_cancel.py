@@ -39,26 +39,26 @@ def _hooks(model) -> int:
 
 @pytest.mark.parametrize("word", ["Finding", "Loading", "Tokenising", "Forward pass", "Scoring"])
 def test_cancelled_scores_are_not_stored_and_can_be_had_later(pipeline, spec, word):
-    pipeline.progress = _cancel_when(word)
+    pipeline.progress.report_to(_cancel_when(word))
     with pytest.raises(Cancelled):
         pipeline.scores(spec)
     assert not pipeline.has_scores(spec)
     assert all(entry.whole for entry in pipeline.store.entries())
-    pipeline.progress = lambda fraction, message: None
+    pipeline.progress.report_to(lambda fraction, message: None)
     again, fresh = pipeline.scores(spec), Pipeline().scores(spec)
     assert torch.equal(again.blocks[1].ffn, fresh.blocks[1].ffn)
 
 
 def test_a_cancelled_pass_leaves_no_hooks(pipeline, spec):
     model, _ = pipeline.model(spec.model)
-    pipeline.progress = _cancel_when("Forward pass")
+    pipeline.progress.report_to(_cancel_when("Forward pass"))
     with pytest.raises(Cancelled):
         pipeline.scores(spec)
     assert _hooks(model) == 0
 
 
 def test_a_cancelled_evaluation_is_not_stored(pipeline, spec):
-    pipeline.progress = _cancel_when("Perplexity")
+    pipeline.progress.report_to(_cancel_when("Perplexity"))
     with pytest.raises(Cancelled):
         pipeline.evaluate(spec.model, EVALUATION)
     assert list(pipeline.store.entries()) == []
@@ -68,7 +68,7 @@ def test_a_cancelled_evaluation_is_not_stored(pipeline, spec):
 def test_a_cancelled_export_leaves_nothing_behind(tmp_path, pipeline, spec, word):
     plan = pipeline.plan(spec, PlanSpec(sparsity=0.5))
     before = tree(tmp_path / "model")
-    pipeline.progress = _cancel_when(word)
+    pipeline.progress.report_to(_cancel_when(word))
     with pytest.raises(Cancelled):
         pipeline.export(spec.model, plan, tmp_path / "out", evaluation=EVALUATION)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "store"]

@@ -246,7 +246,7 @@ def test_counts_from_shapes_alone_are_those_of_the_model(pipeline, model):
 
 def test_progress_never_goes_back(pipeline, spec):
     seen = []
-    pipeline.progress = lambda fraction, message: seen.append(fraction)
+    pipeline.progress.report_to(lambda fraction, message: seen.append(fraction))
     pipeline.scores(spec)
     assert seen == sorted(seen)
     assert 0 <= seen[0] < seen[-1] <= 1

@@ -176,19 +176,19 @@ def test_cancelled_second_moments_leave_nothing_behind(pipeline, spec):
             raise Cancelled
 
     plan, model = pipeline.plan(spec, LEAST_SQUARES), pipeline.model(spec.model)[0]
-    pipeline.progress = progress
+    pipeline.progress.report_to(progress)
     with pytest.raises(Cancelled):
         pipeline.pruned(spec.model, plan)
     assert sum(len(m._forward_pre_hooks) for m in model.modules()) == 0
     assert "second-moments" not in _kinds(pipeline)
-    pipeline.progress = lambda fraction, message: None
+    pipeline.progress.report_to(lambda fraction, message: None)
     assert pipeline.pruned(spec.model, plan) is pipeline.pruned(spec.model, plan)
 
 
 def test_progress_never_goes_back(pipeline, spec):
     seen = []
     plan = pipeline.plan(spec, LEAST_SQUARES)
-    pipeline.progress = lambda fraction, message: seen.append(fraction)
+    pipeline.progress.report_to(lambda fraction, message: seen.append(fraction))
     pipeline.evaluate(spec.model, EVALUATION, plan)
     assert seen == sorted(seen)
     assert seen[-1] <= 1

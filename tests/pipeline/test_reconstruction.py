@@ -149,7 +149,7 @@ def test_the_command_and_the_library_share_the_store(cache, capsys, tmp_path):
 
 def test_progress_never_goes_back(pipeline, model, plans):
     seen = []
-    pipeline.progress = lambda fraction, message: seen.append(fraction)
+    pipeline.progress.report_to(lambda fraction, message: seen.append(fraction))
     pipeline.reconstruction(model, plans, TEXT)
     assert seen == sorted(seen)
     assert seen[-1] == 1

@@ -85,7 +85,7 @@ def test_the_recovered_model_is_measured_beside_the_others(pipeline, spec, plan)
 
 def test_what_was_cancelled_goes_on_and_gives_the_same(pipeline, spec, plan, tmp_path):
     whole = Pipeline(RunStore(tmp_path / "other")).recover(spec.model, plan, RECOVERY)
-    pipeline.progress = stop_at_step(3)
+    pipeline.progress.report_to(stop_at_step(3))
     with pytest.raises(Cancelled):
         pipeline.recover(spec.model, plan, RECOVERY)
     seen = []
@@ -103,7 +103,7 @@ def test_what_was_cancelled_goes_on_and_gives_the_same(pipeline, spec, plan, tmp
 
 def test_checkpoints_can_lie_in_a_folder_of_their_own(pipeline, spec, plan, tmp_path):
     own = RunStore(tmp_path / "own")
-    pipeline.progress = stop_at_step(2)
+    pipeline.progress.report_to(stop_at_step(2))
     with pytest.raises(Cancelled):
         pipeline.recover(spec.model, plan, RECOVERY, checkpoints=own)
     assert len(list(own.entries("checkpoints"))) == 1

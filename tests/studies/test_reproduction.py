@@ -161,10 +161,11 @@ def test_a_cancelled_run_keeps_its_rows_and_goes_on(pipeline, model):
         if "(4 of 5)" in message:
             raise Cancelled
 
-    pipeline.progress, found = cancel, []
+    pipeline.progress.report_to(cancel)
+    found = []
     with pytest.raises(Cancelled):
         found.extend(run_reproduction(pipeline, spec))
-    assert pipeline.progress is cancel
+    assert pipeline.progress.bounds == (0, 1)
     (run,) = measured_rows(pipeline.store, "table1")
     assert {row.key for row in run.rows} == set(ROWS[:3])
     written = {path.name for path in (pipeline.store.root / KIND).iterdir()}
@@ -175,7 +176,7 @@ def test_a_cancelled_run_keeps_its_rows_and_goes_on(pipeline, model):
 
 def test_progress_says_which_row_and_never_goes_back(pipeline, model):
     seen = []
-    pipeline.progress = lambda fraction, message: seen.append((fraction, message))
+    pipeline.progress.report_to(lambda fraction, message: seen.append((fraction, message)))
     spec = tiny_spec("table1", model, tuned=False, **FEW)
     list(run_reproduction(pipeline, spec))
     rows = [(fraction, message) for fraction, message in seen if " of 3)" in message]

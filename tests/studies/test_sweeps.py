@@ -282,7 +282,7 @@ def test_a_run_store_that_cannot_be_written_ends_the_sweep(pipeline, spec, monke
 
 def test_progress_says_which_point_and_never_goes_back(pipeline, spec):
     seen = []
-    pipeline.progress = lambda fraction, message: seen.append((fraction, message))
+    pipeline.progress.report_to(lambda fraction, message: seen.append((fraction, message)))
     points(pipeline, spec, presets=("recommended",), criteria=("llm-bip",))
     fractions = [fraction for fraction, _ in seen]
     assert fractions == sorted(fractions)
@@ -301,12 +301,12 @@ def test_cancelling_keeps_the_finished_points(pipeline, spec, computed):
         if "(4 of 5)" in message:
             raise Cancelled
 
-    pipeline.progress = cancel
+    pipeline.progress.report_to(cancel)
     found = []
     with pytest.raises(Cancelled):
         found.extend(run_sweep(pipeline, spec))
     assert len(stored(pipeline)) == 3
-    assert pipeline.progress is cancel
+    assert pipeline.progress.bounds == (0, 1)
 
 
 def test_profiled_points_have_latency_and_memory(pipeline, spec):

@@ -15,12 +15,11 @@ from torch import nn
 from ...criteria import find_criterion, score
 from ...criteria.statistics import collect_statistics
 from ...data.calibration import CalibrationSet
-from ...errors import explain
 from ...evaluation.profiling import Profile, machine, profile_model
 from ...evaluation.zero_shot import TaskResult, average
 from ...models.adapters import Adapter
 from ...pipeline.pipeline import Pipeline
-from ...progress import Progress, part, silent
+from ...progress import Progress, Tracker, tracked
 from ...pruning.compensation import (
     SecondMoments,
     check_free,
@@ -31,6 +30,7 @@ from ...pruning.compensation import (
 from ...pruning.plan import PruningPlan, make_plan
 from ...pruning.slicing import apply_plan
 from ...specs import CalibrationSpec, PlanSpec, ScoreSpec
+from ..pieces import one_by_one
 from ..sweep import DENSE, Point, run_sweep, tasks, text_names
 from .rows import KIND, Measured, Row, column, count_cells, row_identity, stored_row
 from .spec import Reproduction, RowKey
@@ -53,15 +53,17 @@ def pruning_seconds(
     plan, the cut, and the compensation where the method has one. Before it the same is done once
     on the first sample, so that what is slow only the first time does not count.
     """
-    report = progress or silent
+    report = tracked(progress)
     criterion = find_criterion(spec.criterion)
     if criterion.memory is not None:
         check_free(model, criterion.memory(Adapter(model).shape, calibration.seq_len))
     first = CalibrationSet.from_tokens(calibration.tokens[:1])
-    _prune(model, first, spec, plan, part(report, 0.0, 0.1))
+    with report.within(0.0, 0.1):
+        _prune(model, first, spec, plan, report)
     _synchronise()
     start = time.perf_counter()
-    chosen = _prune(model, calibration, spec, plan, part(report, 0.1, 1.0))
+    with report.within(0.1, 1.0):
+        chosen = _prune(model, calibration, spec, plan, report)
     _synchronise()
     return time.perf_counter() - start, chosen
 
@@ -71,17 +73,18 @@ def _prune(
     calibration: CalibrationSet,
     spec: ScoreSpec,
     plan: PlanSpec,
-    progress: Progress,
+    progress: Tracker,
 ) -> PruningPlan:
     criterion, statistics = find_criterion(spec.criterion), None
     kind = resolve_compensation(plan.compensation, spec.criterion)
     batch = {"batch_size": max(1, 4096 // calibration.seq_len)}
     if criterion.needs == "activations" or kind == "bias":
-        passed = part(progress, 0.0, 0.7)
-        statistics = collect_statistics(model, calibration, **batch, progress=passed)
+        with progress.within(0.0, 0.7):
+            statistics = collect_statistics(model, calibration, **batch, progress=progress)
     used = statistics if criterion.needs == "activations" else None
-    rest, options = part(progress, 0.7 if used else 0.0, 1.0), dict(spec.options)
-    scores = score(model, used, spec.criterion, calibration=calibration, progress=rest, **options)
+    given = {"calibration": calibration, "progress": progress, **dict(spec.options)}
+    with progress.within(0.7 if used else 0.0, 1.0):
+        scores = score(model, used, spec.criterion, **given)
     chosen = make_plan(scores, **plan.choice)
     pruned = apply_plan(model, chosen)
     moments = None
@@ -161,48 +164,25 @@ _Measure = Callable[[Pipeline, Reproduction, RowKey], Row]
 
 
 def _rows(pipeline: Pipeline, spec: Reproduction, measure: _Measure) -> Iterator[Row]:
-    outer, keys = pipeline.progress, spec.rows
+    keys = spec.rows
     missing = any(pipeline.store.find(KIND, row_identity(spec, key)) is None for key in keys)
     if missing and spec.tasks is not None:
         pipeline.check_zero_shot(spec.model, spec.tasks)
     if missing and spec.kind != "compression":  # too little text is refused now, not in hours
         pipeline.calibration(spec.model, spec.calibration)
-    for index, key in enumerate(keys):
-        pipeline.progress = _share(outer, index, len(keys), spec.label(key))
-        try:
-            pipeline.progress(0.0, "")
-            row = _try(pipeline, spec, key, measure)
-        finally:
-            pipeline.progress = outer
-        yield row
 
-
-def _share(outer: Progress, index: int, count: int, title: str) -> Progress:
-    """The progress of one row of ``count``: it says which one, and never goes back."""
-    best = 0.0
-
-    def report(fraction: float, message: str) -> None:
-        nonlocal best
-        best = max(best, fraction)
-        what = f": {message}" if message else ""
-        outer((index + best) / count, f"{title} ({index + 1} of {count}){what}")
-
-    return report
-
-
-def _try(pipeline: Pipeline, spec: Reproduction, key: RowKey, measure: _Measure) -> Row:
-    """The row, or the sentence that says why there is none.
-
-    An error of the dense model is that of all rows; one of the run store, which has the system's
-    error as its cause, is not the row's.
-    """
-    try:
+    def row(key: RowKey) -> Row:
         return stored_row(pipeline.store, spec, key, lambda: measure(pipeline, spec, key))
-    except Exception as error:
-        sentence = explain(error)
-        if sentence is None or error.__cause__ is not None or key.method == DENSE:
-            raise
-        return Row(key, error=sentence)
+
+    return one_by_one(
+        pipeline.progress,
+        keys,
+        row,
+        title=spec.label,
+        may_fail=lambda key: key.method != DENSE,  # without the dense model there is no row
+        refused=lambda key, sentence: Row(key, error=sentence),
+        details=True,
+    )
 
 
 def _plan_of(pipeline: Pipeline, spec: Reproduction, key: RowKey) -> PruningPlan | None:
@@ -221,23 +201,22 @@ def _gone(plan: PruningPlan | None) -> dict[str, float]:
 
 def _accuracy(pipeline: Pipeline, spec: Reproduction, key: RowKey) -> Row:
     """A row of tables 1 to 3."""
-    report = pipeline.progress
-    pipeline.progress = part(report, 0.0, 0.2)
-    plan = _plan_of(pipeline, spec, key)
+    progress = pipeline.progress
+    with progress.within(0.0, 0.2):
+        plan = _plan_of(pipeline, spec, key)
     recovery = spec.recovery if key.tuned else None
-    pipeline.progress = part(report, 0.2, 0.5)
-    if recovery is not None:
-        pipeline.recover(spec.model, plan, recovery)
+    with progress.within(0.2, 0.5):
+        if recovery is not None:
+            pipeline.recover(spec.model, plan, recovery)
     cells = {}
     for index, text in enumerate(spec.texts):
-        start = 0.5 + 0.2 * index / len(spec.texts)
-        pipeline.progress = part(report, start, start + 0.2 / len(spec.texts))
-        found = pipeline.evaluate(spec.model, text, plan, recovery)
+        with progress.within(0.5, 0.7), progress.share(index, len(spec.texts)):
+            found = pipeline.evaluate(spec.model, text, plan, recovery)
         name = column(text.text, text.window)
         cells[name] = Measured(found["perplexity"], samples=found["tokens"], metric="perplexity")
     if spec.tasks is not None:
-        pipeline.progress = part(report, 0.7, 1.0)
-        cells |= _task_cells(pipeline, spec, plan, recovery)
+        with progress.within(0.7, 1.0):
+            cells |= _task_cells(pipeline, spec, plan, recovery)
     return Row(key, cells, **_gone(plan))
 
 
@@ -260,13 +239,9 @@ def _seconds(pipeline: Pipeline, spec: Reproduction, key: RowKey) -> Row:
     """A row of table 4: measured now, on passes of its own."""
     model, _ = pipeline.model(spec.model)
     tokens = pipeline.calibration(spec.model, spec.calibration)
-    seconds, plan = pruning_seconds(
-        model,
-        tokens,
-        spec.score_spec(key),
-        spec.plan_spec(key),
-        progress=part(pipeline.progress, 0.25, 1.0),
-    )
+    wanted = spec.score_spec(key), spec.plan_spec(key)
+    with pipeline.progress.within(0.25, 1.0) as progress:
+        seconds, plan = pruning_seconds(model, tokens, *wanted, progress=progress)
     cell = Measured(seconds, samples=tokens.samples, metric="score, plan and cut")
     return Row(key, {"seconds": cell}, **_gone(plan))
 
@@ -278,7 +253,8 @@ def _compression(pipeline: Pipeline, spec: Reproduction, key: RowKey) -> Row:
     if plan is not None:
         model = pipeline.pruned(spec.model, plan)
     calibration = spec.calibration
-    latency, found = forward_seconds(model, calibration, progress=part(pipeline.progress, 0.3, 1.0))
+    with pipeline.progress.within(0.3, 1.0) as progress:
+        latency, found = forward_seconds(model, calibration, progress=progress)
     cells = count_cells(found.parameters, found.macs, calibration.seq_len) | {
         "latency_seconds": Measured(latency, calibration.samples, metric="sentences, measured")
     }
@@ -287,9 +263,9 @@ def _compression(pipeline: Pipeline, spec: Reproduction, key: RowKey) -> Row:
 
 def _reconstruction(pipeline: Pipeline, spec: Reproduction, key: RowKey) -> Row:
     """A line of figure 3: errors block by block, and their means."""
-    plan, report = _plan_of(pipeline, spec, key), pipeline.progress
-    pipeline.progress = part(report, 0.4, 1.0)
-    found = pipeline.reconstruction(spec.model, {key.method: plan}, spec.texts[0])[key.method]
+    plan = _plan_of(pipeline, spec, key)
+    with pipeline.progress.within(0.4, 1.0):
+        found = pipeline.reconstruction(spec.model, {key.method: plan}, spec.texts[0])[key.method]
     series = {
         "accumulated": found.accumulated,
         "local": found.local,
