@@ -23,6 +23,7 @@ from transformers import LlamaConfig
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bipcore.criteria import BlockScores, Scores
+from bipcore.criteria.base import SCORES
 from bipcore.models.adapters import Adapter
 from bipcore.models.loading import empty_model
 from bipcore.models.shapes import ModelShape
@@ -46,8 +47,7 @@ def main() -> None:
         model = ModelSpec(f"{folder}/llama-7b-shape")
         spec = ScoreSpec(model, CalibrationSpec())
         scores = synthetic(shape)
-        stored = scores.to_tensors(), scores.to_dict()
-        RunStore().tensors("scores", score_identity(spec), lambda: stored)
+        RunStore().get(SCORES, score_identity(spec), lambda: scores)
         for page in PAGES:
             show(page, *timed(page, model.name, options.moves))
 

@@ -23,10 +23,12 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bipcore import CRITERIA, InputError, Pipeline, collect_statistics, score
+from bipcore.criteria.base import SCORES
 from bipcore.evaluation.profiling import PeakMemory, give_back_freed_memory
 from bipcore.models.adapters import Adapter
 from bipcore.pipeline.provenance import score_identity
 from bipcore.specs import PRESETS, CalibrationSpec, EvaluationSpec, ModelSpec, PlanSpec, ScoreSpec
+from bipcore.store.kinds import Kind
 
 SPARSITIES = (0.2, 0.5)
 TREATMENTS = {"as published": "paper", "protected, compensated": "recommended"}
@@ -73,9 +75,9 @@ def main() -> None:
 def cost(pipeline: Pipeline, spec: ScoreSpec, *, fresh: bool) -> dict:
     """Seconds, ratio and bytes of scoring by one criterion; its scores are stored."""
     identity = {"scoring": score_identity(spec), "threads": torch.get_num_threads()}
-    if fresh and (old := pipeline.store.find("benchmarks", identity)):
+    if fresh and (old := pipeline.store.find(Kind("benchmarks"), identity)):
         (old / "spec.json").unlink()
-    return pipeline.store.json("benchmarks", identity, lambda: measure(pipeline, spec))
+    return pipeline.store.get(Kind("benchmarks"), identity, lambda: measure(pipeline, spec))
 
 
 def measure(pipeline: Pipeline, spec: ScoreSpec) -> dict:
@@ -96,8 +98,7 @@ def measure(pipeline: Pipeline, spec: ScoreSpec) -> dict:
 
     base, _, _ = timed(plain, adapter)
     seconds, memory, scores = timed(scored, adapter)
-    stored = scores.to_tensors(), scores.to_dict()
-    pipeline.store.tensors("scores", score_identity(spec), lambda: stored)
+    pipeline.store.get(SCORES, score_identity(spec), lambda: scores)
     print(f"{spec.criterion}: {seconds:.1f} s, a plain pass {base:.1f} s", file=sys.stderr)
     return {"seconds": seconds, "plain": base, "ratio": seconds / base, "memory": memory}
 

@@ -7,7 +7,7 @@ import streamlit as st
 from bipcore.export.forms import stock_problem
 from bipcore.models.loading import load_config
 from bipcore.specs import EvaluationSpec
-from bipcore.store.runs import digest
+from bipcore.store.kinds import digest
 from ui.exports import show_export
 from ui.page import begin
 from ui.recoveries import choose_recovery

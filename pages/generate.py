@@ -3,7 +3,7 @@
 import streamlit as st
 
 from bipcore.models.generation import Sampling
-from bipcore.store.runs import digest
+from bipcore.store.kinds import digest
 from ui.page import begin
 from ui.recoveries import choose_recovery
 from ui.results import error_box, need_scores

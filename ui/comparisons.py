@@ -9,7 +9,7 @@ import streamlit as st
 from bipcore.criteria import CRITERIA, Scores
 from bipcore.pruning.comparison import compare_criteria
 from bipcore.pruning.plan import PruningPlan
-from bipcore.store.runs import digest
+from bipcore.store.kinds import digest
 
 from .results import error_box, need_scores
 from .settings import Settings

@@ -9,7 +9,7 @@ from bipcore.data.texts import NAMED
 from bipcore.errors import InputError
 from bipcore.models.shapes import ModelShape
 from bipcore.specs import ModelSpec
-from bipcore.store.runs import digest
+from bipcore.store.kinds import digest
 from bipcore.studies.reproduction.estimate import Estimate, assumptions, estimate, sizes_of
 from bipcore.studies.reproduction.scale import Changes, configure, fitted, sizes_sentence
 from bipcore.studies.reproduction.spec import Reproduction, load_reproduction

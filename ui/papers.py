@@ -8,7 +8,8 @@ import streamlit as st
 
 from bipcore.pipeline.pipeline import Pipeline
 from bipcore.specs import ModelSpec
-from bipcore.store.runs import RunStore, digest
+from bipcore.store.kinds import digest
+from bipcore.store.runs import RunStore
 from bipcore.studies.reproduction.published import published_rows
 from bipcore.studies.reproduction.rows import Row, Run, measured_rows, spec_of
 from bipcore.studies.reproduction.run import row_keys, run_reproduction

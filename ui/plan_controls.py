@@ -10,7 +10,7 @@ from bipcore.pipeline.pipeline import Pipeline
 from bipcore.pruning import editing
 from bipcore.pruning.plan import PruningPlan
 from bipcore.specs import EvaluationSpec
-from bipcore.store.runs import digest
+from bipcore.store.kinds import digest
 from bipcore.views.plans import Parts, bound_chart, bound_frame, plan_frame, plan_map
 
 from .figures import show_chart

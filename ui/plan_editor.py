@@ -14,7 +14,7 @@ from bipcore.errors import InputError, explain
 from bipcore.pipeline.pipeline import Pipeline
 from bipcore.pruning import editing
 from bipcore.pruning.plan import PruningPlan
-from bipcore.store.runs import digest
+from bipcore.store.kinds import digest
 
 from .settings import Settings, write_settings
 

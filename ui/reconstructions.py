@@ -7,7 +7,7 @@ from bipcore.evaluation.reconstruction import ReconstructionErrors, llm_bip_boun
 from bipcore.pipeline.pipeline import Pipeline
 from bipcore.pruning.plan import PruningPlan
 from bipcore.specs import EvaluationSpec
-from bipcore.store.runs import digest
+from bipcore.store.kinds import digest
 
 from .jobs import Job
 from .results import error_box, need, need_scores, need_scores_of

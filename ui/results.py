@@ -7,11 +7,13 @@ from typing import Any
 import streamlit as st
 
 from bipcore.criteria import Scores
+from bipcore.criteria.base import SCORES
 from bipcore.errors import InputError, explain
 from bipcore.pipeline.pipeline import Pipeline, describe, score_identity
 from bipcore.pruning.plan import PruningPlan, make_plan
 from bipcore.specs import PlanSpec, ScoreSpec
-from bipcore.store.runs import RunStore, digest
+from bipcore.store.kinds import digest
+from bipcore.store.runs import RunStore
 
 from .jobs import CANCELLED, DONE, FAILED, Job, worker
 from .settings import Settings
@@ -112,7 +114,7 @@ def _stored_scores(key: str, spec: ScoreSpec, plan: PlanSpec) -> Scores | None:
     kept = _memory()
     if key not in kept:
         store = RunStore()
-        if store.find("scores", score_identity(spec, plan)) is None:
+        if store.find(SCORES, score_identity(spec, plan)) is None:
             return None
         kept[key] = Pipeline(store).scores(spec, plan)
         while len(kept) > 16:

@@ -7,7 +7,7 @@ from bipcore.data.texts import NAMED
 from bipcore.pipeline.pipeline import Pipeline
 from bipcore.pruning.plan import PruningPlan
 from bipcore.specs import EvaluationSpec, RecoverySpec
-from bipcore.store.runs import digest
+from bipcore.store.kinds import digest
 from bipcore.studies.sweep import text_names
 
 from .jobs import Job, worker

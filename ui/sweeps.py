@@ -7,7 +7,7 @@ import pandas as pd
 import streamlit as st
 
 from bipcore.pipeline.pipeline import Pipeline
-from bipcore.store.runs import digest
+from bipcore.store.kinds import digest
 from bipcore.studies.sweep import Point, SweepSpec, run_sweep, text_names
 from bipcore.views.sweep import (
     cost_chart,

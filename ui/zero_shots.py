@@ -3,11 +3,11 @@
 import streamlit as st
 
 from bipcore.evaluation.zero_shot import TaskResult
-from bipcore.pipeline.pipeline import Pipeline
-from bipcore.pipeline.zero_shot_states import State, measure_states, states_of
+from bipcore.pipeline.pipeline import Pipeline, measure_states
+from bipcore.pipeline.recoveries import State, states_of
 from bipcore.pruning.plan import PruningPlan
 from bipcore.specs import SEVEN, RecoverySpec, ZeroShotSpec
-from bipcore.store.runs import digest
+from bipcore.store.kinds import digest
 from bipcore.studies.reproduction.published import paper_name, published_rows
 from bipcore.views.zero_shot import (
     MEAN_NOTE,

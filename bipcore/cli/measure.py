@@ -108,7 +108,8 @@ def zero_shot_command(
 
     Every task is stored when it is done: stopped and started again, a run goes on where it was.
     """
-    from ..pipeline.zero_shot_states import measure_states, states_of
+    from ..pipeline.pipeline import measure_states
+    from ..pipeline.recoveries import states_of
     from ..views.zero_shot import results_frame
 
     if csv is not None:

@@ -13,6 +13,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..models.adapters import BlockWeights
 from ..models.shapes import ModelShape
+from ..store.kinds import Kind
 from .statistics import BlockStatistics
 
 
@@ -182,3 +183,11 @@ class Scores:
             for index in range(len(shape.blocks))
         )
         return cls(blocks, data["criterion"], data["options"], shape, data["fingerprint"])
+
+
+SCORES = Kind(
+    "scores",
+    "scores of heads and channels",
+    write=lambda scores: (scores.to_tensors(), scores.to_dict()),
+    read=Scores.from_stored,
+)

@@ -16,6 +16,7 @@ from ..errors import InputError
 from ..models.adapters import SITES, Adapter, Block
 from ..models.running import capture_inputs, evaluation_mode
 from ..progress import Progress, silent
+from ..store.kinds import Kind
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,11 +53,15 @@ class BlockStatistics:
 
 @dataclass(frozen=True, eq=False)
 class Statistics:
-    """The statistics of all blocks over ``tokens`` calibration tokens, on the CPU."""
+    """The statistics of all blocks over ``tokens`` calibration tokens, on the CPU.
+
+    ``fingerprint`` is that of the calibration set, ``split`` the part of the text that it is of.
+    """
 
     blocks: tuple[BlockStatistics, ...]
     tokens: int
     fingerprint: str
+    split: str = ""
 
     def to_tensors(self) -> dict[str, Tensor]:
         """A flat dictionary for safetensors; `from_tensors` reads it back."""
@@ -68,7 +73,9 @@ class Statistics:
         return tensors
 
     @classmethod
-    def from_tensors(cls, tensors: dict[str, Tensor], fingerprint: str) -> "Statistics":
+    def from_tensors(
+        cls, tensors: dict[str, Tensor], fingerprint: str, split: str = ""
+    ) -> "Statistics":
         """The inverse of `to_tensors`."""
         count = 1 + max(int(key.split(".")[0]) for key in tensors if "." in key)
         blocks = tuple(
@@ -80,7 +87,18 @@ class Statistics:
             )
             for i in range(count)
         )
-        return cls(blocks=blocks, tokens=int(tensors["tokens"]), fingerprint=fingerprint)
+        return cls(blocks, int(tensors["tokens"]), fingerprint, split)
+
+
+STATISTICS = Kind(
+    "statistics",
+    "statistics of one forward pass",
+    write=lambda found: (
+        found.to_tensors(),
+        {"fingerprint": found.fingerprint, "split": found.split},
+    ),
+    read=lambda tensors, data: Statistics.from_tensors(tensors, **data),
+)
 
 
 _TERMS = {
@@ -169,7 +187,7 @@ def collect_statistics(
             adapter.run_blocks(batch.to(adapter.input_device))
     report(1.0, "Forward pass over the calibration set")
     count = calibration.tokens.numel()
-    return Statistics(collector.result(count), count, calibration.fingerprint)
+    return Statistics(collector.result(count), count, calibration.fingerprint, calibration.split)
 
 
 def check_length(adapter: Adapter, calibration: CalibrationSet) -> None:

@@ -9,6 +9,9 @@ from ..errors import InputError
 from ..models.adapters import Adapter
 from ..models.running import evaluation_mode, exp_of, negative_log_likelihood
 from ..progress import Progress, silent
+from ..store.kinds import Kind
+
+EVALUATIONS: Kind[dict] = Kind("evaluations", "figures of a model on a test text")
 
 
 def load_test_tokens(source: str, tokenizer, *, max_tokens: int | None = None) -> Tensor:

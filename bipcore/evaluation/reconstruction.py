@@ -9,7 +9,7 @@ own hidden states. *Local*: both blocks receive the dense hidden state, X̂ = X.
 import math
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy
 import torch
@@ -23,6 +23,7 @@ from ..models.adapters import Adapter
 from ..models.running import enter_blocks, evaluation_mode
 from ..progress import Progress, tracked
 from ..pruning.plan import PruningPlan
+from ..store.kinds import Kind
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,14 @@ class ReconstructionErrors:
     def local_relative(self) -> tuple[float, ...]:
         """``local`` as a share of ``dense_mean_abs``; nan where that is 0."""
         return _ratios(self.local, self.dense_mean_abs)
+
+
+RECONSTRUCTION = Kind(
+    "reconstruction",
+    "reconstruction errors block by block",
+    write=lambda errors: ({}, asdict(errors)),
+    read=lambda tensors, data: ReconstructionErrors(**{k: tuple(v) for k, v in data.items()}),
+)
 
 
 def _ratios(errors: tuple[float, ...], sizes: tuple[float, ...]) -> tuple[float, ...]:

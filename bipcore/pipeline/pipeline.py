@@ -10,28 +10,65 @@ from pathlib import Path
 from typing import Any
 
 from ..data.calibration import CalibrationSet
+from ..data.tasks import check_data
 from ..errors import InputError
-from ..evaluation.metrics import cut_windows, load_test_tokens, perplexity
+from ..evaluation.metrics import EVALUATIONS, cut_windows, load_test_tokens, perplexity
 from ..evaluation.profiling import Profile, profile_model, profile_shape
-from ..evaluation.reconstruction import ReconstructionErrors, reconstruction_errors
+from ..evaluation.reconstruction import (
+    RECONSTRUCTION,
+    ReconstructionErrors,
+    reconstruction_errors,
+)
+from ..evaluation.zero_shot import (
+    ZERO_SHOT,
+    TaskResult,
+    check_tasks,
+    run_task,
+    shares,
+    task_identity,
+)
 from ..export.card import licence_of
 from ..export.export import Export, same_export, save_pruned
 from ..models.adapters import Adapter
 from ..models.generation import Generated, Sampling, stream
 from ..models.loading import empty_model, load_config
+from ..progress import Progress
 from ..pruning.allocation import allocated_shape, resolve_unit
 from ..pruning.plan import PruningPlan
-from ..specs import EvaluationSpec, ModelSpec, PlanSpec, RecoverySpec, ScoreSpec
+from ..specs import EvaluationSpec, ModelSpec, PlanSpec, RecoverySpec, ScoreSpec, ZeroShotSpec
 from ..store.files import check_destination
-from ..store.runs import digest
+from ..store.kinds import digest
+from ..store.runs import RunStore
+from .plans import Plans
 from .provenance import base_name, check_plan, describe, score_identity
-from .zero_shot import ZeroShotRuns
+from .recoveries import Recoveries, State, states_of
+from .workbench import Workbench
 
 __all__ = ["Pipeline", "base_name", "describe", "score_identity"]
 
 
-class Pipeline(ZeroShotRuns):
-    """Computes results of specs, or reads them from the run store."""
+class Pipeline:
+    """Computes results of specs, or reads them from the run store.
+
+    The verbs on top of a `Workbench`: those about scores and plans are `Plans`', those about
+    fine-tuning `Recoveries`'. ``progress`` is told how far the work is, and never goes back.
+    """
+
+    def __init__(self, store: RunStore | None = None, progress: Progress | None = None):
+        self._bench = bench = Workbench(store, progress)
+        plans = Plans(bench)
+        recoveries = Recoveries(plans)
+        self.store, self.progress = bench.store, bench.progress
+        self.model, self.calibration = bench.model, bench.calibration
+        self.statistics, self.second_moments = bench.statistics, bench.second_moments
+        self.scores, self.has_scores = plans.scores, plans.has_scores
+        self.plan, self.keep_plan, self.stored_plan = plans.plan, plans.keep_plan, plans.stored_plan
+        self.pruned = plans.pruned
+        self.variant, self.variant_identity = recoveries.variant, recoveries.variant_identity
+        self.check_recovery, self.recover = recoveries.check_recovery, recoveries.recover
+        self.recovered, self.adapter = recoveries.recovered, recoveries.adapter
+        self.recoveries = recoveries.recoveries
+        self.stored_recovery = recoveries.stored_recovery
 
     def evaluate(
         self,
@@ -55,7 +92,7 @@ class Pipeline(ZeroShotRuns):
 
         identity = self.variant_identity(spec, plan, recovery)
         identity |= {"evaluation": evaluation.identity()}
-        return self.store.json("evaluations", identity, compute)
+        return self.store.get(EVALUATIONS, identity, compute)
 
     def reconstruction(
         self, spec: ModelSpec, plans: Mapping[str, PruningPlan], text: EvaluationSpec
@@ -64,7 +101,7 @@ class Pipeline(ZeroShotRuns):
 
         Those that are not stored are measured in one pass, side by side.
         """
-        self._ensure_content(spec)
+        self._bench.ensure_content(spec)
         identities = {
             name: {
                 "model": spec.identity(),
@@ -76,14 +113,13 @@ class Pipeline(ZeroShotRuns):
         missing = {
             name: plans[name]
             for name, one in identities.items()
-            if self.store.find("reconstruction", one) is None
+            if self.store.find(RECONSTRUCTION, one) is None
         }
         measured = self._reconstruct(spec, missing, text) if missing else {}
-        errors = {}
-        for name, one in identities.items():
-            data = self.store.json("reconstruction", one, lambda n=name: asdict(measured[n]))
-            errors[name] = ReconstructionErrors(**{k: tuple(v) for k, v in data.items()})
-        return errors
+        return {
+            name: self.store.get(RECONSTRUCTION, one, lambda n=name: measured[n])
+            for name, one in identities.items()
+        }
 
     def _reconstruct(
         self, spec: ModelSpec, plans: Mapping[str, PruningPlan], text: EvaluationSpec
@@ -100,6 +136,75 @@ class Pipeline(ZeroShotRuns):
             return reconstruction_errors(
                 dense, models, windows, batch_size=batch, progress=progress
             )
+
+    def check_zero_shot(
+        self,
+        spec: ModelSpec,
+        tasks: ZeroShotSpec,
+        plan: PruningPlan | None = None,
+        recovery: RecoverySpec | None = None,
+    ) -> None:
+        """Raise InputError where `zero_shot` could not go through with it; loads nothing.
+
+        Of the tasks that are stored already no rows are needed.
+        """
+        check_tasks(tasks)
+        identities = {}
+        if spec.identity()["content"] is not None:  # else nothing of it can be stored
+            identities = self._task_identities(spec, tasks, plan, recovery)
+        for task in tasks.tasks:
+            one = identities.get(task)
+            if one is None or self.store.find(ZERO_SHOT, one) is None:
+                check_data(task, tasks.num_fewshot)
+
+    def _task_identities(
+        self,
+        spec: ModelSpec,
+        tasks: ZeroShotSpec,
+        plan: PruningPlan | None,
+        recovery: RecoverySpec | None,
+    ) -> dict[str, dict]:
+        made = self.variant_identity(spec, plan, recovery)
+        how = {"num_fewshot": tasks.num_fewshot, "limit": tasks.limit}
+        return {task: made | {"zero_shot": task_identity(task, **how)} for task in tasks.tasks}
+
+    def zero_shot(
+        self,
+        spec: ModelSpec,
+        tasks: ZeroShotSpec,
+        plan: PruningPlan | None = None,
+        recovery: RecoverySpec | None = None,
+    ) -> Iterator[TaskResult]:
+        """The tasks' results of the dense model, with ``plan`` of the pruned one, and with
+        ``recovery`` of that, recovered, one by one.
+
+        Each is stored when it is done, so a run that was stopped goes on where it was. Raises
+        InputError at once, before a model is loaded, for what `check_zero_shot` refuses.
+        """
+        self.check_zero_shot(spec, tasks, plan, recovery)
+        return self._zero_shot(spec, tasks, plan, recovery)
+
+    def _zero_shot(
+        self,
+        spec: ModelSpec,
+        tasks: ZeroShotSpec,
+        plan: PruningPlan | None,
+        recovery: RecoverySpec | None,
+    ) -> Iterator[TaskResult]:
+        settings = {name: getattr(tasks, name) for name in ("num_fewshot", "limit", "batch_size")}
+
+        def compute(task: str) -> TaskResult:
+            with self.progress.within(0.0, 0.1):
+                model = self.variant(spec, plan, recovery)
+            tokenizer = self.model(spec)[1]
+            with self.progress.within(0.1, 1.0) as progress:
+                return run_task(model, tokenizer, task, **settings, progress=progress)
+
+        identities = self._task_identities(spec, tasks, plan, recovery)
+        for (task, one), (start, end) in zip(identities.items(), shares(tasks), strict=True):
+            with self.progress.within(start, end):
+                result = self.store.get(ZERO_SHOT, one, lambda t=task: compute(t))
+            yield result
 
     def profile(
         self, spec: ModelSpec, plan: PlanSpec | None = None, **settings: Any
@@ -162,12 +267,9 @@ class Pipeline(ZeroShotRuns):
         Yields the state of all ("dense", "pruned", "recovered") after every round of one token
         each.
         """
-        dense, tokenizer = self.model(spec)
-        models = {"dense": dense}
-        if plan is not None:
-            models["pruned"] = self.pruned(spec, plan)
-        if plan is not None and recovery is not None:
-            models["recovered"] = self.recovered(spec, plan, recovery)
+        _, tokenizer = self.model(spec)
+        states = states_of(plan, recovery)
+        models = {name: self.variant(spec, *state) for name, state in states.items()}
         streams = {name: stream(m, tokenizer, prompt, sampling) for name, m in models.items()}
         state: dict[str, Generated] = {}
         while streams:
@@ -192,7 +294,7 @@ class Pipeline(ZeroShotRuns):
         With ``evaluation`` the card says the perplexity before and after.
         """
         check_destination(folder)
-        self._ensure_content(spec)
+        self._bench.ensure_content(spec)
         measured = evaluation.identity() if evaluation else None
         made_from = [spec.identity(), plan.to_json(), measured]
         source = digest(made_from + ([recovery.identity()] if recovery else []))
@@ -236,3 +338,29 @@ class Pipeline(ZeroShotRuns):
             f"window {evaluation.window}"
         )
         return {label: tuple(f"{one['perplexity']:.2f}" for one in found)}
+
+
+def measure_states(
+    pipeline: Pipeline, model: ModelSpec, tasks: ZeroShotSpec, states: Mapping[str, State]
+) -> Iterator[tuple[str, TaskResult]]:
+    """The name of a state and its result, task by task, each task in every state.
+
+    Raises InputError at once, before a model is loaded, for what `check_zero_shot` refuses.
+    """
+    for state in states.values():
+        pipeline.check_zero_shot(model, tasks, *state)
+    return _measured(pipeline, model, tasks, states)
+
+
+def _measured(
+    pipeline: Pipeline, model: ModelSpec, tasks: ZeroShotSpec, states: Mapping[str, State]
+) -> Iterator[tuple[str, TaskResult]]:
+    progress = pipeline.progress
+    for task, bounds in zip(tasks.tasks, shares(tasks), strict=True):
+        for index, (name, state) in enumerate(states.items()):
+            with (
+                progress.within(*bounds),
+                progress.share(index, len(states), f"{name}, {{}}".format),
+            ):
+                (result,) = pipeline.zero_shot(model, replace(tasks, tasks=(task,)), *state)
+            yield name, result

@@ -1,7 +1,5 @@
-"""The three states of a model: dense, pruned, and recovered by fine-tuning."""
+"""The three states of a model, dense, pruned, and recovered by fine-tuning, and the last made."""
 
-import json
-import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -13,11 +11,15 @@ from ..pruning.plan import PruningPlan
 from ..recovery.lora import LoraAdapter, merged, target_layers
 from ..recovery.training import Step, check_recovery, recover
 from ..specs import ModelSpec, RecoverySpec
+from ..store.kinds import Stored, canonical, digest, stored_as_it_is
 from ..store.resume import Checkpoints
-from ..store.runs import RunStore, canonical, digest
-from .preparation import Preparation
+from ..store.runs import RunStore
+from .plans import Plans
 
-_KIND = "recoveries"
+RECOVERIES = stored_as_it_is("recoveries", "adapters of fine-tuned models, and how it went")
+
+State = tuple[PruningPlan | None, RecoverySpec | None]
+"""What makes a state of a model: a plan, None of the dense one, and a recovery, if any."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +39,24 @@ class Recovery:
     tokens: int
 
 
-class Recovering(Preparation):
+def states_of(
+    plan: PruningPlan | None = None, recovery: RecoverySpec | None = None
+) -> dict[str, State]:
+    """The states of a model by name: "dense", with ``plan`` "pruned", with ``recovery``
+    "recovered"."""
+    states: dict[str, State] = {"dense": (None, None)}
+    if plan is not None:
+        states["pruned"] = (plan, None)
+    if plan is not None and recovery is not None:
+        states["recovered"] = (plan, recovery)
+    return states
+
+
+class Recoveries:
     """Fine-tunes pruned models, and hands out a model in whichever state is asked for."""
+
+    def __init__(self, plans: Plans) -> None:
+        self.plans, self.bench = plans, plans.bench
 
     def variant(
         self,
@@ -48,8 +66,10 @@ class Recovering(Preparation):
     ) -> nn.Module:
         """The dense model; with ``plan`` the pruned one, and with ``recovery`` that, recovered."""
         if plan is None:
-            return self.model(spec)[0]
-        return self.pruned(spec, plan) if recovery is None else self.recovered(spec, plan, recovery)
+            return self.bench.model(spec)[0]
+        if recovery is None:
+            return self.plans.pruned(spec, plan)
+        return self.recovered(spec, plan, recovery)
 
     def variant_identity(
         self,
@@ -58,7 +78,7 @@ class Recovering(Preparation):
         recovery: RecoverySpec | None = None,
     ) -> dict:
         """What a measurement of `variant` is a function of."""
-        self._ensure_content(spec)
+        self.bench.ensure_content(spec)
         identity = {
             "model": spec.identity(),
             "plan": None if plan is None else digest(plan.to_json()),
@@ -70,16 +90,15 @@ class Recovering(Preparation):
         wrong settings, unknown layers, too little text."""
         check_recovery(recovery)
         recovery.identity()
-        target_layers(self.model(spec)[0], recovery.targets)
+        target_layers(self.bench.model(spec)[0], recovery.targets)
         self._training_tokens(spec, recovery)
 
     def _training_tokens(self, spec: ModelSpec, recovery: RecoverySpec) -> Tensor:
         """The samples to train on and those held out (N + V, T); the last are kept in memory."""
-        key = digest([spec.identity(), recovery.identity()])
-        if self._tokens is None or self._tokens[0] != key:
-            found = self.calibration(spec, recovery.text)
-            self._tokens = (key, found.tokens)
-        return self._tokens[1]
+        self.bench.model(spec)
+        made_from = [spec.identity(), recovery.identity()]
+        find = self.bench.calibration
+        return self.bench.held("tokens", made_from, lambda: find(spec, recovery.text).tokens)
 
     def recover(
         self,
@@ -94,52 +113,45 @@ class Recovering(Preparation):
         """Fine-tune the model pruned by ``plan``, or read how that went.
 
         It goes on from where it was stopped; ``checkpoints`` is a store of their own for where
-        that is kept (see `recovery.recover` for the rest).
+        that is kept (see `recovery.training.recover` for the rest).
         """
         check_recovery(recovery)
         identity = self.variant_identity(spec, plan, recovery)
-        kept = Checkpoints(checkpoints or self.store, identity)
+        kept = Checkpoints(checkpoints or self.bench.store, identity)
         if checkpoints is not None:
             kept.check_alone()
 
-        def compute() -> tuple[dict[str, Tensor], dict]:
-            with self.progress.within(0.0, 0.2):
-                model = self.pruned(spec, plan)
+        def compute() -> Stored:
+            with self.bench.progress.within(0.0, 0.2):
+                model = self.plans.pruned(spec, plan)
             tokens = self._training_tokens(spec, recovery)
-            with self.progress.within(0.2, 1.0) as progress:
-                tuned = recover(
-                    model,
-                    tokens,
-                    recovery,
-                    micro_batch=micro_batch,
-                    checkpoints=kept,
-                    progress=progress,
-                    watch=watch,
-                )
+            how = {"micro_batch": micro_batch, "checkpoints": kept, "watch": watch}
+            with self.bench.progress.within(0.2, 1.0) as progress:
+                tuned = recover(model, tokens, recovery, progress=progress, **how)
             facts = {name: getattr(tuned, name) for name in ("chosen", "seconds", "tokens")}
             facts["history"] = [asdict(step) for step in tuned.history]
             return tuned.adapter, facts | {"plan": plan.to_json(), "recovery": asdict(recovery)}
 
-        _, data = self.store.tensors(_KIND, identity, compute)
+        _, data = self.bench.store.get(RECOVERIES, identity, compute)
         kept.clear()
-        return _recovery(self.store.path(_KIND, identity).name, data)
+        return _recovery(self.bench.store.path(RECOVERIES, identity).name, data)
 
     def recovered(self, spec: ModelSpec, plan: PruningPlan, recovery: RecoverySpec) -> nn.Module:
         """The pruned model with its adapter merged; trained first where that is not stored."""
-        identity = self.variant_identity(spec, plan, recovery)
-        key = digest([asdict(spec), identity])
-        if self._recovered is None or self._recovered[0] != key:
-            self._recovered = None
-            with self.progress.within(0.0, 0.9):
+
+        def make() -> nn.Module:
+            with self.bench.progress.within(0.0, 0.9):
                 self.recover(spec, plan, recovery)
             adapter = self.adapter(spec, plan, recovery)
-            self._recovered = (key, merged(self.pruned(spec, plan), adapter))
-        return self._recovered[1]
+            return merged(self.plans.pruned(spec, plan), adapter)
+
+        made_from = [spec, self.variant_identity(spec, plan, recovery)]
+        return self.bench.held("recovered", made_from, make)
 
     def adapter(self, spec: ModelSpec, plan: PruningPlan, recovery: RecoverySpec) -> LoraAdapter:
         """The adapter of a recovery that is stored."""
         identity = self.variant_identity(spec, plan, recovery)
-        return LoraAdapter(recovery, self.store.tensors(_KIND, identity, _missing)[0])
+        return LoraAdapter(recovery, self.bench.store.get(RECOVERIES, identity, _missing)[0])
 
     def recoveries(self, spec: ModelSpec, plan: PruningPlan | None = None) -> list[Recovery]:
         """The stored recoveries of a model, of one plan where given, the latest last.
@@ -147,12 +159,12 @@ class Recovering(Preparation):
         Those whose training text is not the one that is found now are left out: they would be
         trained anew.
         """
-        self._ensure_content(spec)
+        self.bench.ensure_content(spec)
         wanted: dict[str, Any] = {"model": canonical(spec.identity())}
         if plan is not None:
             wanted["plan"] = digest(plan.to_json())
         found = []
-        for entry in sorted(self.store.entries(_KIND), key=lambda entry: entry.written):
+        for entry in sorted(self.bench.store.entries(RECOVERIES), key=lambda one: one.written):
             made = entry.spec if entry.whole and isinstance(entry.spec, dict) else {}
             if made.items() >= wanted.items():
                 recovery = self._read(entry.digest)
@@ -166,7 +178,8 @@ class Recovering(Preparation):
         Raises InputError where there is none, or it is of another model.
         """
         found = self._read(name)
-        if self.store.find(_KIND, self.variant_identity(spec, found.plan, found.spec)) is None:
+        identity = self.variant_identity(spec, found.plan, found.spec)
+        if self.bench.store.find(RECOVERIES, identity) is None:
             raise InputError(
                 f"The recovery {name} was made from another model, type or text; give the model "
                 "it was made from."
@@ -174,15 +187,15 @@ class Recovering(Preparation):
         return found.plan, found.spec
 
     def _read(self, name: str) -> Recovery:
-        file = self.store.root / _KIND / name / "data.json"
-        if not re.fullmatch("[0-9a-f]{16}", name) or not file.is_file():
+        data = self.bench.store.data_of(RECOVERIES, name)
+        if data is None:
             raise InputError(
                 f"There is no recovery {name!r} in the run store; the command recover prints the "
                 "name of the one it makes."
             )
         try:
-            return _recovery(name, json.loads(file.read_text()))
-        except (OSError, ValueError, KeyError, TypeError):
+            return _recovery(name, data)
+        except (ValueError, KeyError, TypeError):
             raise InputError(f"The stored recovery {name} is damaged; make it again.") from None
 
 
@@ -206,6 +219,6 @@ def _identity_now(spec: RecoverySpec) -> dict | None:
         return None
 
 
-def _missing() -> tuple[dict[str, Tensor], dict]:
+def _missing() -> Stored:
     """What is stored where a recovery vanished between two looks: nothing."""
     raise InputError("The recovery was removed while it was read; start it again.")

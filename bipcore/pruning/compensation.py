@@ -20,9 +20,11 @@ from ..models.adapters import Adapter, Block
 from ..models.running import capture_inputs, evaluation_mode
 from ..models.shapes import ModelShape
 from ..progress import Progress, silent
+from ..store.kinds import Kind
 from .plan import PruningPlan
 
 SITES = ("o", "down")
+SECOND_MOMENTS: Kind = Kind("second-moments", "second moments, what least squares refits from")
 
 
 class SecondMoments:

@@ -22,6 +22,7 @@ from torch import Tensor
 from ..criteria import BlockScores, Scores, find_criterion
 from ..errors import InputError
 from ..models.shapes import BlockShape, ModelShape
+from ..store.kinds import Kind
 from .allocation import UNITS, BlockBudget, allocate, check_settings, resolve_unit
 from .ranking import Kept, keep_globally, keep_sublayers
 
@@ -110,6 +111,14 @@ class PruningPlan:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"This is not a pruning plan: {error}.") from None
         return cls(shape=shape, blocks=blocks, spec=spec)
+
+
+PLANS = Kind(
+    "plans",
+    "plans that were edited by hand",
+    write=lambda plan: ({}, {"plan": plan.to_json()}),
+    read=lambda tensors, data: PruningPlan.from_json(data["plan"]),
+)
 
 
 def _validate(plan: PruningPlan) -> None:

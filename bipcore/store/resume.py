@@ -9,7 +9,8 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from ..errors import InputError
-from .runs import RunStore, canonical
+from .kinds import Kind, canonical, stored_as_it_is
+from .runs import RunStore
 
 
 class Journal(Protocol):
@@ -32,21 +33,22 @@ class StoredJournal:
     def entries(self) -> list[Sequence[Any]]:
         """The steps up to the first that is missing."""
         steps = []
-        while self._store.find("steps", self._spec(len(steps))) is not None:
-            steps.append(self._store.json("steps", self._spec(len(steps)), dict)["step"])
+        while self._store.find(STEPS, self._spec(len(steps))) is not None:
+            steps.append(self._store.get(STEPS, self._spec(len(steps)), dict)["step"])
         self._count = len(steps)
         return steps
 
     def add(self, step: Sequence[Any]) -> None:
         """Keep the step after the last."""
-        self._store.json("steps", self._spec(self._count), lambda: {"step": list(step)})
+        self._store.get(STEPS, self._spec(self._count), lambda: {"step": list(step)})
         self._count += 1
 
     def _spec(self, number: int) -> dict:
         return {"of": self._identity, "number": number}
 
 
-KIND = "checkpoints"
+STEPS: Kind[dict] = Kind("steps", "the steps of a search that was begun")
+CHECKPOINTS = stored_as_it_is("checkpoints", "where a fine-tuning that was stopped stands")
 
 
 class Checkpoints:
@@ -65,21 +67,21 @@ class Checkpoints:
     def latest(self) -> tuple[dict[str, Tensor], dict] | None:
         """The tensors and the state of the last whole checkpoint; None where there is none."""
         for step in reversed(self.steps()):
-            if self._store.find(KIND, self._spec(step)) is not None:
-                return self._store.tensors(KIND, self._spec(step), _nothing)
+            if self._store.find(CHECKPOINTS, self._spec(step)) is not None:
+                return self._store.get(CHECKPOINTS, self._spec(step), _nothing)
         return None
 
     def keep(self, step: int, tensors: dict[str, Tensor], state: dict) -> None:
         """Keep a checkpoint, then let those before it go."""
-        self._store.tensors(KIND, self._spec(step), lambda: (tensors, state))
+        self._store.get(CHECKPOINTS, self._spec(step), lambda: (tensors, state))
         for other in self.steps():
             if other != step:
-                self._store.remove(KIND, self._spec(other))
+                self._store.remove(CHECKPOINTS, self._spec(other))
 
     def clear(self) -> None:
         """Remove all of this run's."""
         for step in self.steps():
-            self._store.remove(KIND, self._spec(step))
+            self._store.remove(CHECKPOINTS, self._spec(step))
 
     def check_alone(self) -> None:
         """Raise InputError where the store has checkpoints of another run than this one."""
@@ -99,7 +101,7 @@ class Checkpoints:
         return "a run with other settings"
 
     def _specs(self) -> list[dict]:
-        specs = (entry.spec for entry in self._store.entries(KIND) if entry.whole)
+        specs = (entry.spec for entry in self._store.entries(CHECKPOINTS) if entry.whole)
         return [spec for spec in specs if isinstance(spec, dict) and {"of", "step"} <= spec.keys()]
 
     def _spec(self, step: int) -> dict:

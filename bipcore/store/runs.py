@@ -14,7 +14,7 @@ import time
 import uuid
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..errors import InputError
-
-VERSION = 2
-"""Raised whenever the meaning of stored results changes; part of every digest."""
+from .kinds import Kind, Result, canonical, digest, is_digest
 
 _HASH_LIMIT = 64 * 2**20
 _MARKS = (".tmp-", ".damaged-")
@@ -35,17 +33,6 @@ def cache_root() -> Path:
     """The folder of the run store: ``BIPCORE_CACHE``, or ``cache/`` beside the package."""
     default = Path(__file__).resolve().parents[2] / "cache"
     return Path(os.environ.get("BIPCORE_CACHE") or default).expanduser()
-
-
-def canonical(spec: Any) -> Any:
-    """``spec`` (dataclasses and plain data) as plain JSON types."""
-    return json.loads(json.dumps(spec, sort_keys=True, default=asdict))
-
-
-def digest(spec: Any) -> str:
-    """16 hexadecimal digits that identify a spec."""
-    text = json.dumps([VERSION, canonical(spec)], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -68,11 +55,11 @@ class RunStore:
     def __init__(self, root: Path | str | None = None):
         self.root = Path(root) if root is not None else cache_root()
 
-    def path(self, kind: str, spec: Any) -> Path:
+    def path(self, kind: Kind, spec: Any) -> Path:
         """Where the entry of ``spec`` lies, or would lie."""
-        return self.root / kind / digest(spec)
+        return self.root / kind.name / digest(spec, version=kind.version)
 
-    def folder(self, kind: str, spec: Any, build: Callable[[Path], None]) -> Path:
+    def folder(self, kind: Kind, spec: Any, build: Callable[[Path], None]) -> Path:
         """The entry's folder; where there is none, ``build(folder)`` fills a new one first."""
         path = self.path(kind, spec)
         if self.find(kind, spec) is not None:
@@ -81,8 +68,8 @@ class RunStore:
         try:
             unfinished.mkdir(parents=True)
             build(unfinished)
-            _write_manifest(unfinished, spec)
-            self._publish(unfinished, path, spec)
+            _write_manifest(unfinished, kind, spec)
+            _publish(unfinished, path)
         except (OSError, safetensors.SafetensorError) as error:
             raise self._unwritable(error) from error
         finally:
@@ -105,17 +92,7 @@ class RunStore:
             "free some space, or set BIPCORE_CACHE to another folder."
         )
 
-    def _publish(self, unfinished: Path, path: Path, spec: Any) -> None:
-        """Rename into place; where another process was first and is whole, keep its entry."""
-        try:
-            os.rename(unfinished, path)
-        except OSError:
-            if _problem(path) is None:
-                return
-            _set_aside(path)
-            os.rename(unfinished, path)
-
-    def find(self, kind: str, spec: Any) -> Path | None:
+    def find(self, kind: Kind, spec: Any) -> Path | None:
         """The folder of a whole entry; None where there is none. A damaged one is set aside."""
         path = self.path(kind, spec)
         if not path.exists():
@@ -124,40 +101,55 @@ class RunStore:
         if problem is None:
             return path
         warnings.warn(
-            f"The stored result {kind}/{path.name} is damaged ({problem}); computing it again.",
+            f"The stored result {kind.name}/{path.name} is damaged ({problem}); "
+            "computing it again.",
             stacklevel=2,
         )
         _set_aside(path)
         return None
 
-    def json(self, kind: str, spec: Any, compute: Callable[[], dict]) -> dict:
-        """The stored dictionary of ``spec``, or ``compute()``, stored."""
-        _, data = self.tensors(kind, spec, lambda: ({}, compute()))
-        return data
-
-    def tensors(
-        self, kind: str, spec: Any, compute: Callable[[], tuple[dict[str, Tensor], dict]]
-    ) -> tuple[dict[str, Tensor], dict]:
-        """The stored tensors and dictionary of ``spec``, or those of ``compute()``, stored."""
+    def get(self, kind: Kind[Result], spec: Any, compute: Callable[[], Result]) -> Result:
+        """The stored result of ``spec``, or that of ``compute()``, stored."""
         folder = self.find(kind, spec)
         if folder is None:
             self._check_writable()
-            tensors, data = compute()
-            self.folder(kind, spec, lambda new: _write_result(new, tensors, data))
-            return tensors, data
-        file = folder / "data.safetensors"
-        tensors = load_file(file) if file.exists() else {}
-        return tensors, json.loads((folder / "data.json").read_text())
+            result = compute()
+            stored = kind.write(result)
+            self.folder(kind, spec, lambda new: _write_result(new, *stored))
+            return result
+        return _read_result(kind, folder)
 
-    def remove(self, kind: str, spec: Any) -> None:
+    def named(self, kind: Kind[Result], name: str) -> Result | None:
+        """The stored result whose entry is called ``name``, a digest; None where there is none.
+
+        Raises InputError where it is damaged.
+        """
+        return self._read_named(kind, name, lambda folder: _read_result(kind, folder))
+
+    def data_of(self, kind: Kind, name: str) -> dict | None:
+        """The plain data of the entry called ``name``, its tensors left unread; see `named`."""
+        return self._read_named(kind, name, _read_data)
+
+    def _read_named(self, kind: Kind, name: str, read: Callable[[Path], Any]) -> Any:
+        folder = self.root / kind.name / name
+        if not is_digest(name) or not folder.is_dir():
+            return None
+        try:
+            if _problem(folder) is None:
+                return read(folder)
+        except (OSError, ValueError, KeyError, TypeError):
+            pass
+        raise InputError(f"The stored result {kind.name}/{name} is damaged; make it again.")
+
+    def remove(self, kind: Kind, spec: Any) -> None:
         """Remove the entry of ``spec``, if there is one."""
         shutil.rmtree(self.path(kind, spec), ignore_errors=True)
 
-    def entries(self, kind: str = "*") -> Iterator[Entry]:
+    def entries(self, kind: Kind | None = None) -> Iterator[Entry]:
         """Everything in the store, or of one kind, unfinished and set-aside folders included."""
         if not self.root.is_dir():
             return
-        for path in sorted(self.root.glob(f"{kind}/*")):
+        for path in sorted(self.root.glob(f"{kind.name if kind else '*'}/*")):
             with contextlib.suppress(FileNotFoundError):  # another process may have removed it
                 if path.is_dir():
                     yield _entry(path)
@@ -176,6 +168,17 @@ class RunStore:
                 shutil.rmtree(entry.path, ignore_errors=True)
                 freed += entry.size
         return freed
+
+
+def _publish(unfinished: Path, path: Path) -> None:
+    """Rename into place; where another process was first and is whole, keep its entry."""
+    try:
+        os.rename(unfinished, path)
+    except OSError:
+        if _problem(path) is None:
+            return
+        _set_aside(path)
+        os.rename(unfinished, path)
 
 
 def _entry(path: Path) -> Entry:
@@ -198,13 +201,23 @@ def _write_result(folder: Path, tensors: dict[str, Tensor], data: dict) -> None:
         save_file({k: v.contiguous() for k, v in tensors.items()}, folder / "data.safetensors")
 
 
-def _write_manifest(folder: Path, spec: Any) -> None:
+def _read_result(kind: Kind[Result], folder: Path) -> Result:
+    file = folder / "data.safetensors"
+    tensors = load_file(file) if file.exists() else {}
+    return kind.read(tensors, _read_data(folder))
+
+
+def _read_data(folder: Path) -> dict:
+    return json.loads((folder / "data.json").read_text())
+
+
+def _write_manifest(folder: Path, kind: Kind, spec: Any) -> None:
     files = {}
     for file in sorted(folder.rglob("*")):
         if file.is_file():
             size = file.stat().st_size
             files[str(file.relative_to(folder))] = {"size": size, "sha256": _sha256(file)}
-    manifest = {"version": VERSION, "spec": canonical(spec), "files": files}
+    manifest = {"version": kind.version, "spec": canonical(spec), "files": files}
     (folder / "spec.json").write_text(json.dumps(manifest, indent=1))
 
 

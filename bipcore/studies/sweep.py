@@ -29,7 +29,7 @@ from ..pruning.compensation import resolve_compensation
 from ..pruning.plan import PruningPlan, resolve_allocation
 from ..pruning.propagation import PROPAGATIONS
 from ..specs import CalibrationSpec, EvaluationSpec, ModelSpec, PlanSpec, ScoreSpec, find_preset
-from ..store.runs import digest
+from ..store.kinds import Kind, digest
 from .pieces import one_by_one
 
 DENSE = "dense"
@@ -235,6 +235,9 @@ class Point:
     error: str = ""
 
 
+POINTS: Kind[dict] = Kind("points", "points of sweeps")
+
+
 def run_sweep(pipeline: Pipeline, spec: SweepSpec) -> Iterator[Point]:
     """The points of a sweep, one by one, read from the run store where they are in it.
 
@@ -279,7 +282,7 @@ class _Measure:
         if self.spec.model.identity()["content"] is None:  # a hub model that is not here yet
             self.pipeline.model(self.spec.model)
         store = self.pipeline.store
-        found = store.json("points", self._identity(task), lambda: self._compute(task))
+        found = store.get(POINTS, self._identity(task), lambda: self._compute(task))
         values = {name: found["perplexity"][key] for name, key in self.digests.items()}
         return found | {"perplexity": values}
 

@@ -3,7 +3,7 @@
 import pytest
 
 from bipcore import load_plan
-from bipcore.pipeline.pipeline import Pipeline
+from bipcore.pipeline.plans import Plans
 from tests.helpers.apptest import (
     ROOT,
     button,
@@ -93,7 +93,7 @@ def test_another_criterion_needs_no_other_pass_over_the_calibration_set(monkeypa
     app = open_page("pages/scores.py")
     passes = []
     monkeypatch.setattr(
-        "bipcore.pipeline.preparation.collect_statistics", lambda *a, **k: passes.append(a)
+        "bipcore.pipeline.workbench.collect_statistics", lambda *a, **k: passes.append(a)
     )
     app.selectbox(key="set-criterion").set_value("wanda").run()
     settle(app)
@@ -146,13 +146,13 @@ def test_export_writes_the_plan_that_is_shown(tmp_path):
 
 def test_a_second_tab_finds_the_job_of_the_first(monkeypatch):
     computed = []
-    original = Pipeline._compute_scores
+    original = Plans._scored
 
-    def counted(pipeline, spec, plan):
+    def counted(plans, spec, plan):
         computed.append(spec)
-        return original(pipeline, spec, plan)
+        return original(plans, spec, plan)
 
-    monkeypatch.setattr(Pipeline, "_compute_scores", counted)
+    monkeypatch.setattr(Plans, "_scored", counted)
     tabs = [start(page, seed="7") for page in ("app.py", "pages/scores.py")]
     assert len(worker().active()) == 1
     for tab in tabs:

@@ -4,8 +4,7 @@ import threading
 
 import pytest
 
-from bipcore.pipeline.pipeline import Pipeline
-from bipcore.pipeline.zero_shot_states import measure_states
+from bipcore.pipeline.pipeline import Pipeline, measure_states
 from bipcore.specs import (
     CalibrationSpec,
     ModelSpec,

@@ -15,6 +15,7 @@ import torch
 from bipcore.export.export import load_pruned
 from bipcore.pipeline.pipeline import Pipeline
 from bipcore.specs import EvaluationSpec, ModelSpec
+from bipcore.store.resume import CHECKPOINTS
 from bipcore.store.runs import RunStore
 from tests.helpers.cli import Call, run_all
 from tests.helpers.folders import model_folder, tree
@@ -132,7 +133,7 @@ def _wait_for_checkpoint(store: RunStore, process: subprocess.Popen, *, step: in
     limit = time.monotonic() + 120
     while time.monotonic() < limit:
         assert process.poll() is None, "the training ended"
-        steps = [e.spec["step"] for e in store.entries("checkpoints") if e.whole and e.spec]
+        steps = [e.spec["step"] for e in store.entries(CHECKPOINTS) if e.whole and e.spec]
         if steps and max(steps) >= step:
             return max(steps)
         time.sleep(0.02)

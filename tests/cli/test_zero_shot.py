@@ -18,6 +18,7 @@ from bipcore.specs import (
     ScoreSpec,
     ZeroShotSpec,
 )
+from bipcore.store.kinds import Kind
 from bipcore.store.runs import RunStore
 from tests.helpers.cli import Call, run_all
 from tests.helpers.folders import model_folder, tree
@@ -107,7 +108,7 @@ def test_a_recovery_is_measured_beside_the_dense_and_the_pruned_model(run, run_j
 
 def test_a_second_run_measures_nothing(run_json, model, monkeypatch):
     first = run_json("zero-shot", model, "--tasks", "piqa")
-    monkeypatch.setattr("bipcore.pipeline.zero_shot.run_task", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("bipcore.pipeline.pipeline.run_task", lambda *_, **__: 1 / 0)
     assert (
         run_json("zero-shot", model, "--tasks", "piqa", "--batch-size", "2")["dense"]
         == first["dense"]
@@ -196,7 +197,7 @@ def test_nothing_is_left_half_written(ended, case):
     root, _ = ended
     assert tree(root / "runs" / case) == []
     assert all(entry.whole for entry in RunStore(root / "stores" / case).entries())
-    assert not list(RunStore(root / "stores" / case).entries("zero-shot"))
+    assert not list(RunStore(root / "stores" / case).entries(Kind("zero-shot")))
 
 
 def test_json_goes_through_whatever_lm_eval_prints(run, model):

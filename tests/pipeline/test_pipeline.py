@@ -11,7 +11,8 @@ from bipcore.models.generation import Sampling
 from bipcore.pipeline.pipeline import Pipeline, score_identity
 from bipcore.pruning.plan import PruningPlan
 from bipcore.specs import CalibrationSpec, EvaluationSpec, ModelSpec, PlanSpec, ScoreSpec
-from bipcore.store.runs import RunStore, digest
+from bipcore.store.kinds import digest
+from bipcore.store.runs import RunStore
 from tests.helpers.folders import byte_model, model_folder, truncate
 from tests.helpers.passes import counted_passes
 
@@ -62,7 +63,7 @@ def test_reading_stored_scores_loads_no_model(pipeline, spec, monkeypatch):
         raise AssertionError("the model was loaded")
 
     pipeline.scores(spec)
-    monkeypatch.setattr("bipcore.pipeline.preparation.load_model", fail)
+    monkeypatch.setattr("bipcore.pipeline.workbench.load_model", fail)
     again = Pipeline(pipeline.store)
     assert again.plan(spec, PlanSpec()).realised == pytest.approx(0.2, abs=0.02)
 

@@ -13,7 +13,8 @@ from bipcore.pruning.compensation import SecondMoments, collect_second_moments, 
 from bipcore.pruning.plan import PruningPlan
 from bipcore.pruning.slicing import apply_plan
 from bipcore.specs import CalibrationSpec, EvaluationSpec, ModelSpec, PlanSpec, ScoreSpec
-from bipcore.store.runs import RunStore, digest
+from bipcore.store.kinds import digest
+from bipcore.store.runs import RunStore
 from tests.helpers.folders import byte_model, model_folder, truncate
 from tests.helpers.passes import counted_passes
 

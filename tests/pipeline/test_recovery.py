@@ -19,6 +19,7 @@ from bipcore.specs import (
     RecoverySpec,
     ScoreSpec,
 )
+from bipcore.store.resume import CHECKPOINTS
 from bipcore.store.runs import RunStore
 from tests.helpers.folders import model_folder, tree
 from tests.helpers.fresh import read_exports
@@ -98,7 +99,7 @@ def test_what_was_cancelled_goes_on_and_gives_the_same(pipeline, spec, plan, tmp
         for p in (resumed, Pipeline(RunStore(tmp_path / "other")))
     ]
     assert all(torch.equal(adapters[0][name], adapters[1][name]) for name in adapters[0])
-    assert not list(pipeline.store.entries("checkpoints"))
+    assert not list(pipeline.store.entries(CHECKPOINTS))
 
 
 def test_checkpoints_can_lie_in_a_folder_of_their_own(pipeline, spec, plan, tmp_path):
@@ -106,7 +107,7 @@ def test_checkpoints_can_lie_in_a_folder_of_their_own(pipeline, spec, plan, tmp_
     pipeline.progress.report_to(stop_at_step(2))
     with pytest.raises(Cancelled):
         pipeline.recover(spec.model, plan, RECOVERY, checkpoints=own)
-    assert len(list(own.entries("checkpoints"))) == 1
+    assert len(list(own.entries(CHECKPOINTS))) == 1
     other = model_folder(tmp_path / "another", seed=7)
     with pytest.raises(InputError, match="is of another model"):
         Pipeline(pipeline.store).recover(

@@ -4,8 +4,8 @@ import pytest
 
 from bipcore.errors import Cancelled, InputError
 from bipcore.evaluation.zero_shot import run_task
-from bipcore.pipeline.pipeline import Pipeline
-from bipcore.pipeline.zero_shot_states import measure_states, states_of
+from bipcore.pipeline.pipeline import Pipeline, measure_states
+from bipcore.pipeline.recoveries import states_of
 from bipcore.specs import (
     CalibrationSpec,
     ModelSpec,
@@ -59,7 +59,7 @@ def measured(monkeypatch) -> list[str]:
         names.append(task)
         return result
 
-    monkeypatch.setattr("bipcore.pipeline.zero_shot.run_task", counted)
+    monkeypatch.setattr("bipcore.pipeline.pipeline.run_task", counted)
     return names
 
 
@@ -71,7 +71,7 @@ def no_model(monkeypatch):
         def load(*_, **__):
             raise AssertionError("a model was loaded")
 
-        monkeypatch.setattr("bipcore.pipeline.preparation.load_model", load)
+        monkeypatch.setattr("bipcore.pipeline.workbench.load_model", load)
 
     return forbid
 
@@ -212,7 +212,7 @@ def test_stored_results_are_read_without_their_rows(pipeline, model, data, monke
     spec = ZeroShotSpec(("piqa",))
     made = run_task(byte_model(), text_tokenizer(), "boolq")
     with monkeypatch.context() as patch:
-        patch.setattr("bipcore.pipeline.zero_shot.run_task", lambda *_, **__: made)
+        patch.setattr("bipcore.pipeline.pipeline.run_task", lambda *_, **__: made)
         patch.setattr("bipcore.hub._unreachable", lambda: None)
         list(pipeline.zero_shot(model, spec))
     no_model()

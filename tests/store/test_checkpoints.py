@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from bipcore.errors import InputError
-from bipcore.store.resume import KIND, Checkpoints
+from bipcore.store.resume import CHECKPOINTS, Checkpoints
 from bipcore.store.runs import RunStore
 from tests.helpers.folders import truncate
 
@@ -38,8 +38,9 @@ def test_a_damaged_one_is_set_aside_and_the_one_before_counts(store):
     kept = Checkpoints(store, RUN)
     kept.keep(1, tensors(1), {})
     spec = {"of": RUN, "step": 2}
-    store.tensors(KIND, spec, lambda: (tensors(2), {}))  # as if killed before the first was removed
-    truncate(store.path(KIND, spec) / "data.safetensors")
+    # as if killed before the first was removed
+    store.get(CHECKPOINTS, spec, lambda: (tensors(2), {}))
+    truncate(store.path(CHECKPOINTS, spec) / "data.safetensors")
     with pytest.warns(UserWarning, match="damaged"):
         found, _ = kept.latest()
     assert torch.equal(found["weight"], tensors(1)["weight"])

@@ -9,7 +9,8 @@ import torch
 
 from bipcore.errors import InputError
 from bipcore.specs import CalibrationSpec, ScoreSpec
-from bipcore.store.runs import RunStore, cache_root, digest
+from bipcore.store.kinds import Kind, digest, stored_as_it_is
+from bipcore.store.runs import RunStore, cache_root
 from tests.helpers.folders import tree, truncate
 
 SPEC = {"model": "demo", "samples": 4}
@@ -25,13 +26,13 @@ def _never():
 
 def _stored(store: RunStore):
     """The folder of an entry that has just been written."""
-    store.tensors("scores", SPEC, _result)
-    return store.path("scores", SPEC)
+    store.get(stored_as_it_is("scores"), SPEC, _result)
+    return store.path(Kind("scores"), SPEC)
 
 
 def test_tensors_and_data_come_back_as_they_were(store):
     _stored(store)
-    tensors, data = RunStore(store.root).tensors("scores", SPEC, _never)
+    tensors, data = RunStore(store.root).get(stored_as_it_is("scores"), SPEC, _never)
     assert data == _result()[1]
     assert tensors.keys() == {"x", "y"}
     assert all(torch.equal(tensors[name], value) for name, value in _result()[0].items())
@@ -39,29 +40,29 @@ def test_tensors_and_data_come_back_as_they_were(store):
 
 def test_tensors_that_do_not_lie_in_one_piece_come_back(store):
     x = torch.arange(6.0).view(2, 3).T
-    store.tensors("scores", SPEC, lambda: ({"x": x}, {}))
-    assert torch.equal(store.tensors("scores", SPEC, _never)[0]["x"], x)
+    store.get(stored_as_it_is("scores"), SPEC, lambda: ({"x": x}, {}))
+    assert torch.equal(store.get(stored_as_it_is("scores"), SPEC, _never)[0]["x"], x)
 
 
 def test_a_dictionary_comes_back_as_it_was(store):
     stored = {"perplexity": 14.125, "text": "naïve", "tokens": [1, 2], "none": None}
-    store.json("evaluations", SPEC, lambda: stored)
-    assert store.json("evaluations", SPEC, _never) == stored
+    store.get(Kind("evaluations"), SPEC, lambda: stored)
+    assert store.get(Kind("evaluations"), SPEC, _never) == stored
 
 
 def test_infinity_comes_back(store):
-    store.json("evaluations", SPEC, lambda: {"perplexity": float("inf")})
-    assert store.json("evaluations", SPEC, _never) == {"perplexity": float("inf")}
+    store.get(Kind("evaluations"), SPEC, lambda: {"perplexity": float("inf")})
+    assert store.get(Kind("evaluations"), SPEC, _never) == {"perplexity": float("inf")}
 
 
 def test_the_first_call_returns_what_was_computed(store):
-    assert store.json("evaluations", SPEC, lambda: {"a": 1}) == {"a": 1}
+    assert store.get(Kind("evaluations"), SPEC, lambda: {"a": 1}) == {"a": 1}
 
 
 def test_a_folder_is_built_once_and_holds_what_was_built(store):
-    folder = store.folder("models", SPEC, lambda new: (new / "w.bin").write_bytes(b"abc"))
+    folder = store.folder(Kind("models"), SPEC, lambda new: (new / "w.bin").write_bytes(b"abc"))
     assert (folder / "w.bin").read_bytes() == b"abc"
-    assert store.folder("models", SPEC, lambda new: _never()) == folder
+    assert store.folder(Kind("models"), SPEC, lambda new: _never()) == folder
 
 
 def test_the_spec_lies_beside_the_result(store):
@@ -73,11 +74,11 @@ def test_an_entry_lies_under_its_kind_and_digest(store):
 
 
 def test_different_specs_and_kinds_do_not_meet(store):
-    store.json("a", SPEC, lambda: {"n": 1})
-    store.json("b", SPEC, lambda: {"n": 2})
-    store.json("a", SPEC | {"samples": 5}, lambda: {"n": 3})
-    assert store.json("a", SPEC, _never) == {"n": 1}
-    assert store.json("b", SPEC, _never) == {"n": 2}
+    store.get(Kind("a"), SPEC, lambda: {"n": 1})
+    store.get(Kind("b"), SPEC, lambda: {"n": 2})
+    store.get(Kind("a"), SPEC | {"samples": 5}, lambda: {"n": 3})
+    assert store.get(Kind("a"), SPEC, _never) == {"n": 1}
+    assert store.get(Kind("b"), SPEC, _never) == {"n": 2}
 
 
 def test_the_digest_does_not_depend_on_the_order_of_keys():
@@ -131,7 +132,9 @@ def test_a_damaged_entry_is_computed_again_with_one_warning(store, damage):
     DAMAGE[damage](folder)
     computed = []
     with pytest.warns(UserWarning, match="damaged") as caught:
-        tensors, data = store.tensors("scores", SPEC, lambda: computed.append(1) or _result())
+        tensors, data = store.get(
+            stored_as_it_is("scores"), SPEC, lambda: computed.append(1) or _result()
+        )
     assert (len(computed), len(caught)) == (1, 1)
     assert data == _result()[1]
     assert torch.equal(tensors["x"], _result()[0]["x"])
@@ -142,20 +145,20 @@ def test_a_damaged_entry_is_set_aside_and_the_new_one_is_whole(store, damage):
     folder = _stored(store)
     DAMAGE[damage](folder)
     with pytest.warns(UserWarning, match="damaged"):
-        store.tensors("scores", SPEC, _result)
+        store.get(stored_as_it_is("scores"), SPEC, _result)
     assert sorted(entry.whole for entry in store.entries()) == [False, True]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        store.tensors("scores", SPEC, _never)
+        store.get(stored_as_it_is("scores"), SPEC, _never)
 
 
 def test_a_damaged_folder_entry_is_built_again(store):
     def build(new):
         (new / "w.bin").write_bytes(b"abc")
 
-    (store.folder("models", SPEC, build) / "w.bin").write_bytes(b"a")
+    (store.folder(Kind("models"), SPEC, build) / "w.bin").write_bytes(b"a")
     with pytest.warns(UserWarning, match=r"w\.bin is truncated"):
-        folder = store.folder("models", SPEC, build)
+        folder = store.folder(Kind("models"), SPEC, build)
     assert (folder / "w.bin").read_bytes() == b"abc"
 
 
@@ -165,7 +168,7 @@ def test_an_interrupted_computation_leaves_nothing_behind(store, error):
         raise error("stop")
 
     with pytest.raises(error):
-        store.tensors("scores", SPEC, stop)
+        store.get(stored_as_it_is("scores"), SPEC, stop)
     assert not store.root.exists() or tree(store.root) in ([], ["scores"])
 
 
@@ -176,9 +179,9 @@ def test_an_interrupted_build_leaves_nothing_behind(store, error):
         raise error("stop")
 
     with pytest.raises(error):
-        store.folder("models", SPEC, stop)
+        store.folder(Kind("models"), SPEC, stop)
     assert list(store.entries()) == []
-    assert store.find("models", SPEC) is None
+    assert store.find(Kind("models"), SPEC) is None
 
 
 @pytest.mark.parametrize("root", ["/proc/no-such-folder", "below-a-file"])
@@ -186,12 +189,12 @@ def test_a_root_that_cannot_be_written_is_one_sentence(tmp_path, root):
     (tmp_path / "file").write_text("x")
     store = RunStore(tmp_path / "file" / "store" if root == "below-a-file" else root)
     with pytest.raises(InputError, match="cannot be written") as raised:
-        store.json("a", SPEC, dict)
+        store.get(Kind("a"), SPEC, dict)
     assert "BIPCORE_CACHE" in str(raised.value)
 
 
 def test_reading_makes_no_folder(store):
-    assert store.find("scores", SPEC) is None
+    assert store.find(Kind("scores"), SPEC) is None
     assert list(store.entries()) == []
     assert not store.root.exists()
 
@@ -211,7 +214,7 @@ def test_entries_say_kind_spec_and_size(store):
 
 def test_clear_removes_everything_and_says_how_much(store):
     _stored(store)
-    store.json("evaluations", SPEC, lambda: {"a": 1})
+    store.get(Kind("evaluations"), SPEC, lambda: {"a": 1})
     size = sum(entry.size for entry in store.entries())
     assert store.clear() == size > 0
     assert list(store.entries()) == []
@@ -219,7 +222,7 @@ def test_clear_removes_everything_and_says_how_much(store):
 
 def test_clear_can_be_told_one_kind(store):
     _stored(store)
-    store.json("evaluations", SPEC, lambda: {"a": 1})
+    store.get(Kind("evaluations"), SPEC, lambda: {"a": 1})
     store.clear("scores")
     assert [entry.kind for entry in store.entries()] == ["evaluations"]
 
@@ -227,7 +230,7 @@ def test_clear_can_be_told_one_kind(store):
 def test_clear_removes_what_was_set_aside(store):
     truncate(_stored(store) / "data.json", by=2)
     with pytest.warns(UserWarning, match="damaged"):
-        store.find("scores", SPEC)
+        store.find(Kind("scores"), SPEC)
     store.clear()
     assert list(store.entries()) == []
 
@@ -238,7 +241,7 @@ def test_clear_leaves_what_is_being_written(store):
         RunStore(store.root).clear()
         (new / "rest").write_text("y")
 
-    folder = store.folder("models", SPEC, build)
+    folder = store.folder(Kind("models"), SPEC, build)
     assert {"half", "rest"} <= {file.name for file in folder.iterdir()}
 
 
@@ -256,22 +259,22 @@ def test_clearing_an_empty_store_frees_nothing(store):
 
 def test_entries_can_be_had_of_one_kind(store):
     _stored(store)
-    store.json("evaluations", SPEC, lambda: {"perplexity": 1.0})
+    store.get(Kind("evaluations"), SPEC, lambda: {"perplexity": 1.0})
     assert {entry.kind for entry in store.entries()} == {"scores", "evaluations"}
-    assert [entry.kind for entry in store.entries("evaluations")] == ["evaluations"]
+    assert [entry.kind for entry in store.entries(Kind("evaluations"))] == ["evaluations"]
 
 
 def test_an_entry_can_be_removed_and_the_others_stay(store):
     _stored(store)
-    store.json("evaluations", SPEC, lambda: {"perplexity": 1.0})
-    store.remove("scores", SPEC)
-    store.remove("scores", SPEC)  # it is gone already
+    store.get(Kind("evaluations"), SPEC, lambda: {"perplexity": 1.0})
+    store.remove(Kind("scores"), SPEC)
+    store.remove(Kind("scores"), SPEC)  # it is gone already
     assert [entry.kind for entry in store.entries()] == ["evaluations"]
 
 
 def test_an_entry_that_another_process_removes_meanwhile_is_left_out(store):
     for number in range(3):
-        store.json("evaluations", {"number": number}, lambda: {"perplexity": 1.0})
+        store.get(Kind("evaluations"), {"number": number}, lambda: {"perplexity": 1.0})
     entries = store.entries()
     first = next(entries)
     others = [store.root / "evaluations" / name for name in tree(store.root / "evaluations")]

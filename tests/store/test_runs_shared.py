@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bipcore.store.runs import RunStore, digest
+from bipcore.store.kinds import Kind, digest
+from bipcore.store.runs import RunStore
 
 ROOT = Path(__file__).resolve().parents[2]
 SPEC = {"n": 1}
@@ -15,7 +16,8 @@ SPEC = {"n": 1}
 _COMPUTE = """
 import json, sys, time, warnings
 from pathlib import Path
-from bipcore.runs import RunStore
+from bipcore.store.kinds import Kind
+from bipcore.store.runs import RunStore
 
 warnings.simplefilter("error")
 root, me = Path(sys.argv[1]), sys.argv[2]
@@ -26,18 +28,19 @@ def compute():
         time.sleep(0.01)
     return {"from": me}
 
-print(json.dumps(RunStore(root).json("evaluations", {"n": 1}, compute)))
+print(json.dumps(RunStore(root).get(Kind("evaluations"), {"n": 1}, compute)))
 """
 
 _KILLED = """
 import os, sys
-from bipcore.runs import RunStore
+from bipcore.store.kinds import Kind
+from bipcore.store.runs import RunStore
 
 def build(folder):
     (folder / "half").write_text("x")
     os._exit(9)
 
-RunStore(sys.argv[1]).folder("evaluations", {"n": 1}, build)
+RunStore(sys.argv[1]).folder(Kind("evaluations"), {"n": 1}, build)
 """
 
 
@@ -64,7 +67,7 @@ def test_two_processes_that_compute_the_same_both_succeed(raced):
 def test_two_processes_that_compute_the_same_leave_one_whole_entry(raced):
     store, _ = raced
     assert [(entry.digest, entry.whole) for entry in store.entries()] == [(digest(SPEC), True)]
-    assert store.json("evaluations", SPEC, dict)["from"] in "ab"
+    assert store.get(Kind("evaluations"), SPEC, dict)["from"] in "ab"
 
 
 def test_what_a_killed_process_left_does_not_count(tmp_path):
@@ -73,7 +76,7 @@ def test_what_a_killed_process_left_does_not_count(tmp_path):
     assert process.returncode == 9
     store = RunStore(tmp_path)
     assert [entry.whole for entry in store.entries()] == [False]
-    assert store.json("evaluations", SPEC, lambda: {"a": 1}) == {"a": 1}
+    assert store.get(Kind("evaluations"), SPEC, lambda: {"a": 1}) == {"a": 1}
 
 
 def _build(text: str):
@@ -82,17 +85,17 @@ def _build(text: str):
 
 def test_where_another_was_first_its_entry_stays(store):
     def overtaken(folder):
-        RunStore(store.root).folder("models", SPEC, _build("first"))
+        RunStore(store.root).folder(Kind("models"), SPEC, _build("first"))
         _build("second")(folder)
 
-    assert (store.folder("models", SPEC, overtaken) / "w.txt").read_text() == "first"
+    assert (store.folder(Kind("models"), SPEC, overtaken) / "w.txt").read_text() == "first"
     assert [entry.whole for entry in store.entries()] == [True]
 
 
 def test_where_another_was_first_and_its_entry_is_damaged_ours_stands(store):
     def overtaken(folder):
-        damaged = RunStore(store.root).folder("models", SPEC, _build("first"))
+        damaged = RunStore(store.root).folder(Kind("models"), SPEC, _build("first"))
         (damaged / "w.txt").write_text("")
         _build("second")(folder)
 
-    assert (store.folder("models", SPEC, overtaken) / "w.txt").read_text() == "second"
+    assert (store.folder(Kind("models"), SPEC, overtaken) / "w.txt").read_text() == "second"

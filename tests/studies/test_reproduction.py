@@ -10,7 +10,7 @@ from bipcore.pipeline.pipeline import Pipeline
 from bipcore.specs import SEVEN, ModelSpec
 from bipcore.store.runs import RunStore
 from bipcore.studies.reproduction.rows import (
-    KIND,
+    REPRODUCTIONS,
     Measured,
     Row,
     measured_rows,
@@ -138,7 +138,7 @@ def test_a_whole_run_is_read_without_a_forward_pass(whole):
 
 def test_measured_rows_are_listed_without_a_model(whole, monkeypatch):
     spec, rows, store = whole
-    monkeypatch.setattr("bipcore.pipeline.preparation.load_model", None)
+    monkeypatch.setattr("bipcore.pipeline.workbench.load_model", None)
     (run,) = measured_rows(store, "table1")
     assert (run.model, run.limit) == (spec.model.name, 3)
     assert {row.key: row for row in run.rows} == {row.key: row for row in rows}
@@ -168,10 +168,10 @@ def test_a_cancelled_run_keeps_its_rows_and_goes_on(pipeline, model):
     assert pipeline.progress.bounds == (0, 1)
     (run,) = measured_rows(pipeline.store, "table1")
     assert {row.key for row in run.rows} == set(ROWS[:3])
-    written = {path.name for path in (pipeline.store.root / KIND).iterdir()}
+    written = {path.name for path in (pipeline.store.root / REPRODUCTIONS.name).iterdir()}
     again = list(run_reproduction(Pipeline(pipeline.store), spec))
     assert [row.key for row in again] == ROWS
-    assert written < {path.name for path in (pipeline.store.root / KIND).iterdir()}
+    assert written < {path.name for path in (pipeline.store.root / REPRODUCTIONS.name).iterdir()}
 
 
 def test_progress_says_which_row_and_never_goes_back(pipeline, model):

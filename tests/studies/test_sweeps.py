@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from bipcore.errors import Cancelled, InputError
-from bipcore.pipeline import preparation
+from bipcore.pipeline import plans, workbench
 from bipcore.pipeline.pipeline import Pipeline
 from bipcore.specs import (
     CalibrationSpec,
@@ -103,13 +103,13 @@ def test_a_point_says_what_the_pipeline_says(pipeline, spec):
 
 
 def test_five_criteria_at_six_sparsities_take_one_statistics_pass(pipeline, spec, monkeypatch):
-    passes, original = [], preparation.collect_statistics
+    passes, original = [], workbench.collect_statistics
 
     def counted(*args, **options):
         passes.append(args)
         return original(*args, **options)
 
-    monkeypatch.setattr(preparation, "collect_statistics", counted)
+    monkeypatch.setattr(workbench, "collect_statistics", counted)
     criteria = ("llm-bip", "llm-bip-gated", "wanda", "wanda-sp", "flap")
     sparsities = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
     found = points(pipeline, spec, criteria=criteria, sparsities=sparsities)
@@ -120,8 +120,8 @@ def test_five_criteria_at_six_sparsities_take_one_statistics_pass(pipeline, spec
 def test_a_model_is_pruned_once_for_all_its_texts(pipeline, spec, tmp_path, monkeypatch):
     (tmp_path / "other.txt").write_text("words " * 200)
     texts = (EVALUATION, replace(EVALUATION, text=str(tmp_path / "other.txt")))
-    built, original = [], preparation.apply_plan
-    monkeypatch.setattr(preparation, "apply_plan", lambda *a: built.append(a) or original(*a))
+    built, original = [], plans.apply_plan
+    monkeypatch.setattr(plans, "apply_plan", lambda *a: built.append(a) or original(*a))
     found = points(pipeline, spec, texts=texts)
     assert len(built) == 4
     assert all(set(p.perplexity) == {"builtin", "other.txt"} for p in found)

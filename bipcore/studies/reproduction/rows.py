@@ -11,13 +11,14 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from ...data.tasks import data_identity
+from ...errors import InputError
 from ...evaluation.profiling import machine
 from ...specs import CalibrationSpec, EvaluationSpec, ModelSpec, RecoverySpec, ZeroShotSpec
-from ...store.runs import RunStore, canonical
+from ...store.kinds import Kind, canonical
+from ...store.runs import RunStore
 from ..sweep import DENSE
 from .spec import Group, Reproduction, RowKey, load_reproduction
 
-KIND = "reproductions"
 TIMED = ("seconds", "compression")
 """The kinds of reproduction whose figures depend on the machine."""
 
@@ -96,7 +97,7 @@ def row_identity(spec: Reproduction, key: RowKey) -> dict:
 
 def stored_row(store: RunStore, spec: Reproduction, key: RowKey, compute: Callable[[], Row]) -> Row:
     """The stored row, or ``compute()``, stored."""
-    return read_row(store.json(KIND, row_identity(spec, key), lambda: row_data(compute())))
+    return store.get(REPRODUCTIONS, row_identity(spec, key), compute)
 
 
 def row_data(row: Row) -> dict:
@@ -111,6 +112,14 @@ def read_row(data: Mapping[str, Any]) -> Row:
     return replace(
         row, cells=cells, series={name: tuple(values) for name, values in data["series"].items()}
     )
+
+
+REPRODUCTIONS = Kind(
+    "reproductions",
+    "rows of the paper's tables and figures",
+    write=lambda row: ({}, row_data(row)),
+    read=lambda tensors, data: read_row(data),
+)
 
 
 def spec_of(run: "Run") -> Reproduction:
@@ -176,11 +185,11 @@ def measured_rows(store: RunStore, name: str) -> list[Run]:
     Only the run store is read; runs that were stopped are there with the rows they have.
     """
     runs: dict[str, list] = {}
-    for spec, data, written in _stored(store):
+    for spec, row, written in _stored(store):
         if spec.get("reproduction") == name:
             key = json.dumps(spec["settings"], sort_keys=True)
             runs.setdefault(key, [spec["settings"], [], 0.0])
-            runs[key][1].append(read_row(data))
+            runs[key][1].append(row)
             runs[key][2] = max(runs[key][2], written)
     found = [Run(name, settings, _sorted(rows), when) for settings, rows, when in runs.values()]
     return sorted(found, key=lambda run: run.written, reverse=True)
@@ -192,14 +201,12 @@ def _sorted(rows: list[Row]) -> tuple[Row, ...]:
     )
 
 
-def _stored(store: RunStore) -> Iterator[tuple[dict, dict, float]]:
-    """Spec, data and time of every whole entry; what cannot be read is left out."""
-    for folder in sorted((store.root / KIND).glob("*")):
+def _stored(store: RunStore) -> Iterator[tuple[dict, Row, float]]:
+    """Spec, row and time of every whole entry; what cannot be read is left out."""
+    for entry in store.entries(REPRODUCTIONS):
         try:
-            spec = json.loads((folder / "spec.json").read_text())["spec"]
-            if store.path(KIND, spec) != folder or store.find(KIND, spec) is None:
-                continue
-            data = json.loads((folder / "data.json").read_text())
-            yield spec, data, folder.stat().st_mtime
-        except (OSError, ValueError, KeyError, TypeError):
+            if store.path(REPRODUCTIONS, entry.spec) == entry.path:
+                row = store.named(REPRODUCTIONS, entry.digest)
+                yield entry.spec, row, entry.written
+        except InputError:
             continue

@@ -32,7 +32,7 @@ from ...pruning.slicing import apply_plan
 from ...specs import CalibrationSpec, PlanSpec, ScoreSpec
 from ..pieces import one_by_one
 from ..sweep import DENSE, Point, run_sweep, tasks, text_names
-from .rows import KIND, Measured, Row, column, count_cells, row_identity, stored_row
+from .rows import REPRODUCTIONS, Measured, Row, column, count_cells, row_identity, stored_row
 from .spec import Reproduction, RowKey
 
 BATCH = 8
@@ -165,7 +165,9 @@ _Measure = Callable[[Pipeline, Reproduction, RowKey], Row]
 
 def _rows(pipeline: Pipeline, spec: Reproduction, measure: _Measure) -> Iterator[Row]:
     keys = spec.rows
-    missing = any(pipeline.store.find(KIND, row_identity(spec, key)) is None for key in keys)
+    missing = any(
+        pipeline.store.find(REPRODUCTIONS, row_identity(spec, key)) is None for key in keys
+    )
     if missing and spec.tasks is not None:
         pipeline.check_zero_shot(spec.model, spec.tasks)
     if missing and spec.kind != "compression":  # too little text is refused now, not in hours

@@ -1,0 +1,31 @@
+"""Every kind of stored result. To add one, declare it beside what it stores, and list it here."""
+
+from .criteria.base import SCORES
+from .criteria.statistics import STATISTICS
+from .evaluation.metrics import EVALUATIONS
+from .evaluation.reconstruction import RECONSTRUCTION
+from .evaluation.zero_shot import ZERO_SHOT
+from .models.loading import MODELS
+from .pipeline.recoveries import RECOVERIES
+from .pruning.compensation import SECOND_MOMENTS
+from .pruning.plan import PLANS
+from .store.kinds import Kind
+from .store.resume import CHECKPOINTS, STEPS
+from .studies.reproduction.rows import REPRODUCTIONS
+from .studies.sweep import POINTS
+
+KINDS: tuple[Kind, ...] = (
+    MODELS,
+    STATISTICS,
+    SECOND_MOMENTS,
+    SCORES,
+    STEPS,
+    PLANS,
+    EVALUATIONS,
+    RECONSTRUCTION,
+    ZERO_SHOT,
+    CHECKPOINTS,
+    RECOVERIES,
+    POINTS,
+    REPRODUCTIONS,
+)

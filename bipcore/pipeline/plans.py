@@ -1,0 +1,138 @@
+"""From specs to scores, plans and pruned models."""
+
+from typing import Any
+
+from torch import nn
+
+from ..criteria import Criterion, Scores, find_criterion, score
+from ..criteria.base import SCORES
+from ..errors import InputError
+from ..models.adapters import Adapter
+from ..pruning.compensation import check_free, compensate
+from ..pruning.plan import PLANS, PruningPlan, load_plan, make_plan
+from ..pruning.propagation import score_pruned
+from ..pruning.slicing import apply_plan, check_fits
+from ..specs import ModelSpec, PlanSpec, ScoreSpec
+from ..store.kinds import digest, is_digest
+from ..store.resume import StoredJournal
+from .provenance import (
+    check_plan,
+    compensated_on,
+    describe,
+    is_propagated,
+    score_identity,
+    search_identity,
+)
+from .workbench import Workbench, batch_of
+
+
+class Plans:
+    """Scores models, plans what goes, and prunes them, on a workbench."""
+
+    def __init__(self, bench: Workbench) -> None:
+        self.bench = bench
+
+    def scores(self, spec: ScoreSpec, plan: PlanSpec | None = None) -> Scores:
+        """The scores of every head and channel; those of a ``plan`` with pruned propagation
+        depend on what it cuts."""
+        find_criterion(spec.criterion)
+        self.bench.ensure_content(spec.model)
+        compute = self._propagated if is_propagated(plan) else self._scored
+        identity = score_identity(spec, plan)
+        return self.bench.store.get(SCORES, identity, lambda: compute(spec, plan))
+
+    def has_scores(self, spec: ScoreSpec, plan: PlanSpec | None = None) -> bool:
+        """Whether `scores` would read the run store."""
+        return self.bench.store.find(SCORES, score_identity(spec, plan)) is not None
+
+    def _propagated(self, spec: ScoreSpec, plan: PlanSpec) -> Scores:
+        options = find_criterion(spec.criterion).resolve(dict(spec.options))
+        model, _ = self.bench.model(spec.model)
+        tokens = self.bench.calibration(spec.model, spec.calibration)
+        settings = {"choice": plan.choice, "batch_size": batch_of(spec.calibration)}
+        with self.bench.progress.within(0.25, 1.0) as progress:
+            return score_pruned(
+                model, tokens, spec.criterion, progress=progress, **settings, **options
+            )
+
+    def _scored(self, spec: ScoreSpec, plan: PlanSpec | None) -> Scores:
+        criterion = find_criterion(spec.criterion)
+        options = criterion.resolve(dict(spec.options))
+        model, _ = self.bench.model(spec.model)
+        statistics, tokens, start = None, None, 0.25
+        if criterion.needs == "activations":
+            statistics, start = self.bench.statistics(spec.model, spec.calibration), 0.9
+        elif criterion.calibrated:
+            tokens = self.bench.calibration(spec.model, spec.calibration)
+            self._state_memory(criterion, model, tokens.seq_len, options)
+        given = {
+            "calibration": tokens,
+            "journal": StoredJournal(self.bench.store, search_identity(spec)),
+        }
+        with self.bench.progress.within(start, 1.0) as progress:
+            return score(model, statistics, spec.criterion, progress=progress, **given, **options)
+
+    def _state_memory(self, criterion: Criterion, model: nn.Module, seq_len: int, options) -> None:
+        """Say what a criterion takes beside the model before it starts; refuse what cannot be."""
+        if criterion.memory is None:
+            return
+        need = criterion.memory(Adapter(model).shape, seq_len, **options)
+        check_free(model, need)
+        message = f"{criterion.title} takes about {need / 2**20:,.0f} MiB more"
+        self.bench.progress(0.25, message)
+
+    def plan(self, spec: ScoreSpec, plan: PlanSpec) -> PruningPlan:
+        """The plan of a spec. An impossible one is refused before anything is calibrated.
+
+        One with a source is read, from its file or from the run store.
+        """
+        if plan.source:
+            stored = self.stored_plan(plan.source)
+            check_fits(Adapter(self.bench.model(spec.model)[0]), stored)
+            return stored
+        if not self.has_scores(spec, plan):
+            check_plan(Adapter(self.bench.model(spec.model)[0]).shape, spec, plan)
+        return describe(make_plan(self.scores(spec, plan), **plan.choice), spec, plan)
+
+    def keep_plan(self, plan: PruningPlan) -> str:
+        """Store a plan; the name that `stored_plan` finds it by."""
+        identity = {"plan": plan.to_json()}
+        self.bench.store.get(PLANS, identity, lambda: plan)
+        return digest(identity, version=PLANS.version)
+
+    def stored_plan(self, source: str) -> PruningPlan:
+        """The plan that `keep_plan` gave the name ``source``, or the one in that file or export."""
+        if (stored := self.bench.store.named(PLANS, source)) is not None:
+            return stored
+        try:
+            return load_plan(source)
+        except InputError:
+            if not is_digest(source):
+                raise
+            raise InputError(
+                f"The plan {source} is not in the run store any more; make it again."
+            ) from None
+
+    def pruned(self, spec: ModelSpec, plan: PruningPlan) -> nn.Module:
+        """The model with ``plan`` applied, and compensated as the plan's spec says."""
+
+        def make() -> nn.Module:
+            model, _ = self.bench.model(spec)
+            pruned = apply_plan(model, plan)
+            kind = plan.spec.get("compensation", "none")
+            if kind != "none" and plan.realised:
+                compensate(pruned, model, plan, kind, **self._sources(spec, plan, kind))
+            return pruned
+
+        self.bench.model(spec)  # its files may have changed
+        made_from = [spec, spec.identity(), plan.to_json()]
+        return self.bench.held("pruned", made_from, make)
+
+    def _sources(self, spec: ModelSpec, plan: PruningPlan, kind: str) -> dict[str, Any]:
+        """What the compensation ``kind`` is computed from, on the plan's calibration set."""
+        if kind not in ("bias", "least-squares"):
+            return {}  # `compensate` says what there is
+        calibration = compensated_on(plan)
+        if kind == "bias":
+            return {"statistics": self.bench.statistics(spec, calibration)}
+        return {"moments": self.bench.second_moments(spec, calibration)}

@@ -1,0 +1,118 @@
+"""What everything else works with: the run store, the progress, and the models in memory."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar
+
+from safetensors.torch import save_file
+from torch import nn
+
+from ..criteria.statistics import STATISTICS, Statistics, collect_statistics
+from ..data.calibration import CalibrationSet, load_calibration
+from ..models.adapters import Adapter
+from ..models.loading import load_model
+from ..progress import Progress, Tracker
+from ..pruning.compensation import (
+    SECOND_MOMENTS,
+    SecondMoments,
+    check_free,
+    collect_second_moments,
+    second_moment_bytes,
+)
+from ..specs import CalibrationSpec, ModelSpec
+from ..store.kinds import digest
+from ..store.runs import RunStore
+
+Made = TypeVar("Made")
+
+
+class Workbench:
+    """A run store, a progress, and what is held in memory: the last model that was loaded, and
+    the last that was pruned and recovered from it.
+
+    ``progress`` is told how far the work is, and never goes back.
+    """
+
+    def __init__(self, store: RunStore | None = None, progress: Progress | None = None):
+        self.store = store or RunStore()
+        self.progress = Tracker(progress)
+        self._held: dict[str, tuple[str, Any]] = {}
+
+    def held(self, slot: str, made_from: Any, make: Callable[[], Made]) -> Made:
+        """What ``make()`` gives, kept in memory under ``slot`` until it is to be ``made_from``
+        something else; the old one is let go of before the new one is made."""
+        key = digest(made_from)
+        if self._held.get(slot, ("", None))[0] != key:
+            self._held.pop(slot, None)
+            self._held[slot] = (key, make())
+        return self._held[slot][1]
+
+    def model(self, spec: ModelSpec) -> tuple[nn.Module, Any]:
+        """The dense model and its tokenizer, loaded again where its files have changed."""
+        key = digest([asdict(spec), spec.identity()])
+        if self._held.get("dense", ("", None))[0] != key:
+            self._held.clear()  # the old ones, before the new one is loaded
+            with self.progress.within(0.0, 0.2) as progress:
+                loaded = load_model(
+                    spec.name,
+                    device=spec.device,
+                    dtype=spec.dtype,
+                    store=self.store,
+                    progress=progress,
+                )
+            key = digest([asdict(spec), spec.identity()])  # a hub model's is known only now
+            self._held["dense"] = (key, loaded)
+        return self._held["dense"][1]
+
+    def ensure_content(self, spec: ModelSpec) -> None:
+        """Fetch a hub model that is not here yet: results are kept by its content."""
+        if spec.identity()["content"] is None:
+            self.model(spec)
+
+    def calibration(self, model: ModelSpec, spec: CalibrationSpec) -> CalibrationSet:
+        """The token ids to calibrate ``model`` on."""
+        _, tokenizer = self.model(model)
+        self.progress(0.2, f"Tokenising {spec.source}")
+        return load_calibration(tokenizer=tokenizer, **asdict(spec))
+
+    def statistics(self, model: ModelSpec, calibration: CalibrationSpec) -> Statistics:
+        """The statistics of one forward pass; every activation criterion reads the same."""
+
+        def compute() -> Statistics:
+            tokens = self.calibration(model, calibration)
+            network, _ = self.model(model)
+            with self.progress.within(0.25, 0.9) as progress:
+                return collect_statistics(
+                    network, tokens, batch_size=batch_of(calibration), progress=progress
+                )
+
+        return self.store.get(STATISTICS, _pass(model, calibration), compute)
+
+    def second_moments(self, model: ModelSpec, calibration: CalibrationSpec) -> SecondMoments:
+        """What least squares refits from: one more forward pass, and much memory."""
+        self.ensure_content(model)
+
+        def build(folder: Path) -> None:
+            tokens = self.calibration(model, calibration)
+            network, _ = self.model(model)
+            need = second_moment_bytes(Adapter(network).shape)
+            check_free(network, need)
+            self.progress(0.25, f"Second moments: {need / 2**20:,.0f} MiB")
+            with self.progress.within(0.25, 0.9) as progress:
+                tensors = collect_second_moments(
+                    network, tokens, batch_size=batch_of(calibration), progress=progress
+                )
+            save_file(tensors, folder / "moments.safetensors", {"format": tokens.fingerprint})
+
+        folder = self.store.folder(SECOND_MOMENTS, _pass(model, calibration), build)
+        return SecondMoments.from_file(folder / "moments.safetensors")
+
+
+def batch_of(calibration: CalibrationSpec) -> int:
+    """Samples in a forward pass: about 4096 tokens."""
+    return max(1, 4096 // calibration.seq_len)
+
+
+def _pass(model: ModelSpec, calibration: CalibrationSpec) -> dict:
+    return {"model": model.identity(), "calibration": calibration.identity()}
