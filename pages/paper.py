@@ -3,8 +3,8 @@
 import streamlit as st
 
 from ui.page import begin
-from ui.paper_form import measure_form
-from ui.papers import choose_reproduction, run_job, show_measured, show_published
+from ui.paper import choose_reproduction, paper_form, run_job
+from ui.paper_tables import show_measured, show_published
 
 settings = begin(
     "Paper",
@@ -16,7 +16,7 @@ show_published(name)
 measured = st.container()
 
 st.subheader("Measure it")
-spec, pressed = measure_form(settings, name)
+spec, pressed = paper_form(settings, name)
 run_job(settings, spec, start=pressed)
 with measured:  # shown above the form, but read after the job was looked at
     show_measured(settings, name)

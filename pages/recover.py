@@ -3,8 +3,8 @@
 import streamlit as st
 
 from ui.page import begin, page_link
-from ui.recoveries import choose_recovery, show_recovery, train
-from ui.recovery_form import recovery_form
+from ui.recover import recovery_form, train
+from ui.recoveries import choose_recovery, show_recovery
 from ui.results import need_scores
 from ui.state_perplexities import compare_states
 from ui.summary import plan_metrics

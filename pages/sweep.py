@@ -1,8 +1,7 @@
 """Perplexity and cost against sparsity, for several criteria at once."""
 
 from ui.page import begin
-from ui.sweep_form import sweep_form
-from ui.sweeps import show_sweep
+from ui.sweep import show_sweep, sweep_form
 
 settings = begin(
     "Sweep",

@@ -3,8 +3,7 @@
 from ui.page import begin
 from ui.recoveries import choose_recovery
 from ui.results import need_scores
-from ui.zero_shot_form import zero_shot_form
-from ui.zero_shots import show_zero_shot, states_to_measure
+from ui.zero_shot import show_zero_shot, states_to_measure, zero_shot_form
 
 settings = begin(
     "Zero-shot",

@@ -1,4 +1,4 @@
-"""A recovery's job, its curves while it trains, and what it won back."""
+"""Stored recoveries: choosing among them, and what one did."""
 
 import streamlit as st
 
@@ -6,17 +6,14 @@ from bipcore.pipeline.pipeline import Pipeline
 from bipcore.pipeline.recoveries import Recovery
 from bipcore.pruning.plan import PruningPlan
 from bipcore.recovery.training import Step, steps_of
-from bipcore.specs import RecoverySpec
-from bipcore.store.kinds import digest
+from bipcore.store.runs import digest
 from bipcore.views.frames import history_frame
 from bipcore.views.recovery import loss_chart, rate_chart
 
 from .figures import show_chart
-from .jobs import CANCELLED, FAILED, Job, worker
-from .results import error_box, show_progress
+from .results import error_box
 from .settings import Settings
 
-_STARTED = "recovery-started"
 _CHOSEN = "recovery-chosen"
 
 
@@ -46,6 +43,11 @@ def choose_recovery(settings: Settings, plan: PruningPlan, *, optional: bool) ->
     return found.get(chosen)
 
 
+def choose_latest() -> None:
+    """Forget the choice, so that the latest recovery is chosen next."""
+    st.session_state.pop(_CHOSEN, None)
+
+
 def describe(recovery: Recovery) -> str:
     """One line that tells a recovery from others."""
     spec, last = recovery.spec, recovery.history[-1].step
@@ -54,53 +56,6 @@ def describe(recovery: Recovery) -> str:
         f"{spec.source}, {spec.samples:,} × {spec.seq_len} tokens, rank {spec.rank}, learning rate "
         f"{spec.learning_rate:g}, {steps} ({recovery.name[:6]})"
     )
-
-
-def train(settings: Settings, plan: PruningPlan, spec: RecoverySpec | None, *, start: bool) -> bool:
-    """Start the training where asked, and show how it goes or how it ended; whether it is under
-    way."""
-    if start and spec is not None:
-        with error_box():
-            st.session_state[_STARTED] = _submit(settings, plan, spec)
-    job = worker().find(st.session_state.get(_STARTED) or _any_active())
-    if job is None:
-        return False
-    history = job.partial or ()
-    _status(job, len(history))
-    if job.active and len(history) > 1:
-        show_curves(history)
-    return job.active
-
-
-def _any_active() -> str:
-    """The key of a training that another tab started, or this one before a reload."""
-    return next((job.key for job in worker().active() if job.key.startswith("recover-")), "")
-
-
-def _submit(settings: Settings, plan: PruningPlan, spec: RecoverySpec) -> str:
-    model = settings.model_spec
-
-    def work(pipeline: Pipeline, job: Job) -> Recovery:
-        def watch(history: tuple[Step, ...]) -> None:
-            job.partial = history
-
-        pipeline.check_recovery(model, spec)
-        return pipeline.recover(model, plan, spec, watch=watch)
-
-    key = f"recover-{digest([plan.to_json(), model.identity(), spec.identity()])}"
-    worker().forget(key)
-    st.session_state.pop(_CHOSEN, None)  # the new one is the latest
-    worker().submit(key, f"Fine-tuning {model.name}", work)
-    return key
-
-
-def _status(job: Job, seen: int) -> None:
-    if job.active:
-        show_progress(job, seen=seen, stop="Stop")
-    elif job.state == FAILED:
-        st.error(job.error)
-    elif job.state == CANCELLED:
-        st.info("Stopped. What was trained is kept: press Start, with the same settings, to go on.")
 
 
 def show_curves(history: tuple[Step, ...], chosen: int | None = None) -> None:

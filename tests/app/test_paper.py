@@ -11,7 +11,7 @@ from tests.helpers.apptest import button, charts, errors, settle, start
 from tests.helpers.folders import model_folder
 from tests.helpers.papers import quick_tasks, texts_folder, tiny_spec
 from ui.jobs import worker
-from ui.papers import latest
+from ui.studies import last_studies
 
 PAGE = "pages/paper.py"
 START = "paper-start"
@@ -25,7 +25,7 @@ def alone(tmp_path, monkeypatch):
     monkeypatch.setattr(Pipeline, "zero_shot", quick_tasks)
     monkeypatch.setattr("ui.jobs._worker", None)
     yield
-    latest().clear()
+    last_studies().clear()
 
 
 @pytest.fixture
@@ -166,7 +166,7 @@ def paused(monkeypatch):
                 pipeline.progress(0.5, "waiting")
             yield row
 
-    monkeypatch.setattr("ui.papers.run_reproduction", slowly)
+    monkeypatch.setattr("ui.paper.run_reproduction", slowly)
     yield goes_on
     goes_on.set()
 

@@ -7,8 +7,9 @@ import pytest
 from bipcore.studies.sweep import run_sweep
 from tests.helpers.apptest import button, charts, errors, settle, start
 from tests.helpers.folders import model_folder
+from ui.forms import last_forms
 from ui.jobs import worker
-from ui.sweep_form import latest_sweeps
+from ui.studies import last_studies
 
 PAGE = "pages/sweep.py"
 START = "sweep-start"
@@ -128,7 +129,7 @@ def paused(monkeypatch):
                 pipeline.progress(0.5, "waiting")
             yield point
 
-    monkeypatch.setattr("ui.sweeps.run_sweep", slowly)
+    monkeypatch.setattr("ui.sweep.run_sweep", slowly)
     yield goes_on
     goes_on.set()
 
@@ -199,4 +200,5 @@ def test_the_sparsity_of_the_sidebar_makes_no_other_sweep(model):
 @pytest.fixture(autouse=True)
 def forgotten():
     yield
-    latest_sweeps().clear()
+    last_forms().clear()
+    last_studies().clear()

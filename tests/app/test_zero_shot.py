@@ -17,8 +17,9 @@ from tests.helpers.apptest import button, charts, errors, open_page, settle, sta
 from tests.helpers.folders import model_folder
 from tests.helpers.tasks import ROWS, write_rows
 from tests.helpers.tiny import one_thread  # noqa: F401
+from ui.forms import last_forms
 from ui.jobs import worker
-from ui.zero_shot_form import latest_runs
+from ui.studies import last_studies
 
 PAGE = "pages/zero_shot.py"
 START = "zero-shot-start"
@@ -41,7 +42,8 @@ def model(tmp_path, data) -> str:
 @pytest.fixture(autouse=True)
 def forgotten():
     yield
-    latest_runs().clear()
+    last_forms().clear()
+    last_studies().clear()
 
 
 def opened(model: str, page: str = PAGE, **address):
@@ -173,7 +175,7 @@ def paused(monkeypatch):
                 pipeline.progress(0.5, "waiting")
             yield pair
 
-    monkeypatch.setattr("ui.zero_shots.measure_states", slowly)
+    monkeypatch.setattr("ui.zero_shot.measure_states", slowly)
     yield goes_on
     goes_on.set()
 

@@ -1,4 +1,4 @@
-"""The paper's tables and figures: what was published, what this machine has measured, the job."""
+"""The page Paper, results: what was published, and what this machine has measured of it."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -6,14 +6,11 @@ from datetime import datetime
 import pandas as pd
 import streamlit as st
 
-from bipcore.pipeline.pipeline import Pipeline
-from bipcore.specs import ModelSpec
-from bipcore.store.kinds import digest
 from bipcore.store.runs import RunStore
 from bipcore.studies.reproduction.published import published_rows
 from bipcore.studies.reproduction.rows import Row, Run, measured_rows, spec_of
-from bipcore.studies.reproduction.run import row_keys, run_reproduction
-from bipcore.studies.reproduction.spec import Reproduction, load_reproduction, names
+from bipcore.studies.reproduction.run import row_keys
+from bipcore.studies.reproduction.spec import Reproduction, load_reproduction
 from bipcore.views.reproduction import (
     LIMITED,
     chart_title,
@@ -32,11 +29,9 @@ from bipcore.views.reproduction_tables import (
 )
 
 from .figures import show_chart
-from .jobs import CANCELLED, FAILED, Job, worker
-from .results import show_progress
 from .settings import Settings
+from .studies import say_refused
 
-_CHOSEN = "paper-chosen"
 _HEADERS = TITLES | {
     "model": "Model",
     "sparsity_percent": "Sparsity, %",
@@ -45,18 +40,6 @@ _HEADERS = TITLES | {
     "wikitext2_ppl": "WikiText-2",
     "ptb_ppl": "PTB",
 }
-
-
-def choose_reproduction() -> str:
-    """Which table or figure; the choice outlives a change of page."""
-    key = "set-paper-name"
-    if key not in st.session_state:
-        st.session_state[key] = st.session_state.get(_CHOSEN, names()[0])
-    chosen = st.selectbox(
-        "Table or figure", names(), key=key, format_func=lambda name: load_reproduction(name).title
-    )
-    st.session_state[_CHOSEN] = chosen
-    return chosen
 
 
 def show_published(name: str) -> None:
@@ -115,8 +98,7 @@ def show_rows(spec: Reproduction, rows: Sequence[Row]) -> None:
     if spec.limit is not None:
         st.warning(LIMITED, icon=":material/science:")
     st.caption(f"{opening(spec, rows).removesuffix(LIMITED)} {sample_sizes(rows)}")
-    if said := refused(rows):
-        st.warning("Could not be done:\n\n" + "\n".join(f"- {note}" for note in said))
+    say_refused(refused(rows))
     st.dataframe(readable(spec, rows), hide_index=True)
     _charts(spec, rows)
     st.download_button(
@@ -148,52 +130,3 @@ def _charts(spec: Reproduction, rows: Sequence[Row]) -> None:
     frame: pd.DataFrame = comparison_frame(spec, rows)
     if chosen is not None:
         show_chart(charts[chosen], frame, f"{spec.name}-{chosen}".replace("@", "-"))
-
-
-def run_job(settings: Settings, spec: Reproduction | None, *, start: bool) -> None:
-    """Start measuring where asked; show how it goes, and its rows while they come in."""
-    if start:
-        _submit(spec)
-        latest()[settings.model_spec, spec.name] = spec
-    shown = spec
-    if spec is not None and worker().find(_job_key(spec)) is None:
-        shown = latest().get((settings.model_spec, spec.name))
-    job = worker().find(_job_key(shown)) if shown else None
-    if job is None:
-        return
-    rows = job.partial or ()
-    _status(job, len(rows))
-
-
-@st.cache_resource(show_spinner=False)
-def latest() -> dict[tuple[ModelSpec, str], Reproduction]:
-    """What was started last of each model and table: a reload finds it here."""
-    return {}
-
-
-def _job_key(spec: Reproduction) -> str:
-    return f"reproduction-{digest(spec)}"
-
-
-def _submit(spec: Reproduction) -> None:
-    def work(pipeline: Pipeline, job: Job) -> tuple[Row, ...]:
-        for row in run_reproduction(pipeline, spec):
-            job.partial = (*(job.partial or ()), row)
-        return job.partial
-
-    worker().forget(_job_key(spec))
-    worker().submit(_job_key(spec), f"{spec.title} ({spec.model.name})", work)
-
-
-def _status(job: Job, seen: int) -> None:
-    """How it goes; a new row runs the page again, so that what is measured grows."""
-    if job.active:
-        show_progress(job, seen=seen)
-    elif job.state == FAILED:
-        st.error(job.error)
-    elif job.state == CANCELLED:
-        st.info(f"Cancelled; the {seen} rows that were done are kept. Press Start to go on.")
-    elif said := refused(job.partial or ()):
-        st.warning("Could not be done:\n\n" + "\n".join(f"- {note}" for note in said))
-    else:
-        st.success(f"Measured: {seen} rows.")

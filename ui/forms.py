@@ -1,0 +1,121 @@
+"""Forms whose values outlive a change of page, and a reload where they were started.
+
+Streamlit forgets a widget that a page did not draw. So the values are kept apart from the
+widgets, and a widget that is new on the page is given its value.
+"""
+
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from typing import Any, TypeVar
+
+import streamlit as st
+
+from bipcore.errors import InputError
+
+_Spec = TypeVar("_Spec")
+
+
+class Form:
+    """The values of one form by the names of its fields; every field that is drawn updates them.
+
+    ``values``: what the form starts with. ``group``: of those in it, e.g. of one model, a new
+    session starts with the form that was started last.
+    """
+
+    def __init__(self, name: str, values: Mapping[str, Any], *, group: Hashable = None):
+        self.name = name
+        self.group = group
+        self._kept = f"{name}-form"
+        before = st.session_state.get(self._kept, last_forms().get((name, group), {}))
+        self.values = st.session_state[self._kept] = {**values, **before}
+
+    def field(self, widget: Callable[..., Any], label: str, name: str, *args, **options) -> Any:
+        """What the streamlit ``widget`` says; ``args`` and ``options`` are those of the widget."""
+        key = seeded(f"{self.name}-{name}", self.values[name])
+        self.values[name] = widget(label, *args, key=key, **options)
+        return self.values[name]
+
+    def number(
+        self,
+        place: Any,
+        label: str,
+        name: str,
+        least: float,
+        most: float | None = None,
+        *,
+        step: float = 1,
+        **options,
+    ) -> None:
+        """A field for a number; a whole one where ``least`` is."""
+        value = self.field(place.number_input, label, name, least, most, step=step, **options)
+        self.values[name] = type(least)(value)
+
+    def choice(
+        self, place: Any, label: str, name: str, options: Iterable[str], help: str, empty: str
+    ) -> None:
+        """One of ``options``, or what is typed; ``empty`` where that is nothing."""
+        known = _with(options, [self.values[name]])
+        typed = {"accept_new_options": True, "help": help}
+        self.values[name] = self.field(place.selectbox, label, name, known, **typed) or empty
+
+    def choices(self, place: Any, label: str, name: str, options: Iterable[str], help: str) -> None:
+        """Some of ``options``, and what is typed."""
+        known = _with(options, self.values[name])
+        self.field(place.multiselect, label, name, known, accept_new_options=True, help=help)
+
+    def fill(self, values: Mapping[str, Any]) -> None:
+        """Set fields from outside, in the callback of a button."""
+        st.session_state[self._kept] |= values
+        for name in values:
+            st.session_state.pop(f"set-{self.name}-{name}", None)
+
+    def start_row(
+        self,
+        read: Callable[[dict[str, Any]], _Spec],
+        note: Callable[[_Spec], str],
+        *,
+        help: Callable[[_Spec], str | None] = lambda spec: None,
+    ) -> tuple[_Spec | None, bool]:
+        """The button Start with a note on what it starts; the spec that ``read`` makes of the
+        values, and whether Start was pressed. The spec is None where ``read`` or ``note`` raises
+        InputError: then there is an error box, and nothing can be started."""
+        try:
+            spec = read(self.values)
+            caption = note(spec)
+        except InputError as error:
+            st.error(str(error))
+            spec = None
+        left, right = st.columns([1, 4], vertical_alignment="center")
+        pressed = left.button(
+            "Start",
+            type="primary",
+            key=f"{self.name}-start",
+            disabled=spec is None,
+            width="stretch",
+        )
+        if spec is not None:
+            right.caption(caption, help=help(spec))
+        if pressed and self.group is not None:
+            last_forms()[self.name, self.group] = dict(self.values)
+        return spec, pressed
+
+
+@st.cache_resource(show_spinner=False)
+def last_forms() -> dict[tuple[str, Hashable], dict[str, Any]]:
+    """The values of the forms that were started last, by name and group."""
+    return {}
+
+
+def seeded(name: str, value: Any) -> str:
+    """The key of the widget ``name``, given its value where the widget has none yet.
+
+    `begin` forgets keys that start so at every change of page.
+    """
+    key = f"set-{name}"
+    if key not in st.session_state:
+        st.session_state[key] = value
+    return key
+
+
+def _with(options: Iterable[str], chosen: Iterable[str]) -> list[str]:
+    """``options`` and what of ``chosen`` is not among them, which was typed before."""
+    return list(dict.fromkeys((*options, *chosen)))

@@ -1,0 +1,196 @@
+"""The page Recover: the form that says how a pruned model is fine-tuned, and the training."""
+
+import os
+from typing import Any
+
+import streamlit as st
+
+from bipcore.data.texts import NAMED
+from bipcore.pipeline.pipeline import Pipeline
+from bipcore.pipeline.recoveries import Recovery
+from bipcore.pruning.plan import PruningPlan
+from bipcore.recovery.training import Step, check_recovery, steps_of
+from bipcore.specs import RecoverySpec, parse_list
+from bipcore.store.runs import digest
+
+from .forms import Form
+from .jobs import Job, worker
+from .recoveries import choose_latest, show_curves
+from .results import error_box
+from .settings import Settings
+from .studies import Study, follow
+
+_STARTED = "recovery-started"
+_PARTS = ("all", "attention", "ffn")
+SIZES: dict[str, dict[str, Any]] = {
+    "Minutes on a CPU": {
+        "samples": 256,
+        "seq_len": 128,
+        "batch_size": 8,
+        "learning_rate": 1e-3,
+        "validation": 16,
+        "validate_every": 8,
+    },
+    "As the paper": {
+        "source": "c4",
+        "samples": RecoverySpec.samples,
+        "seq_len": RecoverySpec.seq_len,
+        "batch_size": RecoverySpec.batch_size,
+        "learning_rate": RecoverySpec.learning_rate,
+        "validation": RecoverySpec.validation,
+        "validate_every": RecoverySpec.validate_every,
+    },
+}
+"""Settings of the form by the name of their size; the others are left as they are."""
+
+
+def recovery_form() -> tuple[RecoverySpec | None, bool]:
+    """Draw the form; the recovery it says, None with an error box where it says none, and whether
+    Start was pressed."""
+    form = Form("recovery", _defaults())
+    with st.container(border=True):
+        with st.container(horizontal=True):
+            for size, values in SIZES.items():
+                st.button(size, key=f"recovery-size-{size}", on_click=form.fill, args=(values,))
+        _data(form)
+        _optimiser(form)
+        with st.expander("LoRA, early stop and more"):
+            _adapter(form)
+            _more(form)
+        return form.start_row(_spec, _note)
+
+
+def _defaults() -> dict[str, Any]:
+    names = RecoverySpec.__dataclass_fields__
+    fields = {name: getattr(RecoverySpec(), name) for name in names}
+    source = "c4" if os.environ.get("BIPCORE_DATA") else "builtin"
+    return fields | {"source": source, "targets": "all"} | SIZES["Minutes on a CPU"]
+
+
+def _data(form: Form) -> None:
+    source, samples, seq_len, seed = st.columns([2, 1, 1, 1])
+    form.choice(
+        source,
+        "Training text",
+        "source",
+        NAMED,
+        help="Never a test text. Or type the path of a text or JSONL file on the machine that "
+        "runs this app.",
+        empty="builtin",
+    )
+    form.number(samples, "Samples", "samples", 1)
+    form.number(seq_len, "Tokens each", "seq_len", 2)
+    form.number(seed, "Seed", "seed", 0)
+
+
+def _optimiser(form: Form) -> None:
+    rate, batch, epochs, validation = st.columns([2, 1, 1, 1])
+    form.number(
+        rate,
+        "Learning rate",
+        "learning_rate",
+        0.0,
+        step=1e-4,
+        format="%.1e",
+        help="The highest; it falls as a cosine. Few steps want a higher one than many.",
+    )
+    form.number(
+        batch,
+        "Batch",
+        "batch_size",
+        1,
+        help="Samples in an optimiser step. They pass through the model about 2048 tokens at a "
+        "time, so a large batch takes no more memory.",
+    )
+    form.number(epochs, "Epochs", "epochs", 1)
+    form.number(validation, "Held out", "validation", 0, help="Samples to watch the loss on.")
+
+
+def _adapter(form: Form) -> None:
+    rank, alpha, dropout, targets = st.columns([1, 1, 1, 2])
+    form.number(rank, "Rank", "rank", 1)
+    form.number(alpha, "Alpha", "alpha", 0.0, step=1.0)
+    form.number(dropout, "Dropout", "dropout", 0.0, 0.95, step=0.05)
+    form.choice(
+        targets,
+        "Layers",
+        "targets",
+        _PARTS,
+        help="All linear layers of the blocks, those of attention, those of the FFN, or names of "
+        "layers as the model has them, with commas between.",
+        empty="all",
+    )
+
+
+def _more(form: Form) -> None:
+    every, patience, warmup, decay = st.columns(4)
+    form.number(every, "Look every", "validate_every", 1, help="Steps.")
+    form.number(
+        patience,
+        "Patience",
+        "patience",
+        0,
+        help="Stop when so many looks at the held-out samples did not improve, and keep the best. "
+        "0: never stop early.",
+    )
+    form.number(warmup, "Warm-up, share of the steps", "warmup", 0.0, 0.95, step=0.01)
+    form.number(decay, "Weight decay", "weight_decay", 0.0, step=0.01)
+
+
+def _spec(values: dict[str, Any]) -> RecoverySpec:
+    targets = parse_list(values["targets"], str, "layers")
+    spec = RecoverySpec(**values | {"targets": targets})
+    check_recovery(spec)
+    return spec
+
+
+def _note(spec: RecoverySpec) -> str:
+    tokens = spec.samples * spec.epochs * spec.seq_len
+    return (
+        f"{steps_of(spec):,} optimiser steps over {tokens:,} tokens of {spec.source}. A training "
+        "step costs about three forward passes over the same tokens. What was stopped goes on "
+        "from its last checkpoint."
+    )
+
+
+def train(settings: Settings, plan: PruningPlan, spec: RecoverySpec | None, *, start: bool) -> bool:
+    """Start the training where asked, and show how it goes or how it ended; whether it is under
+    way."""
+    if start and spec is not None:
+        with error_box():
+            st.session_state[_STARTED] = _start(settings, plan, spec)
+    shown = st.session_state.get(_STARTED) or _any_active()
+    history = follow(
+        shown,
+        stop="Stop",
+        cancelled="Stopped. What was trained is kept: press Start, with the same settings, to go "
+        "on.",
+    )
+    job = shown.job if shown is not None else None
+    busy = job is not None and job.active
+    if busy and len(history) > 1:
+        show_curves(history)
+    return busy
+
+
+def _any_active() -> Study | None:
+    """A training that another tab started, or this one before a reload."""
+    keys = [job.key for job in worker().active() if job.key.startswith("recover-")]
+    return Study(keys[0]) if keys else None
+
+
+def _start(settings: Settings, plan: PruningPlan, spec: RecoverySpec) -> Study:
+    model = settings.model_spec
+
+    def work(pipeline: Pipeline, job: Job) -> Recovery:
+        def watch(history: tuple[Step, ...]) -> None:
+            job.partial = history
+
+        pipeline.check_recovery(model, spec)
+        return pipeline.recover(model, plan, spec, watch=watch)
+
+    key = f"recover-{digest([plan.to_json(), model.identity(), spec.identity()])}"
+    study = Study(key, f"Fine-tuning {model.name}")
+    study.start(work)
+    choose_latest()
+    return study

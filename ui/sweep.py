@@ -1,0 +1,217 @@
+"""The page Sweep: the form that says what is measured, and the results while they come in."""
+
+import re
+from dataclasses import replace
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from bipcore.criteria import CRITERIA
+from bipcore.data.texts import NAMED
+from bipcore.specs import PRESETS, CalibrationSpec, EvaluationSpec, PlanSpec, parse_list
+from bipcore.store.runs import digest
+from bipcore.studies.sweep import Point, SweepSpec, check_sweep, run_sweep, tasks, text_names
+from bipcore.views.sweep import (
+    cost_chart,
+    opening,
+    perplexity_chart,
+    size_chart,
+    sizes_of,
+    sparsities_of,
+    sweep_html,
+)
+from bipcore.views.sweep_tables import PREFIX, readable, refused, summary, sweep_frame
+
+from .figures import show_chart
+from .forms import Form
+from .settings import Settings
+from .studies import Study, follow, one_by_one, say_refused, to_show
+
+_LIST_HELP = "Several with commas between."
+
+
+def sweep_form(settings: Settings) -> tuple[SweepSpec | None, bool]:
+    """Draw the form; the sweep it says, None with an error box where it says none, and whether
+    Start was pressed."""
+    default = SweepSpec()
+    values = {
+        "criteria": list(default.criteria),
+        "presets": [],
+        "percents": ", ".join(f"{100 * s:g}" for s in default.sparsities),
+        "seeds": str(settings.seed),
+        "sizes": str(settings.samples),
+        "texts": ["builtin"],
+        "window": default.texts[0].window,
+        "tokens": default.texts[0].max_tokens,
+        "profile": False,
+    }
+    form = Form("sweep", values, group=settings.model_spec)
+    with st.container(border=True):
+        _lines_part(form)
+        _texts_part(form)
+        return form.start_row(
+            lambda said: _spec(settings, said), lambda spec: _note(settings, spec)
+        )
+
+
+def _lines_part(form: Form) -> None:
+    left, right = st.columns([3, 1])
+    form.field(
+        left.multiselect,
+        "Criteria",
+        "criteria",
+        tuple(CRITERIA),
+        format_func=lambda name: CRITERIA[name].title,
+    )
+    form.field(
+        right.multiselect,
+        "Presets",
+        "presets",
+        tuple(PRESETS),
+        help="Each is a line of its own, with the preset's criterion and plan options.",
+    )
+    left, middle, right = st.columns(3)
+    label = "Sparsities, % of the blocks' parameters"
+    form.field(left.text_input, label, "percents", help=_LIST_HELP)
+    form.field(
+        middle.text_input,
+        "Seeds",
+        "seeds",
+        help="Each draws other calibration samples, and other random scores. Several, with commas "
+        "between, give error bars.",
+    )
+    form.field(right.text_input, "Calibration samples", "sizes", help=_LIST_HELP)
+
+
+def _texts_part(form: Form) -> None:
+    columns = st.columns([3, 1, 1, 1], vertical_alignment="bottom")
+    form.choices(
+        columns[0],
+        "Test texts",
+        "texts",
+        NAMED,
+        help="Or type the path of a text or JSONL file on the machine that runs this app.",
+    )
+    form.number(columns[1], "Window, tokens", "window", 2)
+    form.number(columns[2], "Test tokens", "tokens", 0, help="0: all of them.")
+    form.field(
+        columns[3].checkbox,
+        "Profile",
+        "profile",
+        help="Measure latency and peak memory, too. Do nothing else on the machine meanwhile.",
+    )
+
+
+def _spec(settings: Settings, values: dict[str, Any]) -> SweepSpec:
+    """The sweep of the form and the sidebar; what does not count is left at its default, so that
+    it does not make another sweep of it."""
+    default = PlanSpec()
+    percents = parse_list(values["percents"], float, "sparsities")
+    texts = [EvaluationSpec(t, values["window"], values["tokens"] or None) for t in values["texts"]]
+    calibration = settings.score_spec.calibration
+    spec = SweepSpec(
+        model=settings.model_spec,
+        criteria=tuple(values["criteria"]),
+        sparsities=tuple(round(percent / 100, 6) for percent in percents),
+        seeds=parse_list(values["seeds"], int, "seeds"),
+        samples=parse_list(values["sizes"], int, "calibration samples"),
+        calibration=CalibrationSpec(calibration.source, seq_len=calibration.seq_len),
+        plan=replace(settings.plan_spec, sparsity=default.sparsity, source=default.source),
+        texts=tuple(texts),
+        profile=values["profile"],
+        presets=tuple(values["presets"]),
+    )
+    check_sweep(spec)
+    return spec
+
+
+def _note(settings: Settings, spec: SweepSpec) -> str:
+    texts = len(text_names(spec.texts))
+    note = (
+        f"{len(tasks(spec))} points, the dense model among them; each is one pruned model on "
+        f"{texts} test text{'s' if texts > 1 else ''}. Calibration on {spec.calibration.source}, "
+        f"{spec.calibration.seq_len} tokens a sample, and plan options as in the sidebar. What is "
+        "stored is not computed again."
+    )
+    return note + " The edited plan is not used here." * bool(settings.source)
+
+
+def show_sweep(settings: Settings, spec: SweepSpec | None, *, start: bool) -> None:
+    """Start the sweep where asked; show the one in the form, else the last one of this model."""
+    group, own = ("sweep", settings.model_spec), None
+    if spec is not None:
+        own = Study(f"sweep-{digest(spec)}", f"Sweep of {spec.model.name}", spec, group)
+    if start:
+        own.start(one_by_one(lambda pipeline: run_sweep(pipeline, spec)))
+    shown = to_show(own, group)
+    points = follow(
+        shown,
+        own,
+        nothing="Nothing has been measured yet. Choose above what to compare, and press Start.",
+        other="Below is the sweep that was started last; Start measures what is set above.",
+        cancelled="Cancelled; the {} points below are kept. Press Start to go on.",
+    )
+    if points:
+        show_results(shown.spec, points)
+
+
+def show_results(spec: SweepSpec, points: tuple[Point, ...]) -> None:
+    """Charts, notes on what could not be done, and all points as a table."""
+    frame = sweep_frame(points)
+    st.caption(opening(spec))
+    say_refused(refused(frame))
+    means, sizes = summary(frame), sizes_of(frame)
+    size = _choice("Calibration samples", sizes, sizes[-1:], "sweep-size")
+    for index, name in enumerate(text_names(spec.texts)):
+        figure = perplexity_chart(frame, spec, name, size)
+        show_chart(figure, means, f"sweep-{index}-{_slug(name)}")
+    if len(sizes) > 1:
+        shares = sparsities_of(frame)
+        share = _choice("Sparsity", shares, shares[:1], "sweep-share", form=lambda s: f"{s:.3g}")
+        for index, name in enumerate(text_names(spec.texts)):
+            figure = size_chart(frame, spec, name, share)
+            show_chart(figure, means, f"sweep-sizes-{index}-{_slug(name)}")
+    show_chart(cost_chart(frame, spec), means, "sweep-cost")
+    _tables(spec, points, frame)
+
+
+def _choice(label: str, options: list, first: list, key: str, form=str) -> Any:
+    """One of ``options``; nothing is asked where there is no choice."""
+    if len(options) < 2:
+        return first[0] if first else None
+    chosen = st.segmented_control(label, options, default=first[0], key=key, format_func=form)
+    return first[0] if chosen is None else chosen
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^\w.-]+", "-", name)
+
+
+def _tables(spec: SweepSpec, points: tuple[Point, ...], frame: pd.DataFrame) -> None:
+    st.subheader("Means over the seeds")
+    st.dataframe(readable(frame, spec), hide_index=True)
+    st.subheader("All points")
+    shown = frame.dropna(axis="columns", how="all")
+    numbers = [name for name in shown if name.startswith((PREFIX, "realised"))]
+    config = {name: st.column_config.NumberColumn(format="%.4g") for name in numbers}
+    st.dataframe(shown, hide_index=True, column_config=config)
+    with st.container(horizontal=True):
+        st.download_button(
+            "All points as CSV",
+            data=lambda: frame.to_csv(index=False),
+            file_name="sweep.csv",
+            mime="text/csv",
+            on_click="ignore",
+            icon=":material/download:",
+            key="sweep-csv",
+        )
+        st.download_button(
+            "Report as one HTML page",
+            data=lambda: sweep_html(spec, points),
+            file_name="sweep.html",
+            mime="text/html",
+            on_click="ignore",
+            icon=":material/download:",
+            key="sweep-html",
+        )
