@@ -17,50 +17,46 @@ _Spec = TypeVar("_Spec")
 class Form:
     """The values of one form by the names of its fields; every field that is drawn updates them.
 
-    ``values``: what the form starts with. ``group``: of those in it, e.g. of one model, a new
-    session starts with the form that was started last.
+    ``values``: what the form starts with. ``help``: of those fields that have any. ``group``: of
+    those in it, e.g. of one model, a new session starts with the form that was started last.
     """
 
-    def __init__(self, name: str, values: Mapping[str, Any], *, group: Hashable = None):
+    def __init__(
+        self,
+        name: str,
+        values: Mapping[str, Any],
+        help: Mapping[str, str] | None = None,
+        *,
+        group: Hashable = None,
+    ):
         self.name = name
         self.group = group
+        self._help = help or {}
         self._kept = f"{name}-form"
         before = st.session_state.get(self._kept, last_forms().get((name, group), {}))
         self.values = st.session_state[self._kept] = {**values, **before}
 
     def field(self, widget: Callable[..., Any], label: str, name: str, *args, **options) -> Any:
         """What the streamlit ``widget`` says; ``args`` and ``options`` are those of the widget."""
-        key = seeded(f"{self.name}-{name}", self.values[name])
-        self.values[name] = widget(label, *args, key=key, **options)
+        key, help = seeded(f"{self.name}-{name}", self.values[name]), self._help.get(name)
+        self.values[name] = widget(label, *args, key=key, help=help, **options)
         return self.values[name]
 
-    def number(
-        self,
-        place: Any,
-        label: str,
-        name: str,
-        least: float,
-        most: float | None = None,
-        *,
-        step: float = 1,
-        **options,
-    ) -> None:
-        """A field for a number; a whole one where ``least`` is."""
+    def number(self, place, label: str, name: str, least, most=None, *, step=1, **options) -> None:
+        """A field for a number from ``least`` to ``most``; a whole one where ``least`` is."""
         value = self.field(place.number_input, label, name, least, most, step=step, **options)
         self.values[name] = type(least)(value)
 
-    def choice(
-        self, place: Any, label: str, name: str, options: Iterable[str], help: str, empty: str
-    ) -> None:
+    def choice(self, place, label: str, name: str, options: Iterable[str], *, empty: str) -> None:
         """One of ``options``, or what is typed; ``empty`` where that is nothing."""
         known = _with(options, [self.values[name]])
-        typed = {"accept_new_options": True, "help": help}
-        self.values[name] = self.field(place.selectbox, label, name, known, **typed) or empty
+        said = self.field(place.selectbox, label, name, known, accept_new_options=True)
+        self.values[name] = said or empty
 
-    def choices(self, place: Any, label: str, name: str, options: Iterable[str], help: str) -> None:
+    def choices(self, place, label: str, name: str, options: Iterable[str]) -> None:
         """Some of ``options``, and what is typed."""
         known = _with(options, self.values[name])
-        self.field(place.multiselect, label, name, known, accept_new_options=True, help=help)
+        self.field(place.multiselect, label, name, known, accept_new_options=True)
 
     def fill(self, values: Mapping[str, Any]) -> None:
         """Set fields from outside, in the callback of a button."""
@@ -73,7 +69,7 @@ class Form:
         read: Callable[[dict[str, Any]], _Spec],
         note: Callable[[_Spec], str],
         *,
-        help: Callable[[_Spec], str | None] = lambda spec: None,
+        help: Callable[[_Spec], str | None] = lambda _: None,
     ) -> tuple[_Spec | None, bool]:
         """The button Start with a note on what it starts; the spec that ``read`` makes of the
         values, and whether Start was pressed. The spec is None where ``read`` or ``note`` raises
@@ -85,13 +81,8 @@ class Form:
             st.error(str(error))
             spec = None
         left, right = st.columns([1, 4], vertical_alignment="center")
-        pressed = left.button(
-            "Start",
-            type="primary",
-            key=f"{self.name}-start",
-            disabled=spec is None,
-            width="stretch",
-        )
+        look = {"type": "primary", "width": "stretch", "disabled": spec is None}
+        pressed = left.button("Start", key=f"{self.name}-start", **look)
         if spec is not None:
             right.caption(caption, help=help(spec))
         if pressed and self.group is not None:

@@ -23,17 +23,18 @@ from .studies import Study, follow, one_by_one, say_refused, to_show
 LIMIT = 8
 """Rows of each task that the form starts with: minutes on a small machine."""
 
+_HELP = {
+    "limit": "So many rows of each task and calibration samples, with short texts and short "
+    "fine-tuning to match. 0: all of it, as the paper has it.",
+    "calibration": "The paper calibrates on C4.",
+}
+
 
 def choose_reproduction() -> str:
     """Which table or figure; the choice outlives a change of page."""
+    titles = {name: load_reproduction(name).title for name in names()}
     form = Form("paper", {"name": names()[0]})
-    return form.field(
-        st.selectbox,
-        "Table or figure",
-        "name",
-        names(),
-        format_func=lambda name: load_reproduction(name).title,
-    )
+    return form.field(st.selectbox, "Table or figure", "name", titles, format_func=titles.get)
 
 
 def paper_form(settings: Settings, name: str) -> tuple[Reproduction | None, bool]:
@@ -41,7 +42,8 @@ def paper_form(settings: Settings, name: str) -> tuple[Reproduction | None, bool
     Start was pressed. The model is the sidebar's."""
     package, model = load_reproduction(name), settings.model_spec
     source = package.calibration.source
-    form = Form("paper", {"limit": LIMIT, "calibration": source, "tasks": True, "tuned": True})
+    values = {"limit": LIMIT, "calibration": source, "tasks": True, "tuned": True}
+    form = Form("paper", values, _HELP)
 
     def read(values: dict[str, Any]) -> Reproduction:
         spec = configure(name, model=model, changes=_changes(package, values))
@@ -61,22 +63,9 @@ def paper_form(settings: Settings, name: str) -> tuple[Reproduction | None, bool
 
 def _fields(form: Form, package: Reproduction) -> None:
     limit, calibration, tasks, tuned = st.columns([2, 3, 2, 2], vertical_alignment="bottom")
-    form.number(
-        limit,
-        "Limit",
-        "limit",
-        0,
-        help="So many rows of each task and calibration samples, with short texts and short "
-        "fine-tuning to match. 0: all of it, as the paper has it.",
-    )
-    form.choice(
-        calibration,
-        "Calibration text",
-        "calibration",
-        NAMED,
-        help="The paper calibrates on C4.",
-        empty=package.calibration.source,
-    )
+    form.number(limit, "Limit", "limit", 0)
+    source = package.calibration.source
+    form.choice(calibration, "Calibration text", "calibration", NAMED, empty=source)
     form.field(tasks.checkbox, "Zero-shot tasks", "tasks", disabled=package.tasks is None)
     form.field(tuned.checkbox, "Fine-tuned rows", "tuned", disabled=not package.tuned)
 

@@ -22,6 +22,19 @@ from .studies import Study, follow
 
 _STARTED = "recovery-started"
 _PARTS = ("all", "attention", "ffn")
+_HELP = {
+    "source": "Never a test text. Or type the path of a text or JSONL file on the machine that "
+    "runs this app.",
+    "learning_rate": "The highest; it falls as a cosine. Few steps want a higher one than many.",
+    "batch_size": "Samples in an optimiser step. They pass through the model about 2048 tokens at "
+    "a time, so a large batch takes no more memory.",
+    "validation": "Samples to watch the loss on.",
+    "targets": "All linear layers of the blocks, those of attention, those of the FFN, or names "
+    "of layers as the model has them, with commas between.",
+    "validate_every": "Steps.",
+    "patience": "Stop when so many looks at the held-out samples did not improve, and keep the "
+    "best. 0: never stop early.",
+}
 SIZES: dict[str, dict[str, Any]] = {
     "Minutes on a CPU": {
         "samples": 256,
@@ -47,15 +60,13 @@ SIZES: dict[str, dict[str, Any]] = {
 def recovery_form() -> tuple[RecoverySpec | None, bool]:
     """Draw the form; the recovery it says, None with an error box where it says none, and whether
     Start was pressed."""
-    form = Form("recovery", _defaults())
+    form = Form("recovery", _defaults(), _HELP)
     with st.container(border=True):
         with st.container(horizontal=True):
             for size, values in SIZES.items():
                 st.button(size, key=f"recovery-size-{size}", on_click=form.fill, args=(values,))
-        _data(form)
-        _optimiser(form)
+        _training(form)
         with st.expander("LoRA, early stop and more"):
-            _adapter(form)
             _more(form)
         return form.start_row(_spec, _note)
 
@@ -67,72 +78,28 @@ def _defaults() -> dict[str, Any]:
     return fields | {"source": source, "targets": "all"} | SIZES["Minutes on a CPU"]
 
 
-def _data(form: Form) -> None:
+def _training(form: Form) -> None:
     source, samples, seq_len, seed = st.columns([2, 1, 1, 1])
-    form.choice(
-        source,
-        "Training text",
-        "source",
-        NAMED,
-        help="Never a test text. Or type the path of a text or JSONL file on the machine that "
-        "runs this app.",
-        empty="builtin",
-    )
+    form.choice(source, "Training text", "source", NAMED, empty="builtin")
     form.number(samples, "Samples", "samples", 1)
     form.number(seq_len, "Tokens each", "seq_len", 2)
     form.number(seed, "Seed", "seed", 0)
-
-
-def _optimiser(form: Form) -> None:
     rate, batch, epochs, validation = st.columns([2, 1, 1, 1])
-    form.number(
-        rate,
-        "Learning rate",
-        "learning_rate",
-        0.0,
-        step=1e-4,
-        format="%.1e",
-        help="The highest; it falls as a cosine. Few steps want a higher one than many.",
-    )
-    form.number(
-        batch,
-        "Batch",
-        "batch_size",
-        1,
-        help="Samples in an optimiser step. They pass through the model about 2048 tokens at a "
-        "time, so a large batch takes no more memory.",
-    )
+    form.number(rate, "Learning rate", "learning_rate", 0.0, step=1e-4, format="%.1e")
+    form.number(batch, "Batch", "batch_size", 1)
     form.number(epochs, "Epochs", "epochs", 1)
-    form.number(validation, "Held out", "validation", 0, help="Samples to watch the loss on.")
+    form.number(validation, "Held out", "validation", 0)
 
 
-def _adapter(form: Form) -> None:
+def _more(form: Form) -> None:
     rank, alpha, dropout, targets = st.columns([1, 1, 1, 2])
     form.number(rank, "Rank", "rank", 1)
     form.number(alpha, "Alpha", "alpha", 0.0, step=1.0)
     form.number(dropout, "Dropout", "dropout", 0.0, 0.95, step=0.05)
-    form.choice(
-        targets,
-        "Layers",
-        "targets",
-        _PARTS,
-        help="All linear layers of the blocks, those of attention, those of the FFN, or names of "
-        "layers as the model has them, with commas between.",
-        empty="all",
-    )
-
-
-def _more(form: Form) -> None:
+    form.choice(targets, "Layers", "targets", _PARTS, empty="all")
     every, patience, warmup, decay = st.columns(4)
-    form.number(every, "Look every", "validate_every", 1, help="Steps.")
-    form.number(
-        patience,
-        "Patience",
-        "patience",
-        0,
-        help="Stop when so many looks at the held-out samples did not improve, and keep the best. "
-        "0: never stop early.",
-    )
+    form.number(every, "Look every", "validate_every", 1)
+    form.number(patience, "Patience", "patience", 0)
     form.number(warmup, "Warm-up, share of the steps", "warmup", 0.0, 0.95, step=0.01)
     form.number(decay, "Weight decay", "weight_decay", 0.0, step=0.01)
 

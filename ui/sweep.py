@@ -28,7 +28,16 @@ from .forms import Form
 from .settings import Settings
 from .studies import Study, follow, one_by_one, say_refused, to_show
 
-_LIST_HELP = "Several with commas between."
+_HELP = {
+    "presets": "Each is a line of its own, with the preset's criterion and plan options.",
+    "percents": "Several with commas between.",
+    "seeds": "Each draws other calibration samples, and other random scores. Several, with commas "
+    "between, give error bars.",
+    "sizes": "Several with commas between.",
+    "texts": "Or type the path of a text or JSONL file on the machine that runs this app.",
+    "tokens": "0: all of them.",
+    "profile": "Measure latency and peak memory, too. Do nothing else on the machine meanwhile.",
+}
 
 
 def sweep_form(settings: Settings) -> tuple[SweepSpec | None, bool]:
@@ -46,7 +55,7 @@ def sweep_form(settings: Settings) -> tuple[SweepSpec | None, bool]:
         "tokens": default.texts[0].max_tokens,
         "profile": False,
     }
-    form = Form("sweep", values, group=settings.model_spec)
+    form = Form("sweep", values, _HELP, group=settings.model_spec)
     with st.container(border=True):
         _lines_part(form)
         _texts_part(form)
@@ -56,51 +65,22 @@ def sweep_form(settings: Settings) -> tuple[SweepSpec | None, bool]:
 
 
 def _lines_part(form: Form) -> None:
-    left, right = st.columns([3, 1])
-    form.field(
-        left.multiselect,
-        "Criteria",
-        "criteria",
-        tuple(CRITERIA),
-        format_func=lambda name: CRITERIA[name].title,
-    )
-    form.field(
-        right.multiselect,
-        "Presets",
-        "presets",
-        tuple(PRESETS),
-        help="Each is a line of its own, with the preset's criterion and plan options.",
-    )
-    left, middle, right = st.columns(3)
-    label = "Sparsities, % of the blocks' parameters"
-    form.field(left.text_input, label, "percents", help=_LIST_HELP)
-    form.field(
-        middle.text_input,
-        "Seeds",
-        "seeds",
-        help="Each draws other calibration samples, and other random scores. Several, with commas "
-        "between, give error bars.",
-    )
-    form.field(right.text_input, "Calibration samples", "sizes", help=_LIST_HELP)
+    criteria, presets = st.columns([3, 1])
+    titles = {name: criterion.title for name, criterion in CRITERIA.items()}
+    form.field(criteria.multiselect, "Criteria", "criteria", titles, format_func=titles.get)
+    form.field(presets.multiselect, "Presets", "presets", tuple(PRESETS))
+    percents, seeds, sizes = st.columns(3)
+    form.field(percents.text_input, "Sparsities, % of the blocks' parameters", "percents")
+    form.field(seeds.text_input, "Seeds", "seeds")
+    form.field(sizes.text_input, "Calibration samples", "sizes")
 
 
 def _texts_part(form: Form) -> None:
-    columns = st.columns([3, 1, 1, 1], vertical_alignment="bottom")
-    form.choices(
-        columns[0],
-        "Test texts",
-        "texts",
-        NAMED,
-        help="Or type the path of a text or JSONL file on the machine that runs this app.",
-    )
-    form.number(columns[1], "Window, tokens", "window", 2)
-    form.number(columns[2], "Test tokens", "tokens", 0, help="0: all of them.")
-    form.field(
-        columns[3].checkbox,
-        "Profile",
-        "profile",
-        help="Measure latency and peak memory, too. Do nothing else on the machine meanwhile.",
-    )
+    texts, window, tokens, profile = st.columns([3, 1, 1, 1], vertical_alignment="bottom")
+    form.choices(texts, "Test texts", "texts", NAMED)
+    form.number(window, "Window, tokens", "window", 2)
+    form.number(tokens, "Test tokens", "tokens", 0)
+    form.field(profile.checkbox, "Profile", "profile")
 
 
 def _spec(settings: Settings, values: dict[str, Any]) -> SweepSpec:

@@ -32,6 +32,13 @@ ROWS = 50
 """Rows of each task that the form starts with: minutes on a CPU."""
 
 _TABLES = (1, 2, 3)
+_HELP = {
+    "tasks": "The seven of the paper; or type the name of another task of lm_eval, which is then "
+    "had from the hub.",
+    "rows": "The first ones; 0: all.",
+    "shots": "Solved examples in every prompt: few-shot. 0: zero-shot, as the paper has it.",
+    "batch": "Requests in a forward pass. It changes speed and memory, not the results.",
+}
 
 
 def states_to_measure(plan: PruningPlan, recovery: RecoverySpec | None = None) -> dict[str, State]:
@@ -43,37 +50,18 @@ def zero_shot_form(settings: Settings, states: int) -> tuple[ZeroShotSpec | None
     """Draw the form; the tasks it says, None with an error box where it says none, and whether
     Start was pressed. ``states``: of how many models they are measured."""
     values = {"tasks": list(SEVEN), "rows": ROWS, "shots": 0, "batch": ZeroShotSpec.batch_size}
-    form = Form("zero-shot", values, group=settings.model_spec)
+    form = Form("zero-shot", values, _HELP, group=settings.model_spec)
     with st.container(border=True):
         _fields(form)
         return form.start_row(_spec, lambda spec: estimate(spec, states))
 
 
 def _fields(form: Form) -> None:
-    form.choices(
-        st,
-        "Tasks",
-        "tasks",
-        SEVEN,
-        help="The seven of the paper; or type the name of another task of lm_eval, which is then "
-        "had from the hub.",
-    )
+    form.choices(st, "Tasks", "tasks", SEVEN)
     rows, shots, batch = st.columns(3)
-    form.number(rows, "Rows of each", "rows", 0, step=10, help="The first ones; 0: all.")
-    form.number(
-        shots,
-        "Examples",
-        "shots",
-        0,
-        help="Solved examples in every prompt: few-shot. 0: zero-shot, as the paper has it.",
-    )
-    form.number(
-        batch,
-        "Batch",
-        "batch",
-        1,
-        help="Requests in a forward pass. It changes speed and memory, not the results.",
-    )
+    form.number(rows, "Rows of each", "rows", 0, step=10)
+    form.number(shots, "Examples", "shots", 0)
+    form.number(batch, "Batch", "batch", 1)
 
 
 def _spec(values: dict[str, Any]) -> ZeroShotSpec:
