@@ -10,7 +10,7 @@ from bipcore.views.scores import (
     head_distributions,
     head_map,
 )
-from ui.figures import show_chart
+from ui.figures import download, show_chart
 from ui.page import begin
 from ui.results import need_scores
 from ui.summary import plan_metrics
@@ -67,11 +67,8 @@ for column, title, rows in zip(
     column.caption(title)
     column.dataframe(rows, hide_index=True, column_config=columns)
 
-st.download_button(
+download(
     "Download all scores as CSV",
-    data=lambda: scores_frame(scores, plan).to_csv(index=False),
-    file_name=f"scores-{settings.criterion}.csv",
-    mime="text/csv",
-    on_click="ignore",
-    icon=":material/download:",
+    f"scores-{settings.criterion}.csv",
+    lambda: scores_frame(scores, plan).to_csv(index=False),
 )

@@ -1,4 +1,4 @@
-"""Showing a chart with what it stands on: its data as CSV, itself as a page of its own."""
+"""Showing a chart with what it stands on, as CSV and as a page of its own; files to download."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,6 +7,7 @@ import pandas as pd
 import streamlit as st
 
 _CONFIG = {"displaylogo": False}
+_MIME = {"csv": "text/csv", "html": "text/html", "json": "application/json"}
 
 
 def show_chart(
@@ -21,26 +22,27 @@ def show_chart(
     config = _CONFIG | {"toImageButtonOptions": {"format": "svg", "filename": name}}
     st.plotly_chart(figure, config=config, **({"key": f"chart-{name}"} | options))
     with st.container(horizontal=True, horizontal_alignment="right"):
-        st.download_button(
+        download(
             "CSV",
-            data=lambda: (frame() if callable(frame) else frame).to_csv(index=False),
-            file_name=f"{name}.csv",
-            mime="text/csv",
-            on_click="ignore",
-            type="tertiary",
-            icon=":material/download:",
+            f"{name}.csv",
+            lambda: (frame() if callable(frame) else frame).to_csv(index=False),
             key=f"csv-{name}",
+            type="tertiary",
             help="The data of this chart.",
         )
-        st.download_button(
+        download(
             "HTML",
-            data=lambda: figure.to_html(include_plotlyjs=True, config=config),
-            file_name=f"{name}.html",
-            mime="text/html",
-            on_click="ignore",
-            type="tertiary",
-            icon=":material/download:",
+            f"{name}.html",
+            lambda: figure.to_html(include_plotlyjs=True, config=config),
             key=f"html-{name}",
+            type="tertiary",
             help="This chart as a page that needs nothing else. The camera in the chart's corner "
             "saves it as a picture.",
         )
+
+
+def download(label: str, file: str, data: Callable[[], str], **options: Any) -> None:
+    """A button for a file, whose text is made when it is pressed. ``options``: of
+    `st.download_button`."""
+    options |= {"mime": _MIME[file.rpartition(".")[2]], "icon": ":material/download:"}
+    st.download_button(label, data, file, on_click="ignore", **options)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 
 import pandas as pd
 import streamlit as st
@@ -28,7 +29,7 @@ from bipcore.views.reproduction_tables import (
     sample_sizes,
 )
 
-from .figures import show_chart
+from .figures import download, show_chart
 from .settings import Settings
 from .studies import say_refused
 
@@ -101,15 +102,8 @@ def show_rows(spec: Reproduction, rows: Sequence[Row]) -> None:
     say_refused(refused(rows))
     st.dataframe(readable(spec, rows), hide_index=True)
     _charts(spec, rows)
-    st.download_button(
-        "Report as one HTML page",
-        data=lambda: report_page(spec, rows),
-        file_name=f"reproduce-{spec.name}.html",
-        mime="text/html",
-        on_click="ignore",
-        icon=":material/download:",
-        key="paper-html",
-    )
+    report, file = partial(report_page, spec, rows), f"reproduce-{spec.name}.html"
+    download("Report as one HTML page", file, report, key="paper-html")
 
 
 def _charts(spec: Reproduction, rows: Sequence[Row]) -> None:

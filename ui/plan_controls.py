@@ -13,7 +13,7 @@ from bipcore.specs import EvaluationSpec
 from bipcore.store.kinds import digest
 from bipcore.views.plans import Parts, bound_chart, bound_frame, plan_frame, plan_map
 
-from .figures import show_chart
+from .figures import download, show_chart
 from .jobs import Job, worker
 from .plan_editor import Editor, change, clicked, read_plan, toggled, use, with_heads
 from .results import error_box, need, need_scores_of
@@ -156,15 +156,7 @@ def plan_files(settings: Settings, editor: Editor) -> None:
             help="Overview, Scores, Reconstruction error, Generate and Export take exactly this "
             "plan then, until you go back to the sidebar's controls.",
         )
-        st.download_button(
-            "Download plan.json",
-            data=plan.to_json,
-            file_name="plan.json",
-            mime="application/json",
-            on_click="ignore",
-            key="plan-download",
-            icon=":material/download:",
-        )
+        download("Download plan.json", "plan.json", plan.to_json, key="plan-download")
     if in_use:
         st.success("This plan is in use on all pages.")
     elif settings.source and editor.history:

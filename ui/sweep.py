@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -23,7 +24,7 @@ from bipcore.views.sweep import (
 )
 from bipcore.views.sweep_tables import PREFIX, readable, refused, summary, sweep_frame
 
-from .figures import show_chart
+from .figures import download, show_chart
 from .forms import Form
 from .settings import Settings
 from .studies import Study, follow, one_by_one, say_refused, to_show
@@ -177,21 +178,6 @@ def _tables(spec: SweepSpec, points: tuple[Point, ...], frame: pd.DataFrame) -> 
     config = {name: st.column_config.NumberColumn(format="%.4g") for name in numbers}
     st.dataframe(shown, hide_index=True, column_config=config)
     with st.container(horizontal=True):
-        st.download_button(
-            "All points as CSV",
-            data=lambda: frame.to_csv(index=False),
-            file_name="sweep.csv",
-            mime="text/csv",
-            on_click="ignore",
-            icon=":material/download:",
-            key="sweep-csv",
-        )
-        st.download_button(
-            "Report as one HTML page",
-            data=lambda: sweep_html(spec, points),
-            file_name="sweep.html",
-            mime="text/html",
-            on_click="ignore",
-            icon=":material/download:",
-            key="sweep-html",
-        )
+        table, report = partial(frame.to_csv, index=False), partial(sweep_html, spec, points)
+        download("All points as CSV", "sweep.csv", table, key="sweep-csv")
+        download("Report as one HTML page", "sweep.html", report, key="sweep-html")
