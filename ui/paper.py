@@ -8,7 +8,7 @@ import streamlit as st
 from bipcore.data.texts import NAMED
 from bipcore.models.shapes import ModelShape
 from bipcore.specs import ModelSpec
-from bipcore.store.runs import digest
+from bipcore.store.kinds import digest
 from bipcore.studies.reproduction.estimate import Estimate, assumptions, estimate, sizes_of
 from bipcore.studies.reproduction.rows import Row
 from bipcore.studies.reproduction.run import run_reproduction

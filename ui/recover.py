@@ -11,7 +11,7 @@ from bipcore.pipeline.recoveries import Recovery
 from bipcore.pruning.plan import PruningPlan
 from bipcore.recovery.training import Step, check_recovery, steps_of
 from bipcore.specs import RecoverySpec, parse_list
-from bipcore.store.runs import digest
+from bipcore.store.kinds import digest
 
 from .forms import Form
 from .jobs import Job, worker

@@ -6,7 +6,7 @@ from bipcore.pipeline.pipeline import Pipeline
 from bipcore.pipeline.recoveries import Recovery
 from bipcore.pruning.plan import PruningPlan
 from bipcore.recovery.training import Step, steps_of
-from bipcore.store.runs import digest
+from bipcore.store.kinds import digest
 from bipcore.views.frames import history_frame
 from bipcore.views.recovery import loss_chart, rate_chart
 

@@ -11,7 +11,7 @@ import streamlit as st
 from bipcore.criteria import CRITERIA
 from bipcore.data.texts import NAMED
 from bipcore.specs import PRESETS, CalibrationSpec, EvaluationSpec, PlanSpec, parse_list
-from bipcore.store.runs import digest
+from bipcore.store.kinds import digest
 from bipcore.studies.sweep import Point, SweepSpec, check_sweep, run_sweep, tasks, text_names
 from bipcore.views.sweep import (
     cost_chart,

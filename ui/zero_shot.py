@@ -7,10 +7,11 @@ import streamlit as st
 
 from bipcore.data.tasks import KNOWN, local_file, rows_at_hand
 from bipcore.evaluation.zero_shot import TaskResult, check_numbers, requests_of
-from bipcore.pipeline.zero_shot_states import State, measure_states, states_of
+from bipcore.pipeline.pipeline import measure_states
+from bipcore.pipeline.recoveries import State, states_of
 from bipcore.pruning.plan import PruningPlan
 from bipcore.specs import SEVEN, RecoverySpec, ZeroShotSpec
-from bipcore.store.runs import digest
+from bipcore.store.kinds import digest
 from bipcore.studies.reproduction.published import paper_name, published_rows
 from bipcore.views.zero_shot import (
     MEAN_NOTE,
