@@ -7,7 +7,7 @@ from typing import Any
 
 from ..errors import InputError
 from ..models.loading import find_folder
-from ..models.pruned_classes import file_name
+from ..models.pruned_classes import MODELLING_FILE
 from ..pruning.plan import PruningPlan
 from ..specs import RecoverySpec
 from ..store.runs import RunStore
@@ -100,7 +100,7 @@ def model_card(
             name=name,
             model_class=model_class,
             reason=reason,
-            file=file_name(before.model_type),
+            file=MODELLING_FILE.name,
         ),
         removed=_table(("Setting", "Value"), _settings(plan).items()),
         recovered=_recovered(recovery) if recovery else "",

@@ -21,7 +21,7 @@ from ..errors import InputError
 from ..evaluation.profiling import random_tokens
 from ..models.adapters import Adapter
 from ..models.loading import load_model, save_tokenizer
-from ..models.pruned_classes import classes_in, file_name, is_pruned_type, source_of
+from ..models.pruned_classes import MODELLING_FILE, classes_of, is_pruned_type
 from ..models.running import evaluation_mode
 from ..progress import Progress, silent
 from ..pruning.plan import PruningPlan
@@ -142,7 +142,7 @@ def load_pruned(
 ) -> tuple[nn.Module, object]:
     """The pruned model and tokenizer of an exported folder, of either tier.
 
-    No code from the folder is run: bipcore has its own copy of the modelling files. Raises
+    No code from the folder is run: bipcore has its own copy of the modelling file. Raises
     InputError.
     """
     read_export(folder)
@@ -157,9 +157,6 @@ def _write(form: nn.Module, tokenizer, folder: Path, plan: PruningPlan) -> None:
     finally:
         form.generation_config = settings
     save_tokenizer(tokenizer, folder)
-    kind = form.config.model_type
-    if is_pruned_type(kind):
-        (folder / file_name(kind)).write_text(source_of(kind), encoding="utf-8")
     (folder / "plan.json").write_text(plan.to_json(), encoding="utf-8")
     config_file = folder / "config.json"
     config = json.loads(config_file.read_text())
@@ -186,15 +183,17 @@ def _valid_generation_config(settings):
 
 
 def _read_back(folder: Path, config, dtype: torch.dtype) -> nn.Module:
-    """The model in ``folder``, by the modelling file there if it has one.
+    """The model in ``folder``, by bipcore's own copy of its modelling file if it has one.
 
-    `transformers` would copy that file to its cache of modules and import the copy; here the
-    text is imported as it stands, which leaves nothing behind.
+    Raises InputError where the two are not the same, byte for byte.
     """
     kind = AutoModelForCausalLM
     if is_pruned_type(config.model_type):
-        file = folder / file_name(config.model_type)
-        kind = classes_in(file.read_text(encoding="utf-8")).model
+        kind = classes_of(config.model_type).model
+        if (folder / MODELLING_FILE.name).read_bytes() != MODELLING_FILE.read_bytes():
+            raise InputError(
+                "The export was not kept: its modelling file, read back, is not the one written."
+            )
     return kind.from_pretrained(folder, dtype=dtype, local_files_only=True)
 
 

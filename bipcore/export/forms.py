@@ -9,7 +9,7 @@ from torch import nn
 from ..errors import InputError
 from ..models.adapters import Adapter
 from ..models.families import base_type, family_of
-from ..models.pruned_classes import classes_of, file_name
+from ..models.pruned_classes import classes_of, layout_of
 from ..pruning.plan import PruningPlan
 
 _SHARED_FIELDS = (
@@ -32,7 +32,14 @@ _SHARED_FIELDS = (
     "rope_parameters",
     "attention_dropout",
 )
-_NOT_PLAIN = ("model_type", "architectures", "auto_map", "block_widths", "output_biases")
+_NOT_PLAIN = (
+    "model_type",
+    "architectures",
+    "auto_map",
+    "block_widths",
+    "output_biases",
+    "block_layout",
+)
 
 
 def stock_form(model: nn.Module, plan: PruningPlan) -> nn.Module:
@@ -149,22 +156,17 @@ def rebuilt(model: nn.Module, kind: type[nn.Module], config) -> nn.Module:
 def pruned_form(model: nn.Module) -> nn.Module:
     """``model`` as the class of its modelling file, whose configuration says all widths.
 
-    It is there to be saved: it shares the tensors of ``model``, and does not run.
+    It is there to be saved, and that file with it: it shares the tensors of ``model``, and does
+    not run.
     """
-    adapter = Adapter(model)
-    base, shapes = base_type(model.config.model_type), adapter.shape.blocks
-    classes = classes_of(base)
-    module = file_name(base).removesuffix(".py")
-    added = added_biases(model)
+    shapes, added = Adapter(model).shape.blocks, added_biases(model)
+    classes = classes_of(model.config.model_type)
     config = classes.config.from_dict(
         plain_fields(model.config)
         | {
             "block_widths": [[block.heads, block.kv_heads, block.channels] for block in shapes],
             "output_biases": added if any(map(any, added)) else None,
-            "auto_map": {
-                "AutoConfig": f"{module}.{classes.config.__name__}",
-                "AutoModelForCausalLM": f"{module}.{classes.model.__name__}",
-            },
+            "block_layout": layout_of(model.config.model_type),
         }
     )
     return rebuilt(model, classes.model, config)

@@ -18,7 +18,6 @@ class Family:
     ``reloads_heads``: the stock class can be built with fewer heads of the same width.
     ``output_biases``: whether the attention's and the FFN's output projections have a bias in
     the stock class, or the field of the configuration that says so.
-    ``width_attributes``: what its attention module says of its own widths, and reads at run time.
     ``heads_divide_hidden``: its configuration insists that H divides d.
     ``ffn_norm``: the norm whose output the FFN reads; ``ffn_norm_if_after``: the same where a
     model of the family normalises after its sublayers, not before. A norm multiplies with its
@@ -38,7 +37,6 @@ class Family:
     channels_field: str = "intermediate_size"
     reloads_heads: bool = True
     output_biases: tuple[bool | str, bool | str] = (False, False)
-    width_attributes: tuple[str, ...] = ("num_key_value_groups",)
     heads_divide_hidden: bool = False
     ffn_norm: str = "post_attention_layernorm"
     ffn_norm_if_after: str | None = None
@@ -66,7 +64,6 @@ FAMILIES: dict[str, Family] = {
         qkv=("self_attn.qkv_proj",),
         qkv_layout="concatenated",
         ffn_in=("mlp.gate_up_proj",),
-        width_attributes=("num_key_value_groups", "num_key_value_heads"),
     ),
     "opt": Family(
         "OPT",
@@ -79,7 +76,6 @@ FAMILIES: dict[str, Family] = {
         channels_field="ffn_dim",
         reloads_heads=False,
         output_biases=("enable_bias", "enable_bias"),
-        width_attributes=("num_heads",),
         ffn_norm="final_layer_norm",
         ffn_norm_if_after="self_attn_layer_norm",
     ),
@@ -95,12 +91,11 @@ FAMILIES: dict[str, Family] = {
         gated=False,
         reloads_heads=False,
         output_biases=("attention_bias", True),
-        width_attributes=(),
     ),
 }
 
 PRUNED = "pruned_"
-"""What stands before the `model_type` of a stock class cut to widths of its own (`remote_code`)."""
+"""What stands before the `model_type` of a stock class with widths of its own in every block."""
 
 
 def family_of(config) -> Family:

@@ -20,7 +20,7 @@ from ..progress import Progress, silent
 from ..store.kinds import Kind
 from ..store.runs import RunStore
 from .families import check_supported, family_of
-from .pruned_classes import classes_of, is_pruned_type
+from .pruned_classes import classes_of, is_pruned_type, read_pruned_config
 
 DEMO = "demo"
 MODELS: Kind = Kind("models", "the demo model, converted")
@@ -196,7 +196,7 @@ def _read_config(folder: Path):
             raise InputError(f"{file} names no model_type; give the folder of a causal model.")
         check_supported(data["model_type"])
         if is_pruned_type(data["model_type"]):
-            return classes_of(data["model_type"]).config.from_pretrained(folder)
+            return read_pruned_config(folder, data["model_type"])
         return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except InputError:
         raise
@@ -213,8 +213,9 @@ def _load_weights(name: str, folder: Path, config, device: str, dtype: str) -> n
     options = {"dtype": torch.float32 if dtype == "auto" and device == "cpu" else dtype}
     if device != "cpu":
         options["device_map"] = "auto" if device == "spread" else {"": device}
-    pruned = is_pruned_type(config.model_type)
-    kind = classes_of(config.model_type).model if pruned else AutoModelForCausalLM
+    kind = AutoModelForCausalLM
+    if is_pruned_type(config.model_type):
+        kind, options["config"] = classes_of(config.model_type).model, config
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)

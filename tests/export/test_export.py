@@ -81,7 +81,7 @@ def test_an_export_that_needs_code_holds_one_file_more(out):
     plain = tree(out)
     done = _save_mixed(out)
     assert (done.tier, done.model_class) == (2, "PrunedLlamaForCausalLM")
-    assert set(tree(out)) == {*plain, "modeling_pruned_llama.py"}
+    assert set(tree(out)) == {*plain, "modeling_pruned.py"}
     assert done.parameters == MIXED.pruned_shape.parameters
     assert read_export(out) == done
 
@@ -92,7 +92,7 @@ def test_the_card_of_an_export_that_needs_code_says_so_and_why(out):
     assert body.count(", trust_remote_code=True)") == 2
     for text in (
         "different widths",
-        "modeling_pruned_llama.py",
+        "modeling_pruned.py",
         "bipcore.load_pruned(",
         "8 -> 4 to 8",
     ):
@@ -127,7 +127,7 @@ def test_an_export_of_before_there_were_tiers_is_of_tier_1(out):
 def test_an_export_with_a_changed_modelling_file_is_not_taken_for_whole(out):
     done = _save_mixed(out, source="this")
     assert same_export(out, "this") == done
-    with (out / "modeling_pruned_llama.py").open("a") as file:
+    with (out / "modeling_pruned.py").open("a") as file:
         file.write("# and more\n")
     assert same_export(out, "this") is None
 

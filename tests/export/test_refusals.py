@@ -143,26 +143,32 @@ def _save_mixed(folder):
 
 
 @pytest.mark.parametrize("earlier", [True, False])
-def test_a_modelling_file_that_does_not_build_the_model_is_not_kept(
+def test_a_modelling_file_that_is_not_that_of_bipcore_is_not_kept(
     tmp_path, out, monkeypatch, earlier
 ):
     if earlier:
         _save_mixed(out)
     before = _contents(tmp_path)
-    monkeypatch.setattr("bipcore.export.export.source_of", lambda kind: "raise InterruptedError")
-    with pytest.raises(InputError, match="nothing was kept"):
+
+    def damaged(tokenizer, folder):
+        (folder / "modeling_pruned.py").write_text("raise SystemExit('this code was run')")
+
+    monkeypatch.setattr("bipcore.export.export.save_tokenizer", damaged)
+    with pytest.raises(InputError, match="modelling file, read back, is not the one written"):
         _save_mixed(out)
     assert _contents(tmp_path) == before
     assert [path for path in tree(tmp_path) if "/" not in path] == ["out"] * earlier
 
 
 def test_a_modelling_file_that_builds_another_model_is_not_kept(tmp_path, out, monkeypatch):
-    from bipcore.models.pruned_classes import source_of
+    from bipcore.models import modeling_pruned
 
-    def other(kind: str) -> str:
-        return source_of(kind).replace("num_key_value_groups = ", "scaling = 2 + ")
+    def other(block, *arguments):
+        cut_block(block, *arguments)
+        block.self_attn.scaling *= 2
 
-    monkeypatch.setattr("bipcore.export.export.source_of", other)
+    cut_block = modeling_pruned.cut_block
+    monkeypatch.setattr(modeling_pruned, "cut_block", other)
     with pytest.raises(InputError, match="its logits, read back, differ"):
         _save_mixed(out)
     assert tree(tmp_path) == []
@@ -192,7 +198,7 @@ def test_weights_that_changed_on_the_way_are_not_kept(tmp_path, out, monkeypatch
 def test_an_export_with_a_modelling_file_is_replaced_by_one_without_and_back(tmp_path, out):
     first = _save_mixed(out)
     files = tree(out)
-    assert "modeling_pruned_mistral.py" in files
+    assert "modeling_pruned.py" in files
     _save(out, "mistral")
     assert tree(out) == [file for file in files if not file.endswith(".py")]
     assert _save_mixed(out) == first

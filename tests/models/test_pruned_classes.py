@@ -1,8 +1,7 @@
-"""The modelling files: what they are made of, and the classes that bipcore gets from them."""
+"""The modelling file: what it is made of, and the classes that bipcore gets from its own copy."""
 
 import ast
-import inspect
-import subprocess
+import json
 import sys
 
 import pytest
@@ -12,22 +11,17 @@ from torch import nn
 
 from bipcore.errors import InputError
 from bipcore.export.export import load_pruned, save_pruned
+from bipcore.models import modeling_pruned
 from bipcore.models.adapters import Adapter
 from bipcore.models.families import FAMILIES as KNOWN
 from bipcore.models.families import base_type, check_supported
 from bipcore.models.loading import empty_model, load_config, load_model
-from bipcore.models.pruned_classes import (
-    classes_in,
-    classes_of,
-    file_name,
-    is_pruned_type,
-    source_of,
-)
+from bipcore.models.pruned_classes import MODELLING_FILE, classes_of, is_pruned_type, layout_of
 from bipcore.pruning.plan import BlockPlan, PruningPlan
 from bipcore.pruning.slicing import apply_plan, masked_model
 from tests.helpers.folders import edit_json, model_folder, text_tokenizer
-from tests.helpers.pruning import assert_same_outputs, mixed_plan
-from tests.helpers.tiny import CONFIGS, FAMILIES, tiny_model
+from tests.helpers.pruning import assert_same_outputs, logits_of, mixed_plan
+from tests.helpers.tiny import FAMILIES, tiny_model
 from tests.helpers.tiny import one_thread as one_thread
 from tests.test_imports import imports_of
 
@@ -43,36 +37,25 @@ def _export(folder, name: str = "llama"):
     return save_pruned(model, text_tokenizer(), folder, plan=plan)
 
 
-@pytest.mark.parametrize("kind", KNOWN)
-def test_a_modelling_file_needs_no_more_than_transformers_needs(kind):
-    packages = {name.split(".")[0] for name in imports_of(source_of(kind))}
-    assert packages == {"huggingface_hub", "torch", "transformers", "types"}
+def test_the_modelling_file_needs_no_more_than_transformers_needs():
+    packages = {name.split(".")[0] for name in imports_of(MODELLING_FILE.read_text())}
+    assert packages == {"functools", "huggingface_hub", "torch", "transformers", "typing"}
 
 
-@pytest.mark.parametrize("kind", KNOWN)
-def test_a_modelling_file_only_defines_classes_and_functions(kind):
-    body = ast.parse(source_of(kind)).body
+def test_the_modelling_file_only_defines_classes_and_functions():
+    _, *body = ast.parse(MODELLING_FILE.read_text()).body  # the first is the docstring
+    names = [node for node in body if isinstance(node, ast.Assign)]
+    assert {ast.unparse(node.value.func) for node in names} == {"pruned"}
     allowed = (ast.Import, ast.ImportFrom, ast.ClassDef, ast.FunctionDef)
-    assert all(isinstance(node, allowed) for node in body[1:])  # the first is the docstring
+    assert all(isinstance(node, allowed) for node in body if node not in names)
 
 
-@pytest.mark.parametrize("kind", KNOWN)
-def test_a_modelling_file_is_short_and_clean(kind):
-    source = source_of(kind)
-    assert len(source.splitlines()) < 110
-    for command in (["check", "--line-length=100"], ["format", "--check", "--line-length=100"]):
-        done = subprocess.run(
-            [sys.executable, "-m", "ruff", *command, "--isolated", "-"],
-            input=source,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
+def test_the_modelling_file_is_short():
+    assert len(MODELLING_FILE.read_text().splitlines()) < 150
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_the_family_knows_the_biases_and_widths_of_the_stock_class(name):
+def test_the_family_knows_the_biases_of_the_stock_class(name):
     model = tiny_model(name)
     for block in Adapter(model).blocks:
         flags = [
@@ -80,7 +63,6 @@ def test_the_family_knows_the_biases_and_widths_of_the_stock_class(name):
             for flag in block.family.output_biases
         ]
         assert flags == [block.o.bias is not None, block.down.bias is not None]
-        assert all(hasattr(block.attention, each) for each in block.family.width_attributes)
 
 
 @pytest.mark.parametrize("kind", KNOWN)
@@ -90,11 +72,33 @@ def test_the_classes_are_the_stock_ones_cut_down(kind):
     assert classes.config.__mro__[1] is stock
     assert classes.model.__mro__[1] is tf.MODEL_FOR_CAUSAL_LM_MAPPING[stock]
     assert classes.config.model_type == f"pruned_{kind}"
-    assert inspect.getsource(sys.modules[classes.model.__module__]) == source_of(kind)
+    assert classes_of(f"pruned_{kind}") == classes
+    for one, base in ((classes.config, stock), (classes.model, classes.model.__mro__[1])):
+        assert getattr(modeling_pruned, one.__name__) is one
+        assert one.__name__ == one.__qualname__ == f"Pruned{base.__name__}"
 
 
-def test_the_same_text_is_imported_once():
-    assert classes_in(source_of("llama")) is classes_of("pruned_llama")
+def test_a_family_that_transformers_lacks_does_no_harm_to_the_others():
+    assert modeling_pruned.pruned("NewerConfig", "NewerForCausalLM") == (None, None)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_layout_says_where_the_linear_layers_are_and_what_their_rows_belong_to(name):
+    model = tiny_model(name)
+    layout, block = layout_of(model.config.model_type), Adapter(model).blocks[0]
+    assert model.get_submodule(layout["blocks"])[0] is block.module
+    attention = block.module.get_submodule(layout["attention"])
+    assert attention.get_submodule(layout["query"]) is block.qkv[0]
+    assert attention.get_submodule(layout["output"]) is block.o
+    assert block.module.get_submodule(layout["down"]) is block.down
+    shape, width = block.shape, block.head_dim
+    sizes = {"heads": shape.heads * width, "kv_heads": shape.kv_heads * width}
+    sizes["channels"] = shape.channels
+    expected = {linear: linear.out_features for linear in (*block.qkv, *block.ffn_in)}
+    assert expected == {
+        block.module.get_submodule(path): sum(sizes[part] for part in parts)
+        for path, parts in layout["rows"].items()
+    }
 
 
 def test_a_pruned_type_is_that_of_a_known_family():
@@ -199,7 +203,50 @@ def test_a_folder_of_another_tool_with_code_is_still_not_run(tmp_path):
         load_model(str(folder))
 
 
-def test_the_file_is_named_for_the_family():
-    assert file_name("gemma3_text") == file_name("pruned_gemma3_text")
-    assert file_name("llama") == "modeling_pruned_llama.py"
-    assert set(CONFIGS) >= {"llama", "opt"}
+def _as_written_before(folder) -> None:
+    """Make an export what it was when each family had a file of its own, which knew the layout."""
+    config = json.loads((folder / "config.json").read_text())
+    file = f"modeling_{config['model_type']}"
+    auto_map = {name: f"{file}.{path.split('.')[1]}" for name, path in config["auto_map"].items()}
+    del config["block_layout"]
+    (folder / "config.json").write_text(json.dumps(config | {"auto_map": auto_map}))
+    (folder / MODELLING_FILE.name).rename(folder / f"{file}.py")
+    (folder / f"{file}.py").write_text("raise SystemExit('this code was run')")
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_an_export_that_does_not_say_its_layout_is_loaded(tmp_path, out, name):
+    _export(out, name)
+    expected, _ = load_pruned(out, device="cpu")
+    _as_written_before(out)
+    model, tokenizer = load_pruned(out, device="cpu")
+    assert torch.equal(logits_of(model), logits_of(expected))
+    assert Adapter(empty_model(load_config(str(out)))).shape == Adapter(model).shape
+    done = save_pruned(model, tokenizer, tmp_path / "again", plan=_whole(model))
+    assert (done.tier, done.max_logit_difference) == (2, 0)
+    assert load_config(str(tmp_path / "again")).auto_map == expected.config.auto_map
+
+
+def _whole(model) -> PruningPlan:
+    shape = Adapter(model).shape
+    blocks = (BlockPlan(tuple(range(b.heads)), tuple(range(b.channels))) for b in shape.blocks)
+    return PruningPlan(shape, tuple(blocks))
+
+
+def test_the_layout_is_not_taken_from_the_folder(out):
+    _export(out)
+    edit_json(out / "config.json", block_layout=layout_of("opt"))
+    model, _ = load_pruned(out, device="cpu")
+    assert model.config.block_layout == layout_of("llama")
+
+
+def test_a_loaded_export_can_be_saved_by_transformers_with_its_file(tmp_path, out):
+    _export(out)
+    model, _ = load_pruned(out, device="cpu")
+    model.save_pretrained(tmp_path / "again")
+    assert (tmp_path / "again" / MODELLING_FILE.name).read_bytes() == MODELLING_FILE.read_bytes()
+    config = json.loads((tmp_path / "again" / "config.json").read_text())
+    assert config["auto_map"] == {
+        "AutoConfig": "modeling_pruned.PrunedLlamaConfig",
+        "AutoModelForCausalLM": "modeling_pruned.PrunedLlamaForCausalLM",
+    }

@@ -1,0 +1,141 @@
+"""Stock models of transformers, pruned by bipcore: every block has widths of its own.
+
+Such a model is a folder with this file in it, and is loaded by
+
+    AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)
+
+which runs this file. The classes at its end are those of transformers with one thing added: once
+the stock model is built, and before its weights are read, `cut_block` cuts the linear layers of
+each block down to the widths that config.json says. Nothing here reads or writes a file, or asks
+the network.
+"""
+
+from functools import partial
+from typing import Any
+
+import transformers
+from huggingface_hub.dataclasses import strict
+from torch import nn
+
+
+def cut(linear, rows=None, columns=None, bias=False):
+    """Keep the first outputs (rows) and inputs (columns) of a linear layer, or add a bias."""
+    linear.weight = nn.Parameter(linear.weight.detach()[:rows, :columns].clone())
+    linear.out_features, linear.in_features = linear.weight.shape
+    if linear.bias is not None:
+        linear.bias = nn.Parameter(linear.bias.detach()[:rows].clone())
+    elif bias:
+        linear.bias = nn.Parameter(linear.weight.new_zeros(linear.out_features))
+
+
+def cut_block(block, widths, biases, config):
+    """Cut one block down to ``widths``: query heads, key/value heads, feed-forward channels.
+
+    ``biases``: whether the output projections of attention and feed-forward get one.
+    """
+    layout = config.block_layout
+    heads, kv_heads, channels = widths
+    attention = block.get_submodule(layout["attention"])
+    output = attention.get_submodule(layout["output"])
+    width = output.in_features // config.num_attention_heads  # of one head
+    sizes = {"heads": heads * width, "kv_heads": kv_heads * width, "channels": channels}
+    for path, parts in layout["rows"].items():
+        cut(block.get_submodule(path), rows=sum(sizes[part] for part in parts))
+    cut(output, columns=heads * width, bias=biases[0])
+    cut(block.get_submodule(layout["down"]), columns=channels, bias=biases[1])
+    numbers = {
+        "num_heads": heads,
+        "num_key_value_heads": kv_heads,
+        "num_key_value_groups": heads // max(kv_heads, 1),
+    }
+    for name, value in numbers.items():
+        if hasattr(attention, name):
+            setattr(attention, name, value)
+    if layout["heads_in_config"]:
+        attention.config = BlockConfig(config, heads)
+    if heads == 0:
+        attention.forward = partial(attend_nothing, attention, layout["query"], layout["output"])
+
+
+def attend_nothing(attention, query, output, hidden_states, **inputs):
+    """The forward of an attention without heads: the bias of its output projection is left.
+
+    The length of the cache is read off the first blocks, whether they attend or not; so this one
+    keeps its place there, with one zero a token.
+    """
+    for cache in inputs.values():
+        if isinstance(cache, transformers.Cache):
+            counted = hidden_states.new_zeros(len(hidden_states), 1, hidden_states.shape[1], 1)
+            cache.update(counted, counted, attention.layer_idx)
+    nothing = getattr(attention, query)(hidden_states)  # 0 wide
+    return getattr(attention, output)(nothing), None
+
+
+class BlockConfig:
+    """The configuration of the model, but with the number of heads of one block."""
+
+    def __init__(self, config, heads):
+        self.__dict__.update(config=config, num_attention_heads=heads)
+
+    def __getattr__(self, name):
+        if name.startswith("__") or "config" not in self.__dict__:
+            raise AttributeError(name)
+        return getattr(self.config, name)
+
+
+def pruned(config_name, model_name):
+    """The two classes made of these two of transformers; two None where it has none so called."""
+    stock_config = getattr(transformers, config_name, None)
+    stock_model = getattr(transformers, model_name, None)
+    if stock_config is None or stock_model is None:
+        return None, None
+
+    @strict
+    class Config(stock_config):
+        """The stock configuration and, block by block, what is left of the block.
+
+        block_widths: [query heads, key/value heads, feed-forward channels], 0 of what is gone.
+        output_biases: [of attention, of feed-forward], whether the output projections have a bias
+        that the stock model does not have; None where none has.
+        block_layout: where a block keeps its linear layers. The path of the list of "blocks"; in
+        a block the paths of the "attention", of the "down" projection, and of each layer that is
+        cut by "rows", with what its rows belong to; in the attention the names of its "query" and
+        "output" projections. "heads_in_config": whether it looks up its number of heads there.
+        """
+
+        model_type = f"pruned_{stock_config.model_type}"
+        block_widths: list[list[int]] | None = None
+        output_biases: list[list[bool]] | None = None
+        block_layout: dict[str, Any] | None = None
+
+        def validate_architecture(self):
+            """Pruned, the number of heads need not divide the hidden size."""
+
+    class Model(stock_model):
+        """The stock model, cut down to the widths of its configuration."""
+
+        config_class = Config
+
+        def __init__(self, config):
+            super().__init__(config)
+            blocks = self.get_submodule(config.block_layout["blocks"])
+            biases = config.output_biases or [[False, False]] * len(blocks)
+            for block, widths, added in zip(blocks, config.block_widths, biases, strict=True):
+                cut_block(block, widths, added, config)
+
+    Config.__name__ = Config.__qualname__ = f"Pruned{config_name}"
+    Model.__name__ = Model.__qualname__ = f"Pruned{model_name}"
+    Config.register_for_auto_class()  # saved again, this file goes along
+    Model.register_for_auto_class("AutoModelForCausalLM")
+    return Config, Model
+
+
+PrunedLlamaConfig, PrunedLlamaForCausalLM = pruned("LlamaConfig", "LlamaForCausalLM")
+PrunedMistralConfig, PrunedMistralForCausalLM = pruned("MistralConfig", "MistralForCausalLM")
+PrunedQwen2Config, PrunedQwen2ForCausalLM = pruned("Qwen2Config", "Qwen2ForCausalLM")
+PrunedQwen3Config, PrunedQwen3ForCausalLM = pruned("Qwen3Config", "Qwen3ForCausalLM")
+PrunedGemma2Config, PrunedGemma2ForCausalLM = pruned("Gemma2Config", "Gemma2ForCausalLM")
+PrunedGemma3TextConfig, PrunedGemma3ForCausalLM = pruned("Gemma3TextConfig", "Gemma3ForCausalLM")
+PrunedPhi3Config, PrunedPhi3ForCausalLM = pruned("Phi3Config", "Phi3ForCausalLM")
+PrunedOPTConfig, PrunedOPTForCausalLM = pruned("OPTConfig", "OPTForCausalLM")
+PrunedGPTNeoXConfig, PrunedGPTNeoXForCausalLM = pruned("GPTNeoXConfig", "GPTNeoXForCausalLM")
