@@ -7,7 +7,16 @@ Such a model is a folder with this file in it, and is loaded by
 which runs this file. The classes at its end are those of transformers with one thing added: once
 the stock model is built, and before its weights are read, `cut_block` cuts the linear layers of
 each block down to the widths that config.json says. Nothing here reads or writes a file, or asks
-the network.
+the network. What config.json says beside the stock fields:
+
+block_widths: for each block [query heads, key/value heads, feed-forward channels], 0 of what is
+    gone.
+output_biases: for each block [of attention, of feed-forward], whether the output projection has a
+    bias that the stock model does not have; None where none has.
+block_layout: where the blocks keep their linear layers. The path of the list of "blocks"; in a
+    block the paths of the "attention", of the "down" projection, and of each layer that is cut by
+    "rows", with what its rows belong to; in the attention the names of its "query" and "output"
+    projections. "heads_in_config": whether it looks up there how many heads it has.
 """
 
 from functools import partial
@@ -92,16 +101,7 @@ def pruned(config_name, model_name):
 
     @strict
     class Config(stock_config):
-        """The stock configuration and, block by block, what is left of the block.
-
-        block_widths: [query heads, key/value heads, feed-forward channels], 0 of what is gone.
-        output_biases: [of attention, of feed-forward], whether the output projections have a bias
-        that the stock model does not have; None where none has.
-        block_layout: where a block keeps its linear layers. The path of the list of "blocks"; in
-        a block the paths of the "attention", of the "down" projection, and of each layer that is
-        cut by "rows", with what its rows belong to; in the attention the names of its "query" and
-        "output" projections. "heads_in_config": whether it looks up its number of heads there.
-        """
+        """The stock configuration, and what is left of each block."""
 
         model_type = f"pruned_{stock_config.model_type}"
         block_widths: list[list[int]] | None = None

@@ -26,6 +26,6 @@ def test_evaluate_reads_an_export_of_tier_2_and_runs_none_of_its_code(run_json, 
     options = (*CALIBRATION, *EVALUATION, "--protect-first", 1)
     pruned = run_json("prune", model, *options, "--output", out)
     assert pruned["tier"] == 2
-    (out / "modeling_pruned_llama.py").write_text("raise SystemExit('it was run')")
+    (out / "modeling_pruned.py").write_text("raise SystemExit('it was run')")
     found = run_json("evaluate", out, "--device", "cpu", *EVALUATION)
     assert found["dense"]["perplexity"] == pytest.approx(pruned["perplexity_after"], rel=1e-5)
