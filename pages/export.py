@@ -4,7 +4,7 @@ import re
 
 import streamlit as st
 
-from bipcore.export.forms import stock_problem
+from bipcore.export.formats import choose_format
 from bipcore.models.loading import load_config
 from bipcore.specs import EvaluationSpec
 from bipcore.store.kinds import digest
@@ -27,17 +27,8 @@ if recovery:
     st.caption("Its adapter is merged into the weights, and kept in a folder of its own besides.")
 
 with error_box():
-    problem = stock_problem(plan, load_config(settings.model))
-if problem:
-    st.info(
-        f"Tier 2, a folder with a modelling file. {problem} So a short Python file goes along, and "
-        "`AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)` loads it."
-    )
-else:
-    st.success(
-        "Tier 1, a plain folder: stock `transformers` loads it with "
-        "`AutoModelForCausalLM.from_pretrained(folder)`, and no code comes with it."
-    )
+    written_as, reason = choose_format(plan, load_config(settings.model))
+(st.info if reason else st.success)(written_as.notice.format(reason=reason))
 
 short = re.sub(r"[^\w.-]+", "-", settings.model.rstrip("/").split("/")[-1])
 cut = settings.source or f"{settings.criterion}-{settings.sparsity * 100:.0f}"

@@ -2,8 +2,8 @@
 
 import streamlit as st
 
-from bipcore.export.card import loading_code
 from bipcore.export.export import Export
+from bipcore.export.formats import find_format
 from bipcore.pipeline.pipeline import Pipeline
 from bipcore.pruning.plan import PruningPlan
 from bipcore.specs import EvaluationSpec, RecoverySpec
@@ -43,9 +43,7 @@ def _show(export: Export) -> None:
         f"Read back as `{export.model_class}`; the largest difference of its logits from the "
         f"model in memory is {export.max_logit_difference:.2g}."
     )
-    st.code(loading_code(export.folder, tier=export.tier), language="python")
-    if export.tier == 2:
-        st.caption(
-            "`trust_remote_code=True` lets `transformers` run the modelling file of the folder. "
-            f'`bipcore.load_pruned("{export.folder}")` loads the same model without running it.'
-        )
+    written_as = find_format(export.format)
+    st.code(written_as.loading_code(export.folder), language="python")
+    if written_as.caption:
+        st.caption(written_as.caption.format(folder=export.folder))

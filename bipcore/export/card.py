@@ -7,10 +7,10 @@ from typing import Any
 
 from ..errors import InputError
 from ..models.loading import find_folder
-from ..models.pruned_classes import MODELLING_FILE
 from ..pruning.plan import PruningPlan
 from ..specs import RecoverySpec
 from ..store.runs import RunStore
+from .base import Format
 
 ADAPTER = "adapter"
 """The folder of an export that keeps the adapter of a recovery."""
@@ -42,15 +42,6 @@ and feed-forward channels are gone, not masked. Made with bipcore.
 {figures}
 """
 
-_TIER_1 = """The class is `{model_class}`, as it stands in `transformers`; no code from this folder
-is run."""
-
-_TIER_2 = """{reason} So this folder has
-[`{file}`]({file}): the stock class of `transformers`, cut down to the widths that
-`config.json` says. `trust_remote_code=True` lets `transformers` run that file; it is short, read
-it first. It needs no bipcore; with bipcore, `bipcore.load_pruned("path/to/{name}")` loads the
-same model and runs no code from this folder."""
-
 _RECOVERED = """
 ## How it was recovered
 
@@ -65,7 +56,7 @@ def model_card(
     plan: PruningPlan,
     *,
     name: str,
-    tier: int,
+    written_as: Format,
     model_class: str,
     parameters: int,
     reason: str | None,
@@ -77,8 +68,8 @@ def model_card(
     """The card as Markdown. ``figures``: name -> (before, after), already worded for people; with
     ``recovery`` (dense, pruned, recovered).
 
-    ``reason``: why a model of tier 2 is no stock class, in a sentence. ``parameters``: how many
-    it has.
+    ``reason``: why a format before ``written_as`` could not hold the model, in a sentence; None
+    where it is the one asked for. ``parameters``: how many it has.
     """
     after, before = plan.pruned_shape, plan.shape
     states = ("Dense", "Pruned", "Recovered") if recovery else ("Before", "After")
@@ -95,12 +86,11 @@ def model_card(
         name=name,
         base=f"`{base_model}`" if base_model else "A causal language model",
         total=plan.realised_total,
-        code=loading_code(f"path/to/{name}", tier=tier),
-        loading=(_TIER_2 if tier == 2 else _TIER_1).format(
+        code=written_as.loading_code(f"path/to/{name}"),
+        loading=written_as.card.format(
             name=name,
             model_class=model_class,
-            reason=reason,
-            file=MODELLING_FILE.name,
+            reason=reason or "It was asked for in this form.",
         ),
         removed=_table(("Setting", "Value"), _settings(plan).items()),
         recovered=_recovered(recovery) if recovery else "",
@@ -119,16 +109,6 @@ def _recovered(spec: RecoverySpec) -> str:
     }
     table = _table(("Setting", "Value"), settings.items())
     return _RECOVERED.format(folder=ADAPTER, settings=table)
-
-
-def loading_code(folder: str, *, tier: int) -> str:
-    """The lines of Python by which stock `transformers` loads the export in ``folder``."""
-    trust = ", trust_remote_code=True" if tier == 2 else ""
-    return (
-        "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
-        f'model = AutoModelForCausalLM.from_pretrained("{folder}"{trust})\n'
-        f'tokenizer = AutoTokenizer.from_pretrained("{folder}"{trust})'
-    )
 
 
 def _metadata(base_model: str, licence: str) -> str:

@@ -1,5 +1,7 @@
 """Exports that cannot be: each is refused in one sentence and leaves nothing behind."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -153,7 +155,7 @@ def test_a_modelling_file_that_is_not_that_of_bipcore_is_not_kept(
     def damaged(tokenizer, folder):
         (folder / "modeling_pruned.py").write_text("raise SystemExit('this code was run')")
 
-    monkeypatch.setattr("bipcore.export.export.save_tokenizer", damaged)
+    monkeypatch.setattr("bipcore.export.folder.save_tokenizer", damaged)
     with pytest.raises(InputError, match="modelling file, read back, is not the one written"):
         _save_mixed(out)
     assert _contents(tmp_path) == before
@@ -175,10 +177,12 @@ def test_a_modelling_file_that_builds_another_model_is_not_kept(tmp_path, out, m
 
 
 def test_weights_that_changed_on_the_way_are_not_kept(tmp_path, out, monkeypatch):
-    from bipcore.export.forms import pruned_form
+    from bipcore.export.formats import FORMATS
 
-    def changed(model):
-        form = pruned_form(model)
+    usual = FORMATS["modelling-file"]
+
+    def changed(model, plan):
+        form = usual.form(model, plan)
         form.save_pretrained, save = None, form.save_pretrained
 
         def save_and_change(folder):
@@ -189,7 +193,7 @@ def test_weights_that_changed_on_the_way_are_not_kept(tmp_path, out, monkeypatch
         form.save_pretrained = save_and_change
         return form
 
-    monkeypatch.setattr("bipcore.export.export.pruned_form", changed)
+    monkeypatch.setitem(FORMATS, usual.name, replace(usual, form=changed))
     with pytest.raises(InputError, match="are not those written"):
         _save_mixed(out)
     assert tree(tmp_path) == []

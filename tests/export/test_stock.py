@@ -10,7 +10,8 @@ from torch import nn
 
 from bipcore.criteria import score
 from bipcore.errors import InputError
-from bipcore.export.forms import added_biases, stock_form, stock_problem
+from bipcore.export.forms import added_biases
+from bipcore.export.stock import stock_form, stock_problem
 from bipcore.models.adapters import Adapter
 from bipcore.pruning.plan import BlockPlan, PruningPlan, make_plan
 from bipcore.pruning.slicing import apply_plan

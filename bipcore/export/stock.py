@@ -1,0 +1,132 @@
+"""The format without code: a stock `transformers` class and a plain config.json."""
+
+from pathlib import Path
+
+import transformers as tf
+from torch import nn
+from transformers import AutoModelForCausalLM
+
+from ..errors import InputError
+from ..models.families import base_type, family_of
+from ..pruning.plan import PruningPlan
+from .base import Format
+from .folder import loading_code, write_folder
+from .forms import added_biases, plain_fields, rebuilt, stock_biases
+
+_SHARED_FIELDS = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "hidden_act",
+    "max_position_embeddings",
+    "initializer_range",
+    "rms_norm_eps",
+    "use_cache",
+    "pad_token_id",
+    "bos_token_id",
+    "eos_token_id",
+    "tie_word_embeddings",
+    "rope_parameters",
+    "attention_dropout",
+)
+
+
+def stock_form(model: nn.Module, plan: PruningPlan) -> nn.Module:
+    """``model`` as the stock class that can be saved and loaded by name alone.
+
+    Usually itself. A LLaMA whose head count does not divide its hidden size becomes a
+    Mistral: the same mathematics under the same weight names, without that rule. Shares the
+    tensors of ``model``. Raises InputError, with the reason, where no stock class can hold it.
+    """
+    if reason := stock_problem(plan, model.config, model):
+        raise InputError(reason)
+    if not _divides(plan) and family_of(model.config).heads_divide_hidden:
+        return _as_mistral(model)
+    base = base_type(model.config.model_type)
+    if base == model.config.model_type:
+        return model
+    config = tf.CONFIG_MAPPING[base].from_dict(plain_fields(model.config))
+    return rebuilt(model, tf.MODEL_FOR_CAUSAL_LM_MAPPING[type(config)], config)
+
+
+def stock_problem(plan: PruningPlan, config, model: nn.Module | None = None) -> str | None:
+    """Why no stock class can hold the pruned model, in a sentence; None where one can.
+
+    ``config`` is that of the dense or of the pruned model. With the pruned ``model`` its biases
+    are looked at, without it the plan says whether there will be any that a stock class lacks.
+    """
+    family = family_of(config)
+    shapes = plan.pruned_shape.blocks
+    if not plan.uniform:
+        return (
+            "The blocks of this plan have different widths, which no stock configuration can say."
+        )
+    shape = shapes[0]
+    if shape.heads == 0 or shape.channels == 0:
+        return "The plan removes whole sublayers, which no stock configuration can say."
+    if not family.reloads_heads and shape.heads * plan.shape.head_dim != plan.shape.hidden:
+        return f"Stock {family.title} classes cannot be loaded with fewer heads of the same width."
+    if family.heads_divide_hidden and not _divides(plan) and not _has_mistral_twin(config):
+        return (
+            f"Stock {family.title} insists that the number of heads divides the hidden size, "
+            f"and {shape.heads} does not divide {plan.shape.hidden}."
+        )
+    if _expects_biases(plan, config) if model is None else any(map(any, added_biases(model))):
+        return (
+            f"The compensation adds biases to output projections, and stock {family.title} "
+            "classes have none there."
+        )
+    return None
+
+
+def _expects_biases(plan: PruningPlan, config) -> bool:
+    """Whether pruning by ``plan`` leaves biases that the stock class lacks."""
+    if getattr(config, "output_biases", None):
+        return True
+    now, before = plan.pruned_shape.blocks[0], plan.shape.blocks[0]
+    cut = (now.heads < before.heads, now.channels < before.channels)
+    lacking = any(c and not has for c, has in zip(cut, stock_biases(config), strict=True))
+    return plan.spec.get("compensation") == "bias" and lacking
+
+
+def _divides(plan: PruningPlan) -> bool:
+    return plan.shape.hidden % max(plan.pruned_shape.blocks[0].heads, 1) == 0
+
+
+def _has_mistral_twin(config) -> bool:
+    return base_type(config.model_type) == "llama" and not any(stock_biases(config))
+
+
+def _as_mistral(model: nn.Module) -> nn.Module:
+    fields = model.config.to_dict()
+    config = tf.MistralConfig(
+        **{name: fields[name] for name in _SHARED_FIELDS}, sliding_window=None
+    )
+    twin = rebuilt(model, tf.MistralForCausalLM, config)
+    # Its frequencies are not in the state dict, and would stay on the meta device.
+    twin.model.rotary_emb = type(twin.model.rotary_emb)(config)
+    return twin
+
+
+def _read_back(folder: Path, form: nn.Module) -> nn.Module:
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=form.dtype, local_files_only=True)
+
+
+FORMAT = Format(
+    name="stock",
+    title="Stock transformers class",
+    tier=1,
+    problem=stock_problem,
+    form=stock_form,
+    write=write_folder,
+    read_back=_read_back,
+    loading_code=loading_code,
+    card="""The class is `{model_class}`, as it stands in `transformers`; no code from this folder
+is run.""",
+    notice="Tier 1, a plain folder: stock `transformers` loads it with "
+    "`AutoModelForCausalLM.from_pretrained(folder)`, and no code comes with it.",
+)
