@@ -17,6 +17,7 @@ from ..progress import Progress, silent
 from ..pruning.plan import PruningPlan
 from ..recovery.lora import LoraAdapter, write_adapter
 from ..store.files import FORMAT, MANIFEST, check_destination, read_manifest, replacing
+from .base import Format
 from .card import ADAPTER, model_card
 from .formats import AUTO, FORMATS, choose_format
 from .readback import compare
@@ -68,38 +69,43 @@ def save_pruned(
     cannot be written, or the disk is full; nothing is left behind.
     """
     target = check_destination(folder)
-    if Adapter(model).shape.blocks != plan.pruned_shape.blocks:
-        raise InputError("The model does not have the widths of the plan; apply the plan to it.")
+    _check_applied(model, plan)
     chosen, reason = choose_format(plan, model.config, model, name=format)
     form = chosen.form(model, plan)
     report = progress or silent
-    made = {"model_class": type(form).__name__, "parameters": _count(form)}
+    made, size = _made(form)
     about = {"base_model": base_model, "licence": licence, "figures": figures or {}}
     about |= {"name": target.name, "written_as": chosen, "reason": reason}
-    size = sum(p.numel() * p.element_size() for p in form.parameters())
     try:
         with replacing(target, size=size) as unfinished:
             report(0.1, "Writing the model")
             chosen.write(form, tokenizer, unfinished)
-            (unfinished / "plan.json").write_text(plan.to_json(), encoding="utf-8")
             _let_read(unfinished)
+            (unfinished / "plan.json").write_text(plan.to_json(), encoding="utf-8")
             if adapter is not None:
                 write_adapter(unfinished / ADAPTER, model, adapter)
-            card = model_card(plan, recovery=adapter.spec if adapter else None, **about, **made)
-            (unfinished / "README.md").write_text(card, encoding="utf-8")
+                about["recovery"] = adapter.spec
+            (unfinished / "README.md").write_text(model_card(plan, **about, **made), "utf-8")
             report(0.5, "Reading it back")
-            difference = compare(model, form, chosen.read_back(unfinished, form))
-            facts = {"tier": chosen.tier, **made, "max_logit_difference": difference}
-            facts |= {"base_model": base_model, "source": source, "export_format": chosen.name}
-            _write_manifest(unfinished, facts)
+            made["max_logit_difference"] = compare(model, form, chosen.read_back(unfinished, form))
+            _write_manifest(unfinished, chosen, made | {"base_model": base_model, "source": source})
     except safetensors.SafetensorError as error:
         raise InputError(f"The export to {target} failed: {error}; nothing was kept.") from error
     report(1.0, "Exported")
     return read_export(target)
 
 
-def _count(form: nn.Module) -> int:
-    return sum(p.numel() for p in form.parameters())
+def _check_applied(model: nn.Module, plan: PruningPlan) -> None:
+    if Adapter(model).shape.blocks != plan.pruned_shape.blocks:
+        raise InputError("The model does not have the widths of the plan; apply the plan to it.")
+
+
+def _made(form: nn.Module) -> tuple[dict[str, Any], int]:
+    """The class and the number of parameters of ``form``, and the bytes that they take."""
+    parameters = list(form.parameters())
+    count = sum(p.numel() for p in parameters)
+    size = sum(p.numel() * p.element_size() for p in parameters)
+    return {"model_class": type(form).__name__, "parameters": count}, size
 
 
 def _let_read(folder: Path) -> None:
@@ -159,11 +165,12 @@ def _format_of_tier(tier: int) -> str:
     return next(one.name for one in FORMATS.values() if one.tier == tier)
 
 
-def _write_manifest(folder: Path, facts: dict) -> None:
+def _write_manifest(folder: Path, chosen: Format, facts: dict) -> None:
     files = {
         str(file.relative_to(folder)): file.stat().st_size
         for file in sorted(folder.rglob("*"))
         if file.is_file()
     }
+    facts = {"tier": chosen.tier, "export_format": chosen.name, **facts}
     manifest = {"format": FORMAT, **facts, "files": files}
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")

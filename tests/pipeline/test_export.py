@@ -135,14 +135,14 @@ def test_a_plan_that_stock_classes_cannot_hold_goes_out_with_a_modelling_file(pi
     plan = pipeline.plan(spec, PlanSpec(protect_first=1))
     done = pipeline.export(spec.model, plan, out, evaluation=EVALUATION)
     assert (done.tier, load_plan(out)) == (2, plan)
-    assert (out / "modeling_pruned_llama.py").is_file()
+    assert (out / "modeling_pruned.py").is_file()
     assert Pipeline(pipeline.store).export(spec.model, plan, out, evaluation=EVALUATION) == done
 
 
 def test_an_export_with_a_modelling_file_scores_as_the_pruned_model(pipeline, spec, out):
     plan = pipeline.plan(spec, PlanSpec(protect_first=1))
     pipeline.export(spec.model, plan, out)
-    (out / "modeling_pruned_llama.py").write_text("raise SystemExit('this code was run')")
+    (out / "modeling_pruned.py").write_text("raise SystemExit('this code was run')")
     exported = pipeline.evaluate(ModelSpec(str(out), device="cpu"), EVALUATION)
     pruned = pipeline.evaluate(spec.model, EVALUATION, plan)
     assert exported["perplexity"] == pytest.approx(pruned["perplexity"], rel=1e-5)
