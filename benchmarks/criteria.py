@@ -27,7 +27,8 @@ from bipcore.criteria.base import SCORES
 from bipcore.evaluation.profiling import PeakMemory, give_back_freed_memory
 from bipcore.models.adapters import Adapter
 from bipcore.pipeline.provenance import score_identity
-from bipcore.specs import PRESETS, CalibrationSpec, EvaluationSpec, ModelSpec, PlanSpec, ScoreSpec
+from bipcore.settings import PRESETS
+from bipcore.specs import CalibrationSpec, EvaluationSpec, ModelSpec, PlanSpec, ScoreSpec
 from bipcore.store.kinds import Kind
 
 SPARSITIES = (0.2, 0.5)

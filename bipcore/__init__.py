@@ -31,7 +31,7 @@ _HOMES = {
     "Scores": "criteria",
     "score": "criteria",
     "PruningPlan": "pruning.plan",
-    "make_plan": "pruning.plan",
+    "make_plan": "pruning.choosing",
     "apply_plan": "pruning.slicing",
     "SecondMoments": "pruning.compensation",
     "collect_second_moments": "pruning.compensation",

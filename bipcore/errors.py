@@ -13,9 +13,12 @@ class Cancelled(Exception):
     """Raised out of a progress callable to stop the computation that called it."""
 
 
+LARGEST_SEED = 2**63 - 1
+
+
 def check_seed(seed: int) -> None:
     """Raise InputError for a seed that generators do not take."""
-    if not 0 <= seed < 2**63:
+    if not 0 <= seed <= LARGEST_SEED:
         raise InputError(f"A seed is a whole number from 0 to 2^63 - 1, not {seed}.")
 
 

@@ -1,29 +1,39 @@
 """Frozen specs: what a result is a pure function of. Plain data, with defaults.
 
+Each field says what it may be (see `settings`): a spec that could not be used cannot be made.
 `identity` turns a spec into what the run store is keyed by: where a spec names a file or a
 folder, its content counts and not only its name.
 """
 
-from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .data.texts import find_text
-from .errors import InputError
+from .data.texts import NAMED, find_text
+from .errors import LARGEST_SEED, InputError
 from .hub import cached_commit
-from .models.loading import DEMO, demo_identity, resolve_device
+from .models.loading import DEMO, DTYPES, demo_identity, resolve_device
+from .settings import Checked, setting
 
 _CONTENT = (".json", ".safetensors", ".model", ".txt", ".jinja")
+_TEXTS = f"{', '.join(NAMED)}, or a"
 
 
 @dataclass(frozen=True)
-class ModelSpec:
+class ModelSpec(Checked):
     """Which model, where it runs and in which type (see `models.load_model`)."""
 
-    name: str = DEMO
-    device: str = "auto"
-    dtype: str = "auto"
+    name: str = setting(
+        DEMO,
+        "model",
+        "demo, a model folder, or a hub id (owner/name).",
+        label="Model",
+        hint="demo, a folder on the machine that runs this app, or a hub id (owner/name).",
+    )
+    device: str = setting("auto", "device", "auto, cpu, cuda, cuda:1, ...")
+    dtype: str = setting(
+        "auto", "dtype", "auto, float32, bfloat16 or float16.", label="Type", choices=DTYPES
+    )
 
     def identity(self) -> dict:
         """The model's content and number type; the device does not count.
@@ -50,13 +60,37 @@ def _model_content(name: str) -> Any:
 
 
 @dataclass(frozen=True)
-class CalibrationSpec:
+class CalibrationSpec(Checked):
     """Which text calibrates: ``samples`` of ``seq_len`` tokens (see `load_calibration`)."""
 
-    source: str = "builtin"
-    samples: int = 32
-    seq_len: int = 256
-    seed: int = 0
+    source: str = setting(
+        "builtin",
+        "calibration text",
+        f"{_TEXTS} .txt or .jsonl file.",
+        label="Calibration text",
+        hint="builtin is Python's language reference; or type the path of a text or JSONL "
+        "file. The others come from the folder BIPCORE_DATA, else from the hub.",
+        offered=NAMED,
+        flag="--calibration",
+    )
+    samples: int = setting(
+        32, "number of calibration samples", "Calibration samples.", label="Samples", least=1
+    )
+    seq_len: int = setting(
+        256,
+        "length of a calibration sample",
+        "Tokens in a calibration sample.",
+        label="Tokens each",
+        least=2,
+    )
+    seed: int = setting(
+        0,
+        "seed",
+        "Seed that draws the calibration samples.",
+        label="Seed",
+        least=0,
+        most=LARGEST_SEED,
+    )
 
     def identity(self) -> dict:
         """The spec with the text's content; raises InputError where there is no such text."""
@@ -72,12 +106,29 @@ class ScoreSpec:
 
     model: ModelSpec = field(default_factory=ModelSpec)
     calibration: CalibrationSpec = field(default_factory=CalibrationSpec)
-    criterion: str = "llm-bip"
+    criterion: str = setting(
+        "llm-bip", "criterion", "How heads and channels are scored.", label="Criterion"
+    )
     options: tuple[tuple[str, Any], ...] = ()
 
 
+class UNITS:
+    """The units of attention that a plan can remove."""
+
+    HEAD = "head"
+    QUERY_HEAD = "query-head"
+    KV_GROUP = "kv-group"
+    NONE = "none"
+    ALL = ("auto", HEAD, QUERY_HEAD, KV_GROUP, NONE)
+
+
+ALLOCATIONS = ("auto", "uniform", "paper", "global", "sublayer")
+COMPENSATIONS = ("auto", "none", "bias", "least-squares")
+PROPAGATIONS = ("dense", "pruned")
+
+
 @dataclass(frozen=True)
-class PlanSpec:
+class PlanSpec(Checked):
     """How much to cut, how it is shared out (see `make_plan`), and what makes up for it.
 
     ``compensation`` (see `compensate`): "auto" is what the criterion's authors use.
@@ -86,16 +137,89 @@ class PlanSpec:
     plan, to take as it is; the other settings do not count then.
     """
 
-    sparsity: float = 0.2
-    unit: str = "auto"
-    allocation: str = "auto"
-    protect_first: int = 0
-    protect_last: int = 0
-    round_to: int = 1
-    floor: float = 0.0
-    compensation: str = "auto"
-    propagation: str = "dense"
-    source: str = ""
+    sparsity: float = setting(
+        0.2,
+        "sparsity",
+        "Share of the blocks' parameters to remove, 0 to below 1.",
+        label="Sparsity, % of the blocks' parameters",
+        offered=(0.0, 0.9),
+        least=0,
+        below=1,
+    )
+    unit: str = setting(
+        "auto",
+        "unit",
+        "auto, head, query-head, kv-group, or none.",
+        label="Attention unit",
+        choices=UNITS.ALL,
+    )
+    allocation: str = setting(
+        "auto",
+        "allocation",
+        "auto, uniform, paper, global, or sublayer.",
+        label="Allocation",
+        hint="uniform and paper: the same widths in every block. global: standardised scores "
+        "compared across blocks. sublayer: whole sublayers, for BlockPruner. auto: what the "
+        "criterion's authors use.",
+        choices=ALLOCATIONS,
+    )
+    protect_first: int = setting(
+        0,
+        "number of protected first blocks",
+        "Leave the first so many blocks whole.",
+        label="Protect first blocks",
+        least=0,
+    )
+    protect_last: int = setting(
+        0,
+        "number of protected last blocks",
+        "Leave the last so many blocks whole.",
+        label="Protect last blocks",
+        least=0,
+    )
+    round_to: int = setting(
+        1,
+        "multiple that widths are rounded to",
+        "Round FFN widths to a multiple of this.",
+        label="Round FFN widths to",
+        offered=(1, 8, 32, 64, 128, 256),
+        least=1,
+    )
+    floor: float = setting(
+        0.0,
+        "floor",
+        "With global allocation: the share of its units that each sublayer keeps.",
+        label="Floor of a block",
+        hint="With global allocation: the share of its heads and of its channels that every "
+        "block keeps at least. 0 lets whole sublayers go.",
+        least=0,
+        most=1,
+        step=0.05,
+    )
+    compensation: str = setting(
+        "auto",
+        "compensation",
+        "auto, none, bias, or least-squares.",
+        label="Compensation",
+        hint="What makes up for the cut: nothing, a bias (the mean of what went), or a least-"
+        "squares refit of the output projections. auto: what the criterion's authors use.",
+        choices=COMPENSATIONS,
+    )
+    propagation: str = setting(
+        "dense",
+        "propagation",
+        "dense, or pruned: score each block on the pruned ones before it.",
+        label="Propagation",
+        hint="dense scores every block on the dense model's activations; pruned on those that "
+        "the blocks already pruned give it.",
+        choices=PROPAGATIONS,
+    )
+    source: str = setting(
+        "",
+        "plan",
+        "A plan file (see the command plan) instead of choosing one.",
+        flag="--plan",
+    )
 
     @property
     def choice(self) -> dict[str, Any]:
@@ -105,12 +229,18 @@ class PlanSpec:
 
 
 @dataclass(frozen=True)
-class EvaluationSpec:
-    """Perplexity of the test text ``text``, its first ``max_tokens`` tokens (None: all)."""
+class EvaluationSpec(Checked):
+    """Figures on the test text ``text``, its first ``max_tokens`` tokens (None: all)."""
 
-    text: str = "builtin"
-    window: int = 512
-    max_tokens: int | None = 4096
+    text: str = setting("builtin", "test text", f"Test text: {_TEXTS} file.", offered=NAMED)
+    window: int = setting(512, "window", "Perplexity window, in tokens.", least=2)
+    max_tokens: int | None = setting(
+        4096,
+        "number of test tokens",
+        "Use the first so many tokens; 0 for all.",
+        least=2,
+        optional=True,
+    )
 
     def identity(self) -> dict:
         """The spec with the text's content; raises InputError where there is no such text."""
@@ -122,20 +252,30 @@ SEVEN = ("boolq", "piqa", "hellaswag", "winogrande", "arc_easy", "arc_challenge"
 
 
 @dataclass(frozen=True)
-class ZeroShotSpec:
+class ZeroShotSpec(Checked):
     """Which tasks, with how many examples in the prompt, on how many rows of each (None: all).
 
     ``batch_size`` is how many requests run at once: it changes speed and memory, not the result.
     """
 
-    tasks: tuple[str, ...] = SEVEN
-    num_fewshot: int = 0
-    limit: int | None = None
-    batch_size: int = 8
+    tasks: tuple[str, ...] = setting(
+        SEVEN, "tasks", "Tasks by their names in lm_eval, with commas between.", offered=SEVEN
+    )
+    num_fewshot: int = setting(0, "number of examples", "Solved examples in every prompt.", least=0)
+    limit: int | None = setting(
+        None,
+        "limit, in rows of each task,",
+        "Measure the first so many rows of each task (default: all).",
+        least=1,
+        optional=True,
+    )
+    batch_size: int = setting(
+        8, "batch size", "Requests in a forward pass; changes speed, not results.", least=1
+    )
 
 
 @dataclass(frozen=True)
-class RecoverySpec:
+class RecoverySpec(Checked):
     """How a pruned model is fine-tuned with LoRA; the defaults are the paper's.
 
     ``samples`` of ``seq_len`` tokens from the calibration text ``source``, drawn with ``seed``,
@@ -146,22 +286,83 @@ class RecoverySpec:
     when their loss has not improved in so many looks, ``validate_every`` steps apart.
     """
 
-    source: str = "c4"
-    samples: int = 20_000
-    seq_len: int = 512
-    seed: int = 0
-    rank: int = 8
-    alpha: float = 16.0
-    dropout: float = 0.0
-    targets: tuple[str, ...] = ("all",)
-    learning_rate: float = 1e-4
-    batch_size: int = 128
-    epochs: int = 1
-    warmup: float = 0.0
-    weight_decay: float = 0.0
-    validation: int = 32
-    validate_every: int = 10
-    patience: int = 0
+    source: str = setting(
+        "c4",
+        "training text",
+        f"Training text: {_TEXTS} file.",
+        flag="--train-text",
+        offered=NAMED,
+    )
+    samples: int = setting(
+        20_000, "number of training samples", "Training samples.", flag="--train-samples", least=1
+    )
+    seq_len: int = setting(
+        512,
+        "length of a training sample",
+        "Tokens in a training sample.",
+        flag="--train-seq-len",
+        least=2,
+    )
+    seed: int = setting(
+        0,
+        "seed",
+        "Seed of the training samples and the adapter.",
+        flag="--train-seed",
+        least=0,
+        most=LARGEST_SEED,
+    )
+    rank: int = setting(8, "rank of a recovery", "Rank of LoRA's matrices.", least=1)
+    alpha: float = setting(
+        16.0,
+        "alpha of a recovery",
+        "LoRA's alpha: what it adds is times alpha / rank.",
+        above=0,
+    )
+    dropout: float = setting(
+        0.0, "dropout", "Dropout of what enters LoRA's matrices.", least=0, below=1
+    )
+    targets: tuple[str, ...] = setting(
+        ("all",),
+        "targets",
+        "all, attention, ffn, or names of linear layers, with commas between.",
+        offered=("all", "attention", "ffn"),
+    )
+    learning_rate: float = setting(
+        1e-4, "learning rate of a recovery", "The highest learning rate.", above=0
+    )
+    batch_size: int = setting(
+        128,
+        "batch size of a recovery",
+        "Samples in an optimiser step, over all its forward passes.",
+        least=1,
+    )
+    epochs: int = setting(1, "number of epochs", "How often each sample is seen.", least=1)
+    warmup: float = setting(
+        0.0, "warm-up", "Share of the steps in which it rises.", least=0, below=1
+    )
+    weight_decay: float = setting(0.0, "weight decay", "AdamW's weight decay.", least=0)
+    validation: int = setting(
+        32,
+        "number of held-out samples",
+        "More samples, held out to watch the loss.",
+        least=0,
+    )
+    validate_every: int = setting(
+        10, "number of steps between two looks", "Steps between two looks at them.", least=1
+    )
+    patience: int = setting(
+        0,
+        "patience",
+        "Stop after so many looks without improvement, and keep the best; 0: never.",
+        least=0,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.patience and not self.validation:
+            raise InputError(
+                "To stop early, samples have to be held out; give some for validation."
+            )
 
     @property
     def text(self) -> CalibrationSpec:
@@ -171,81 +372,3 @@ class RecoverySpec:
     def identity(self) -> dict:
         """The spec with the text's content; raises InputError where there is no such text."""
         return asdict(self) | {"content": self.text.identity()["content"]}
-
-
-@dataclass(frozen=True)
-class Preset:
-    """``values``: fields of `ScoreSpec` and `PlanSpec` by name; those not named stay free."""
-
-    name: str
-    text: str
-    values: Mapping[str, Any] = field(default_factory=dict)
-
-
-PRESETS: dict[str, Preset] = {
-    preset.name: preset
-    for preset in (
-        Preset(
-            "paper",
-            "As each criterion's authors do it: for LLM-BIP no block protected, nothing "
-            "compensated.",
-            {
-                "allocation": "auto",
-                "protect_first": 0,
-                "protect_last": 0,
-                "compensation": "auto",
-                "propagation": "dense",
-            },
-        ),
-        Preset(
-            "recommended",
-            "What measured best here: FLAP's scores, the same widths in every block, the first "
-            "block protected, least squares. Demo model, C4 calibration: WikiText-2 perplexity "
-            "37.9 at 20 % and 103.5 at 50 % (dense 22.9), against 46.7 and 586 for the best of "
-            "the criteria as published.",
-            {
-                "criterion": "flap",
-                "allocation": "uniform",
-                "protect_first": 1,
-                "protect_last": 0,
-                "compensation": "least-squares",
-                "propagation": "dense",
-            },
-        ),
-    )
-}
-
-
-def find_preset(name: str) -> Preset:
-    """The preset called ``name``; raises InputError with the known names."""
-    if name not in PRESETS:
-        raise InputError(f"There is no preset {name!r}; there are {', '.join(PRESETS)}.")
-    return PRESETS[name]
-
-
-_KINDS = {int: "a whole number", float: "a number", str: "a word"}
-
-
-def parse_list(text: str, kind: Callable[[str], Any], name: str) -> tuple:
-    """``text`` as values of type ``kind`` (str, int or float); nothing gives an empty list.
-
-    Raises InputError, with ``name`` as what the list is of, for what is no such value.
-    """
-    if not text.strip():
-        return ()
-    values = []
-    for word in text.split(","):
-        try:
-            if not word.strip():
-                raise ValueError
-            values.append(kind(word.strip()))
-        except ValueError:
-            raise InputError(
-                f"In the list of {name}, {text!r}, {word.strip()!r} is not {_KINDS[kind]}."
-            ) from None
-    return tuple(values)
-
-
-def join_list(values: Iterable[Any]) -> str:
-    """What `parse_list` reads."""
-    return ",".join(str(value) for value in values)

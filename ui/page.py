@@ -8,10 +8,8 @@ from streamlit.errors import StreamlitAPIException
 from bipcore.criteria import CRITERIA
 from bipcore.data.texts import NAMED
 from bipcore.models.loading import DTYPES
-from bipcore.pruning.allocation import ALLOCATIONS, UNITS
-from bipcore.pruning.compensation import COMPENSATIONS
-from bipcore.pruning.propagation import PROPAGATIONS
-from bipcore.specs import PRESETS
+from bipcore.settings import PRESETS
+from bipcore.specs import ALLOCATIONS, COMPENSATIONS, PROPAGATIONS, UNITS
 
 from .jobs import worker
 from .settings import (

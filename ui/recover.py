@@ -9,8 +9,9 @@ from bipcore.data.texts import NAMED
 from bipcore.pipeline.pipeline import Pipeline
 from bipcore.pipeline.recoveries import Recovery
 from bipcore.pruning.plan import PruningPlan
-from bipcore.recovery.training import Step, check_recovery, steps_of
-from bipcore.specs import RecoverySpec, parse_list
+from bipcore.recovery.training import Step, steps_of
+from bipcore.settings import parse_list
+from bipcore.specs import RecoverySpec
 from bipcore.store.kinds import digest
 
 from .forms import Form
@@ -107,7 +108,6 @@ def _more(form: Form) -> None:
 def _spec(values: dict[str, Any]) -> RecoverySpec:
     targets = parse_list(values["targets"], str, "layers")
     spec = RecoverySpec(**values | {"targets": targets})
-    check_recovery(spec)
     return spec
 
 

@@ -10,7 +10,8 @@ from bipcore.criteria import Scores
 from bipcore.criteria.base import SCORES
 from bipcore.errors import InputError, explain
 from bipcore.pipeline.pipeline import Pipeline, describe, score_identity
-from bipcore.pruning.plan import PruningPlan, make_plan
+from bipcore.pruning.choosing import make_plan
+from bipcore.pruning.plan import PruningPlan
 from bipcore.specs import PlanSpec, ScoreSpec
 from bipcore.store.kinds import digest
 from bipcore.store.runs import RunStore

@@ -11,10 +11,17 @@ import streamlit as st
 
 from bipcore.criteria import CRITERIA
 from bipcore.models.loading import DTYPES
-from bipcore.pruning.allocation import ALLOCATIONS, UNITS
-from bipcore.pruning.compensation import COMPENSATIONS
-from bipcore.pruning.propagation import PROPAGATIONS
-from bipcore.specs import PRESETS, CalibrationSpec, ModelSpec, PlanSpec, Preset, ScoreSpec
+from bipcore.settings import PRESETS, Preset
+from bipcore.specs import (
+    ALLOCATIONS,
+    COMPENSATIONS,
+    PROPAGATIONS,
+    UNITS,
+    CalibrationSpec,
+    ModelSpec,
+    PlanSpec,
+    ScoreSpec,
+)
 
 MOST_SPARSITY = 0.9
 ROUND_TO = (1, 8, 32, 64, 128, 256)

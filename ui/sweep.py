@@ -10,7 +10,8 @@ import streamlit as st
 
 from bipcore.criteria import CRITERIA
 from bipcore.data.texts import NAMED
-from bipcore.specs import PRESETS, CalibrationSpec, EvaluationSpec, PlanSpec, parse_list
+from bipcore.settings import PRESETS, parse_list
+from bipcore.specs import CalibrationSpec, EvaluationSpec, PlanSpec
 from bipcore.store.kinds import digest
 from bipcore.studies.sweep import Point, SweepSpec, check_sweep, run_sweep, tasks, text_names
 from bipcore.views.sweep import (

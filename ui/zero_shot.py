@@ -6,7 +6,7 @@ from typing import Any
 import streamlit as st
 
 from bipcore.data.tasks import KNOWN, local_file, rows_at_hand
-from bipcore.evaluation.zero_shot import TaskResult, check_numbers, requests_of
+from bipcore.evaluation.zero_shot import TaskResult, check_names, requests_of
 from bipcore.pipeline.pipeline import measure_states
 from bipcore.pipeline.recoveries import State, states_of
 from bipcore.pruning.plan import PruningPlan
@@ -68,7 +68,7 @@ def _fields(form: Form) -> None:
 def _spec(values: dict[str, Any]) -> ZeroShotSpec:
     numbers = values["shots"], values["rows"] or None, values["batch"]
     spec = ZeroShotSpec(tuple(values["tasks"]), *numbers)
-    check_numbers(spec)
+    check_names(spec)
     return spec
 
 

@@ -11,7 +11,8 @@ from ..criteria import find_criterion
 from ..errors import InputError
 from ..evaluation.zero_shot import TaskResult, average
 from ..pipeline.pipeline import Pipeline
-from ..specs import EvaluationSpec, ModelSpec, PlanSpec, ScoreSpec, ZeroShotSpec, parse_list
+from ..settings import parse_list
+from ..specs import EvaluationSpec, ModelSpec, PlanSpec, ScoreSpec, ZeroShotSpec
 from . import console
 from .options import with_specs
 from .plans import plan_facts

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import InputError
+from ..settings import PRESETS, find_preset, join_list, parse_list
 from ..specs import (
-    PRESETS,
     CalibrationSpec,
     EvaluationSpec,
     ModelSpec,
@@ -18,9 +18,6 @@ from ..specs import (
     RecoverySpec,
     ScoreSpec,
     ZeroShotSpec,
-    find_preset,
-    join_list,
-    parse_list,
 )
 from ..studies.sweep import SweepSpec
 

@@ -14,7 +14,8 @@ from ..errors import InputError
 from ..pipeline.pipeline import Pipeline
 from ..pruning import editing
 from ..pruning.plan import PruningPlan, check_plan_file, load_plan, write_plan
-from ..specs import PlanSpec, ScoreSpec, parse_list
+from ..settings import parse_list
+from ..specs import PlanSpec, ScoreSpec
 from . import console
 from .options import with_specs
 

@@ -11,7 +11,8 @@ import typer
 
 from ..errors import InputError
 from ..pipeline.pipeline import Pipeline
-from ..specs import ModelSpec, parse_list
+from ..settings import parse_list
+from ..specs import ModelSpec
 from ..studies.reproduction.rows import Row
 from ..studies.reproduction.scale import Changes, configure
 from ..studies.reproduction.spec import Reproduction, load_reproduction

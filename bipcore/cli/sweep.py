@@ -9,7 +9,7 @@ import typer
 
 from ..errors import InputError
 from ..pipeline.pipeline import Pipeline
-from ..specs import join_list
+from ..settings import join_list
 from ..studies.sweep import Point, SweepSpec, check_sweep, run_sweep
 from . import console
 from .options import with_specs

@@ -121,27 +121,21 @@ def task_identity(task: str, *, num_fewshot: int = 0, limit: int | None = None) 
     }
 
 
-def check_numbers(spec: ZeroShotSpec) -> None:
-    """Raise InputError for numbers that make no sense, no task at all, or one named twice."""
+def check_names(spec: ZeroShotSpec) -> None:
+    """Raise InputError for no task at all, or one named twice."""
     if not spec.tasks:
         raise InputError(f"There is no task to measure; name at least one of {', '.join(SEVEN)}.")
     for task in spec.tasks:
         if spec.tasks.count(task) > 1:
             raise InputError(f"The task {task!r} is named twice; name each once.")
-    if spec.limit is not None and spec.limit < 1:
-        raise InputError(f"The limit is at least 1 row of each task, not {spec.limit}.")
-    if spec.num_fewshot < 0:
-        raise InputError(f"The number of examples is at least 0, not {spec.num_fewshot}.")
-    if spec.batch_size < 1:
-        raise InputError(f"The batch size is at least 1, not {spec.batch_size}.")
 
 
 def check_tasks(spec: ZeroShotSpec) -> None:
-    """Raise InputError for wrong numbers and for names that are no tasks of lm_eval.
+    """Raise InputError for names that are no tasks of lm_eval, or none, or one twice.
 
     lm_eval's own list of names is read for other names than the seven: it takes 15 seconds once.
     """
-    check_numbers(spec)
+    check_names(spec)
     for task in spec.tasks:
         if task not in KNOWN:
             _check_other_name(task)

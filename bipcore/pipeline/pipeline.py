@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from ..criteria import find_criterion
 from ..data.calibration import CalibrationSet
 from ..data.tasks import check_data
 from ..errors import InputError
@@ -33,14 +34,15 @@ from ..models.adapters import Adapter
 from ..models.generation import Generated, Sampling, stream
 from ..models.loading import empty_model, load_config
 from ..progress import Progress
-from ..pruning.allocation import allocated_shape, resolve_unit
+from ..pruning.allocation import allocated_shape
 from ..pruning.plan import PruningPlan
+from ..pruning.resolving import resolve
 from ..specs import EvaluationSpec, ModelSpec, PlanSpec, RecoverySpec, ScoreSpec, ZeroShotSpec
 from ..store.files import check_destination
 from ..store.kinds import digest
 from ..store.runs import RunStore
 from .plans import Plans
-from .provenance import base_name, check_plan, describe, score_identity
+from .provenance import base_name, describe, score_identity
 from .recoveries import Recoveries, State, states_of
 from .workbench import Workbench
 
@@ -237,17 +239,14 @@ class Pipeline:
             if stored.shape != shape:
                 raise InputError("The plan was made for a model of another shape.")
             return dense, profile_shape(stored.pruned_shape, seq_len=seq_len)
-        check_plan(shape, ScoreSpec(spec, criterion="random"), plan)
-        settings = plan.choice | {"unit": resolve_unit(plan.unit, shape)}
-        del settings["floor"]
-        return dense, profile_shape(allocated_shape(shape, **settings), seq_len=seq_len)
+        anyhow = replace(plan, propagation="dense")
+        resolved = resolve(anyhow, find_criterion("random"), shape)
+        return dense, profile_shape(allocated_shape(shape, resolved), seq_len=seq_len)
 
     def _any_plan(self, spec: ModelSpec, plan: PlanSpec) -> PruningPlan:
         """A plan that costs what ``plan`` does: scored at random, on the dense model, and nothing
         refitted, which changes no width."""
         score = ScoreSpec(spec, criterion="random")
-        if not plan.source:
-            check_plan(Adapter(self.model(spec)[0]).shape, score, plan)
         chosen = self.plan(score, replace(plan, propagation="dense"))
         if chosen.spec.get("compensation") != "least-squares":
             return chosen

@@ -8,15 +8,16 @@ from ..criteria import Criterion, Scores, find_criterion, score
 from ..criteria.base import SCORES
 from ..errors import InputError
 from ..models.adapters import Adapter
+from ..pruning.choosing import check_possible, planned
 from ..pruning.compensation import check_free, compensate
-from ..pruning.plan import PLANS, PruningPlan, load_plan, make_plan
+from ..pruning.plan import PLANS, PruningPlan, load_plan
 from ..pruning.propagation import score_pruned
+from ..pruning.resolving import resolve
 from ..pruning.slicing import apply_plan, check_fits
 from ..specs import ModelSpec, PlanSpec, ScoreSpec
 from ..store.kinds import digest, is_digest
 from ..store.resume import StoredJournal
 from .provenance import (
-    check_plan,
     compensated_on,
     describe,
     is_propagated,
@@ -90,9 +91,13 @@ class Plans:
             stored = self.stored_plan(plan.source)
             check_fits(Adapter(self.bench.model(spec.model)[0]), stored)
             return stored
+        criterion = find_criterion(spec.criterion)
         if not self.has_scores(spec, plan):
-            check_plan(Adapter(self.bench.model(spec.model)[0]).shape, spec, plan)
-        return describe(make_plan(self.scores(spec, plan), **plan.choice), spec, plan)
+            shape = Adapter(self.bench.model(spec.model)[0]).shape
+            check_possible(shape, resolve(plan, criterion, shape))
+        scores = self.scores(spec, plan)
+        resolved = resolve(plan, criterion, scores.shape)
+        return describe(planned(scores, resolved), spec, resolved)
 
     def keep_plan(self, plan: PruningPlan) -> str:
         """Store a plan; the name that `stored_plan` finds it by."""

@@ -6,33 +6,9 @@ from typing import Any
 from ..criteria import find_criterion
 from ..errors import InputError
 from ..models.loading import DEMO, DEMO_HUB
-from ..models.shapes import ModelShape
-from ..pruning.allocation import allocate, check_settings, resolve_unit
-from ..pruning.compensation import resolve_compensation
-from ..pruning.plan import PruningPlan, resolve_allocation
-from ..pruning.propagation import PROPAGATIONS
-from ..pruning.ranking import check_reachable
+from ..pruning.plan import PruningPlan
+from ..pruning.resolving import Resolved
 from ..specs import CalibrationSpec, PlanSpec, ScoreSpec
-
-
-def check_plan(shape: ModelShape, spec: ScoreSpec, plan: PlanSpec) -> None:
-    """Raise InputError for a plan that no scores could make possible."""
-    allocation = resolve_allocation(plan.allocation, spec.criterion)
-    settings = plan.choice | {"allocation": allocation}
-    check_settings(shape, **settings)
-    resolve_compensation(plan.compensation, spec.criterion)
-    if plan.propagation not in PROPAGATIONS:
-        raise InputError(
-            f"There is no propagation {plan.propagation!r}; there are {', '.join(PROPAGATIONS)}."
-        )
-    if allocation in ("uniform", "paper"):
-        settings["unit"] = resolve_unit(plan.unit, shape)
-        del settings["floor"]
-        allocate(shape, **settings)
-    elif allocation == "global":
-        names = ("sparsity", "protect_first", "protect_last", "floor")
-        wanted = {name: settings[name] for name in names}
-        check_reachable(shape, unit=resolve_unit(plan.unit, shape), **wanted)
 
 
 def is_propagated(plan: PlanSpec | None) -> bool:
@@ -60,11 +36,11 @@ def search_identity(spec: ScoreSpec) -> dict:
     return identity | {"options": options}
 
 
-def describe(plan: PruningPlan, spec: ScoreSpec, settings: PlanSpec) -> PruningPlan:
+def describe(plan: PruningPlan, spec: ScoreSpec, settings: Resolved) -> PruningPlan:
     """``plan`` with the names of its model and calibration text in its spec, and with what is to
     make up for the cut."""
     calibrated = find_criterion(spec.criterion).calibrated
-    kind = resolve_compensation(settings.compensation, spec.criterion)
+    kind = settings.compensation
     facts: dict[str, Any] = {
         "model": base_name(spec.model.name),
         "calibration_text": str(spec.calibration) if calibrated or kind != "none" else "none",

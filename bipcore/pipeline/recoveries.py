@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..pruning.plan import PruningPlan
 from ..recovery.lora import LoraAdapter, merged, target_layers
-from ..recovery.training import Step, check_recovery, recover
+from ..recovery.training import Step, recover
 from ..specs import ModelSpec, RecoverySpec
 from ..store.kinds import Stored, canonical, digest, stored_as_it_is
 from ..store.resume import Checkpoints
@@ -88,7 +88,6 @@ class Recoveries:
     def check_recovery(self, spec: ModelSpec, recovery: RecoverySpec) -> None:
         """Raise InputError for a recovery that cannot be done to this model, before hours of work:
         wrong settings, unknown layers, too little text."""
-        check_recovery(recovery)
         recovery.identity()
         target_layers(self.bench.model(spec)[0], recovery.targets)
         self._training_tokens(spec, recovery)
@@ -115,7 +114,6 @@ class Recoveries:
         It goes on from where it was stopped; ``checkpoints`` is a store of their own for where
         that is kept (see `recovery.training.recover` for the rest).
         """
-        check_recovery(recovery)
         identity = self.variant_identity(spec, plan, recovery)
         kept = Checkpoints(checkpoints or self.bench.store, identity)
         if checkpoints is not None:

@@ -2,23 +2,11 @@
 
 import math
 from dataclasses import dataclass
-from numbers import Real
 
 from ..errors import InputError
 from ..models.shapes import BlockShape, ModelShape
-
-ALLOCATIONS = ("auto", "uniform", "paper", "global", "sublayer")
-_BY_WIDTH = ("uniform", "paper")
-
-
-class UNITS:
-    """The units of attention that a plan can remove."""
-
-    HEAD = "head"
-    QUERY_HEAD = "query-head"
-    KV_GROUP = "kv-group"
-    NONE = "none"
-    ALL = ("auto", HEAD, QUERY_HEAD, KV_GROUP, NONE)
+from ..specs import UNITS
+from .resolving import BY_WIDTH, Resolved
 
 
 @dataclass(frozen=True)
@@ -28,23 +16,6 @@ class BlockBudget:
 
     attention: int
     channels: int
-
-
-def resolve_unit(unit: str, shape: ModelShape) -> str:
-    """``unit`` with "auto" replaced by the first that fits the model; raises InputError."""
-    if unit not in UNITS.ALL:
-        raise InputError(f"There is no unit {unit!r}; there are {', '.join(UNITS.ALL)}.")
-    shared = any(block.heads != block.kv_heads for block in shape.blocks)
-    if unit == "auto":
-        return UNITS.QUERY_HEAD if shared else UNITS.HEAD
-    if unit == UNITS.QUERY_HEAD and not shared:
-        return UNITS.HEAD  # every query head has a key/value head of its own, which goes with it
-    if unit == UNITS.HEAD and shared:
-        raise InputError(
-            "The model's query heads share key/value heads, so a single head cannot be "
-            "removed; use the unit query-head or kv-group."
-        )
-    return unit
 
 
 @dataclass(frozen=True)
@@ -71,106 +42,46 @@ def _units_of(shape: ModelShape, block: BlockShape, unit: str) -> _BlockUnits:
     return _BlockUnits(count, cost, removable=count - 1)
 
 
-def allocate(
-    shape: ModelShape,
-    *,
-    sparsity: float,
-    unit: str,
-    allocation: str,
-    protect_first: int,
-    protect_last: int,
-    round_to: int,
-) -> tuple[BlockBudget, ...]:
+def allocate(shape: ModelShape, plan: Resolved) -> tuple[BlockBudget, ...]:
     """What every block keeps. At least one attention unit and one channel of each block stay.
 
-    For the allocations that give all blocks the same widths, "uniform" ("auto" counts as it)
-    and "paper". Raises InputError for values out of range, and for a sparsity that cannot be
-    reached.
+    For the allocations that give all blocks the same widths, "uniform" and "paper". Raises
+    InputError for another, and for a sparsity that cannot be reached.
     """
-    check_settings(
-        shape,
-        sparsity=sparsity,
-        unit=unit,
-        allocation=allocation,
-        protect_first=protect_first,
-        protect_last=protect_last,
-        round_to=round_to,
-    )
-    if allocation not in ("auto", *_BY_WIDTH):
+    if plan.allocation not in BY_WIDTH:
         raise InputError(
-            f"The widths that the allocation {allocation!r} leaves depend on the scores; they "
+            f"The widths that the allocation {plan.allocation!r} leaves depend on the scores; they "
             "cannot be counted from the sizes alone."
         )
-    last = len(shape.blocks) - protect_last
-    active = [protect_first <= index < last for index in range(len(shape.blocks))]
+    last = len(shape.blocks) - plan.protect_last
+    active = [plan.protect_first <= index < last for index in range(len(shape.blocks))]
     sizes = [shape.parameters_of_block(block) for block in shape.blocks]
     open_size = sum(size for size, is_open in zip(sizes, active, strict=True) if is_open)
-    share = sparsity * sum(sizes) / open_size
+    share = plan.sparsity * sum(sizes) / open_size
     budgets = []
     for block, is_open in zip(shape.blocks, active, strict=True):
-        units = _units_of(shape, block, unit)
+        units = _units_of(shape, block, plan.unit)
         if not is_open or share == 0:
             budgets.append(BlockBudget(units.count, block.channels))
-        elif allocation == "paper":
-            budgets.append(_paper(block, units, share, round_to))
+        elif plan.allocation == "paper":
+            budgets.append(_paper(block, units, share, plan.round_to))
         else:
-            budgets.append(_uniform(shape, block, units, share, round_to))
+            budgets.append(_uniform(shape, block, units, share, plan.round_to))
     return tuple(budgets)
 
 
-def allocated_shape(shape: ModelShape, **settings) -> ModelShape:
-    """The sizes that `allocate` with the same ``settings`` leaves; no scores are needed."""
-    unit = settings["unit"]
+def allocated_shape(shape: ModelShape, plan: Resolved) -> ModelShape:
+    """The sizes that `allocate` leaves; no scores are needed."""
     blocks = []
-    for block, budget in zip(shape.blocks, allocate(shape, **settings), strict=True):
+    for block, budget in zip(shape.blocks, allocate(shape, plan), strict=True):
         heads, kv_heads = {
             UNITS.HEAD: (budget.attention, budget.attention),
             UNITS.KV_GROUP: (budget.attention * block.group, budget.attention),
             UNITS.QUERY_HEAD: (budget.attention * block.kv_heads, block.kv_heads),
             UNITS.NONE: (block.heads, block.kv_heads),
-        }[unit]
+        }[plan.unit]
         blocks.append(BlockShape(heads, kv_heads, budget.channels))
     return shape.with_blocks(tuple(blocks))
-
-
-def check_settings(
-    shape: ModelShape,
-    *,
-    sparsity: float,
-    unit: str,
-    allocation: str,
-    protect_first: int,
-    protect_last: int,
-    round_to: int,
-    floor: float = 0.0,
-) -> None:
-    """Raise InputError for settings that no plan of a model of these sizes can have."""
-    resolve_unit(unit, shape)
-    if not (isinstance(floor, Real) and 0 <= floor <= 1):
-        raise InputError(f"The floor is a number from 0 to 1, not {floor}.")
-    if not (isinstance(sparsity, Real) and 0 <= sparsity < 1):
-        raise InputError(f"The sparsity is a number from 0 to below 1, not {sparsity}.")
-    if allocation not in ALLOCATIONS:
-        have = ", ".join(ALLOCATIONS)
-        raise InputError(f"There is no allocation {allocation!r}; there are {have}.")
-    for value, least, name in (
-        (protect_first, 0, "The number of protected first blocks"),
-        (protect_last, 0, "The number of protected last blocks"),
-        (round_to, 1, "The multiple that widths are rounded to"),
-    ):
-        if not isinstance(value, int) or value < least:
-            raise InputError(f"{name} is a whole number, at least {least}, not {value!r}.")
-    if protect_first + protect_last >= len(shape.blocks):
-        raise InputError(
-            f"Protecting {protect_first} + {protect_last} blocks leaves none of the "
-            f"{len(shape.blocks)} to prune; protect fewer."
-        )
-    narrowest = min((block.channels for block in shape.blocks if block.channels), default=0)
-    if sparsity and narrowest and round_to > narrowest:
-        raise InputError(
-            f"A width of {narrowest} channels cannot become a multiple of {round_to}; round to "
-            "less."
-        )
 
 
 def _uniform(

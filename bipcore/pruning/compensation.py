@@ -12,7 +12,6 @@ import safetensors
 import torch
 from torch import Tensor, nn
 
-from ..criteria import find_criterion
 from ..criteria.statistics import Statistics, check_length
 from ..data.calibration import CalibrationSet
 from ..errors import InputError
@@ -20,6 +19,7 @@ from ..models.adapters import Adapter, Block
 from ..models.running import capture_inputs, evaluation_mode
 from ..models.shapes import ModelShape
 from ..progress import Progress, silent
+from ..specs import COMPENSATIONS
 from ..store.kinds import Kind
 from .plan import PruningPlan
 
@@ -109,17 +109,8 @@ def check_free(model: nn.Module, need: int) -> None:
         )
 
 
-COMPENSATIONS = ("auto", "none", "bias", "least-squares")
 RIDGE = 1e-4
 """Added to the diagonal of the second moments, as a share of its mean."""
-
-
-def resolve_compensation(kind: str, criterion: str) -> str:
-    """``kind`` with "auto" replaced by the criterion's own; raises InputError."""
-    if kind not in COMPENSATIONS:
-        have = ", ".join(COMPENSATIONS)
-        raise InputError(f"There is no compensation {kind!r}; there are {have}.")
-    return find_criterion(criterion).compensation if kind == "auto" else kind
 
 
 @torch.no_grad()

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..criteria import Scores
 from ..errors import InputError
 from ..models.shapes import BlockShape
-from .allocation import UNITS
+from ..specs import UNITS
 from .plan import BlockPlan, PruningPlan
 
 

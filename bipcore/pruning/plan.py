@@ -15,16 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy
-import torch
-from torch import Tensor
-
-from ..criteria import BlockScores, Scores, find_criterion
 from ..errors import InputError
 from ..models.shapes import BlockShape, ModelShape
 from ..store.kinds import Kind
-from .allocation import UNITS, BlockBudget, allocate, check_settings, resolve_unit
-from .ranking import Kept, keep_globally, keep_sublayers
 
 FORMAT = "bipcore-plan/1"
 
@@ -147,117 +140,6 @@ def _ascending_indices(kept: tuple[int, ...]) -> bool:
     """Whether ``kept`` are whole numbers, each larger than the one before: there are hundreds of
     thousands of channels, so no loop in Python."""
     return set(map(type, kept)) <= {int} and all(map(operator.lt, kept, kept[1:]))
-
-
-def make_plan(
-    scores: Scores,
-    *,
-    sparsity: float,
-    unit: str = "auto",
-    allocation: str = "auto",
-    protect_first: int = 0,
-    protect_last: int = 0,
-    round_to: int = 1,
-    floor: float = 0.0,
-) -> PruningPlan:
-    """Choose what stays: the highest scores, as many of each block as the allocation gives it.
-
-    ``sparsity``: the share of the decoder blocks' parameters to remove, at least 0, below 1.
-    ``unit`` of attention: "head" (every query head has its own key/value head), "query-head"
-    (the same number of query heads out of every KV group), "kv-group" (a key/value head with
-    its query heads), "none" (attention is kept whole), or "auto", the first that fits.
-    ``allocation``: "uniform" rounds the number of heads to remove down and lets the channels
-    make up the difference; "paper" takes the share of the heads and of the channels, rounded
-    separately; both give every block the same widths. "global" compares standardised scores
-    across blocks (see `ranking.keep_globally`), and "sublayer" removes whole sublayers, for a
-    criterion that ranks them. "auto" takes what the criterion's authors use.
-    ``protect_first`` and ``protect_last`` blocks keep everything; the others give up more.
-    ``round_to``: FFN widths become multiples of it. ``floor``: the share of its heads and of its
-    channels that every block keeps at least, with "global". Raises InputError when it cannot be
-    done.
-    """
-    unit = resolve_unit(unit, scores.shape)
-    settings = {
-        "sparsity": sparsity,
-        "unit": unit,
-        "allocation": resolve_allocation(allocation, scores.criterion),
-        "protect_first": protect_first,
-        "protect_last": protect_last,
-        "round_to": round_to,
-        "floor": floor,
-    }
-    check_settings(scores.shape, **settings)
-    blocks = tuple(BlockPlan(*kept) for kept in _kept(scores, settings))
-    spec = {
-        "criterion": scores.criterion,
-        "options": dict(scores.options),
-        "calibration": scores.fingerprint,
-        **settings,
-        "sparsity": float(sparsity),
-        "floor": float(floor),
-    }
-    return PruningPlan(shape=scores.shape, blocks=blocks, spec=spec)
-
-
-def resolve_allocation(allocation: str, criterion: str) -> str:
-    """``allocation`` with "auto" replaced by the criterion's own; raises InputError where the
-    two do not go together."""
-    own = find_criterion(criterion).allocation
-    if allocation == "auto":
-        return own
-    if (allocation == "sublayer") != (own == "sublayer"):
-        ranks = "ranks whole sublayers" if own == "sublayer" else "does not rank whole sublayers"
-        raise InputError(
-            f"The criterion {criterion!r} {ranks}, which the allocation {allocation!r} does not "
-            "go with; use the allocation auto."
-        )
-    return allocation
-
-
-def _kept(scores: Scores, settings: dict[str, Any]) -> tuple[Kept, ...]:
-    allocation = settings["allocation"]
-    wanted = dict(settings)
-    if allocation == "sublayer":
-        names = ("sparsity", "unit", "protect_first", "protect_last")
-        return keep_sublayers(scores, **{name: settings[name] for name in names})
-    if allocation == "global":
-        del wanted["allocation"]
-        return keep_globally(scores, **wanted)
-    del wanted["floor"]
-    budgets = allocate(scores.shape, **wanted)
-    return tuple(
-        choose(of_block, budget, was, wanted["unit"])
-        for of_block, budget, was in zip(scores.blocks, budgets, scores.shape.blocks, strict=True)
-    )
-
-
-def choose(scores: BlockScores, budget: BlockBudget, was: BlockShape, unit: str) -> Kept:
-    """The highest-scoring units and channels of one block; of equal scores the earlier goes."""
-    group = was.group
-    if unit == UNITS.KV_GROUP:
-        groups = _keep(scores.kv_groups, budget.attention)
-        heads = tuple(g * group + i for g in groups for i in range(group))
-    elif unit == UNITS.QUERY_HEAD:
-        by_group = scores.heads.view(was.kv_heads, group)
-        heads = tuple(
-            g * group + i for g in range(was.kv_heads) for i in _keep(by_group[g], budget.attention)
-        )
-    else:
-        heads = _keep(scores.heads, budget.attention)
-    return heads, _keep(scores.ffn, budget.channels)
-
-
-def _keep(scores: Tensor, count: int) -> tuple[int, ...]:
-    if not torch.isfinite(scores).all():
-        raise InputError("The scores are not finite numbers; score the model again.")
-    if not count:
-        return ()
-    values = scores.numpy()
-    lowest = numpy.sort(values)[len(values) - count]
-    stay = values >= lowest
-    too_many = int(stay.sum()) - count
-    stay[numpy.flatnonzero(values == lowest)[:too_many]] = False
-    return tuple(numpy.flatnonzero(stay).tolist())
 
 
 def check_plan_file(path: str | Path) -> Path:

@@ -7,18 +7,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..criteria import BlockInput, BlockScores, Criterion, Scores, find_criterion, sum_by_unit
+from ..criteria import find_criterion
+from ..criteria.base import BlockInput, BlockScores, Scores, sum_by_unit
 from ..criteria.statistics import Collector, check_length
 from ..data.calibration import CalibrationSet
 from ..errors import InputError
 from ..models.adapters import Adapter, Block
 from ..models.running import Entrance, enter_blocks, evaluation_mode
 from ..progress import Progress, silent
-from .allocation import allocate, resolve_unit
-from .plan import choose, resolve_allocation
+from ..specs import PlanSpec
+from .allocation import allocate
+from .choosing import choose
+from .resolving import resolve
 from .slicing import prune_block, shallow_clone
-
-PROPAGATIONS = ("dense", "pruned")
 
 
 class _Batch:
@@ -57,8 +58,8 @@ def score_pruned(
     check_length(adapter, calibration)
     if batch_size < 1:
         raise InputError(f"The batch size is at least 1, not {batch_size}.")
-    unit = resolve_unit(choice["unit"], shape)
-    budgets = allocate(shape, **_budget(chosen, choice) | {"unit": unit})
+    plan = resolve(PlanSpec(**choice, propagation="pruned"), chosen, shape)
+    budgets = allocate(shape, plan)
     report = progress or silent
     batches = [
         _Batch(enter_blocks(adapter, tokens)) for tokens in calibration.tokens.split(batch_size)
@@ -74,26 +75,9 @@ def score_pruned(
             weights, tokens = block.weights(), calibration.tokens.numel()
             given = BlockInput(index, weights, collector.result(tokens)[0], tokens)
             scores = sum_by_unit(chosen.score_block(given, **settings), weights)
-            prune_block(block, *choose(scores, budgets[index], shape.blocks[index], unit))
+            prune_block(block, *choose(scores, budgets[index], shape.blocks[index], plan.unit))
             block.sync_attributes(clone.config)
             for batch in batches:
                 batch.hidden = batch.run(index, block)
             found.append(scores)
     return Scores(tuple(found), criterion, settings, shape, calibration.fingerprint)
-
-
-def _budget(criterion: Criterion, choice: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of `allocate`; raises InputError where widths cannot be known ahead."""
-    if criterion.needs != "activations":
-        raise InputError(
-            f"The criterion {criterion.name!r} does not read activations, so there is nothing to "
-            "propagate; use the propagation dense."
-        )
-    allocation = resolve_allocation(choice["allocation"], criterion.name)
-    if allocation not in ("uniform", "paper"):
-        raise InputError(
-            f"With the allocation {allocation!r} the widths depend on the scores of all blocks, "
-            "so pruned propagation is not possible; use uniform or paper, or the propagation dense."
-        )
-    wanted = {name: value for name, value in choice.items() if name != "floor"}
-    return wanted | {"allocation": allocation}

@@ -12,10 +12,11 @@ import numpy
 import torch
 from torch import Tensor
 
-from ..criteria import BlockScores, Scores
+from ..criteria.base import BlockScores, Scores
 from ..errors import InputError
 from ..models.shapes import BlockShape, ModelShape
-from .allocation import UNITS
+from ..specs import UNITS
+from .resolving import Resolved
 
 Kept = tuple[tuple[int, ...], tuple[int, ...]]
 """The query heads and the FFN channels that stay of a block, ascending."""
@@ -33,37 +34,28 @@ class _Unit:
     cost: int = field(compare=False)
 
 
-def keep_globally(
-    scores: Scores,
-    *,
-    sparsity: float,
-    unit: str,
-    protect_first: int,
-    protect_last: int,
-    round_to: int,
-    floor: float,
-) -> tuple[Kept, ...]:
+def keep_globally(scores: Scores, plan: Resolved) -> tuple[Kept, ...]:
     """What stays when the lowest standardised scores of all blocks go (FLAP, arXiv 2312.11983).
 
     The channel scores of each sublayer of each block are standardised, (s - mean) / deviation;
     an attention unit's is the mean over its channels. Units go in ascending order until the
     parameters asked for are gone, as nearly as possible. Of each sublayer at least the share
     ``floor`` of its units stays, after rounding to ``round_to`` too; with 0 it may go altogether.
-    ``unit`` as in `make_plan`, not "auto". Raises InputError when it cannot be done.
+    Raises InputError when it cannot be done.
     """
-    shape = scores.shape
+    shape, floor = scores.shape, plan.floor
     _check_finite(scores)
     attention: dict[tuple[int, int], _Unit] = {}
     parts = []
-    for index in range(protect_first, len(shape.blocks) - protect_last):
+    for index in range(plan.protect_first, len(shape.blocks) - plan.protect_last):
         block = scores.blocks[index]
-        units = _removable(_attention_units(index, block, shape, unit), floor)
+        units = _removable(_attention_units(index, block, shape, plan.unit), floor)
         attention |= {(one.block, one.rank): one for one in units}
         parts.append(_table([(one.score, one.block, one.rank, one.cost) for one in units]))
         parts.append(_channel_table(index, block, shape, floor))
     score, of_block, rank, cost = numpy.concatenate(parts).T
     order = numpy.lexsort((rank, of_block, score))
-    gone = order[: _count_lowest(cost[order], shape, sparsity)]
+    gone = order[: _count_lowest(cost[order], shape, plan.sparsity)]
     kept = []
     for index, was in enumerate(shape.blocks):
         ranks = rank[gone[of_block[gone] == index]].astype(int)
@@ -72,31 +64,21 @@ def keep_globally(
         stays[ranks[ranks >= was.heads] - was.heads] = False
         heads = tuple(head for head in range(was.heads) if head not in dropped)
         channels = tuple(numpy.flatnonzero(stays).tolist())
-        kept.append((heads, _widened(channels, scores.blocks[index].ffn, round_to, floor)))
+        kept.append((heads, _widened(channels, scores.blocks[index].ffn, plan.round_to, floor)))
     return tuple(kept)
 
 
-def check_reachable(
-    shape: ModelShape,
-    *,
-    sparsity: float,
-    unit: str,
-    protect_first: int,
-    protect_last: int,
-    floor: float,
-) -> None:
+def check_reachable(shape: ModelShape, plan: Resolved) -> None:
     """Raise InputError for a sparsity that `keep_globally` cannot reach, whatever the scores."""
     costs: list[int] = []
-    for block in shape.blocks[protect_first : len(shape.blocks) - protect_last]:
+    for block in shape.blocks[plan.protect_first : len(shape.blocks) - plan.protect_last]:
         channels = [shape.channel_cost.parameters] * block.channels
-        for of_sublayer in (_attention_costs(shape, block, unit), channels):
-            costs += _removable(of_sublayer, floor)
-    _check_enough(costs, shape, sparsity)
+        for of_sublayer in (_attention_costs(shape, block, plan.unit), channels):
+            costs += _removable(of_sublayer, plan.floor)
+    _check_enough(costs, shape, plan.sparsity)
 
 
-def keep_sublayers(
-    scores: Scores, *, sparsity: float, unit: str, protect_first: int, protect_last: int
-) -> tuple[Kept, ...]:
+def keep_sublayers(scores: Scores, plan: Resolved) -> tuple[Kept, ...]:
     """What stays when whole sublayers go in ascending order of their mean channel score.
 
     For criteria that rank sublayers (BlockPruner): the highest rank means that the search did
@@ -105,13 +87,13 @@ def keep_sublayers(
     """
     _check_finite(scores)
     shape, units = scores.shape, []
-    for index in range(protect_first, len(shape.blocks) - protect_last):
+    for index in range(plan.protect_first, len(shape.blocks) - plan.protect_last):
         was, block = shape.blocks[index], scores.blocks[index]
         heads, channels = tuple(range(was.heads)), tuple(range(was.channels))
         without_heads = shape.parameters_of_block(BlockShape(0, 0, was.channels))
         without_channels = shape.parameters_of_block(BlockShape(was.heads, was.kv_heads, 0))
         whole = shape.parameters_of_block(was)
-        if heads and unit != UNITS.NONE:
+        if heads and plan.unit != UNITS.NONE:
             rank = float(block.attention.mean())
             units.append(_Unit(rank, index, 0, heads, (), whole - without_heads))
         if channels:
@@ -120,7 +102,7 @@ def keep_sublayers(
     every = torch.cat([values for b in scores.blocks for values in (b.attention, b.ffn)])
     ranked = sorted(one for one in units if one.score < float(every.max()))
     costs = numpy.asarray([one.cost for one in ranked], dtype=numpy.float64)
-    return _keep_all_but(shape, ranked[: _count_lowest(costs, shape, sparsity)])
+    return _keep_all_but(shape, ranked[: _count_lowest(costs, shape, plan.sparsity)])
 
 
 def _check_finite(scores: Scores) -> None:

@@ -13,35 +13,13 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor, nn
 
-from ..errors import Cancelled, InputError, check_seed
+from ..errors import Cancelled, InputError
 from ..models.adapters import Adapter
 from ..models.running import negative_log_likelihood
 from ..progress import Progress, silent
 from ..specs import RecoverySpec
 from ..store.resume import Checkpoints
 from .lora import adapter_tensors, seeded, with_adapter
-
-
-def check_recovery(spec: RecoverySpec) -> None:
-    """Raise InputError for settings that cannot be. Nothing is loaded for it."""
-    at_least_1 = ("rank", "samples", "batch_size", "epochs", "validate_every")
-    for name in at_least_1:
-        if getattr(spec, name) < 1:
-            said = name.replace("_", " ")
-            raise InputError(f"The {said} of a recovery is at least 1, not {getattr(spec, name)}.")
-    if spec.seq_len < 2:
-        raise InputError(f"A training sample has at least 2 tokens, not {spec.seq_len}.")
-    if not (0 < spec.learning_rate < math.inf and 0 < spec.alpha < math.inf):
-        raise InputError("The learning rate and alpha of a recovery are above 0.")
-    if not (0 <= spec.dropout < 1 and 0 <= spec.warmup < 1 and 0 <= spec.weight_decay < math.inf):
-        raise InputError(
-            "Dropout and warm-up are from 0 to below 1, and the weight decay at least 0."
-        )
-    if spec.validation < 0 or spec.patience < 0:
-        raise InputError("The held-out samples and the patience are at least 0.")
-    if spec.patience and not spec.validation:
-        raise InputError("To stop early, samples have to be held out; give some for validation.")
-    check_seed(spec.seed)
 
 
 def steps_of(spec: RecoverySpec) -> int:
@@ -125,7 +103,6 @@ def recover(
     when ``progress`` raises Cancelled. The same spec gives the same adapter, interrupted or not.
     ``watch`` is given all steps so far after each one. Raises InputError.
     """
-    check_recovery(spec)
     if micro_batch is not None and micro_batch < 1:
         raise InputError(f"The micro-batch is at least 1 sample, not {micro_batch}.")
     _check_tokens(model, tokens, spec)

@@ -7,14 +7,14 @@ is done, so a sweep that was stopped goes on where it was.
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from numbers import Real
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from ..criteria import find_criterion
-from ..errors import InputError, check_seed
+from ..errors import InputError
 from ..evaluation.profiling import (
     SEQ_LEN,
     profile_alone,
@@ -24,11 +24,16 @@ from ..models.loading import resolve_device
 from ..pipeline.pipeline import Pipeline
 from ..pipeline.provenance import score_identity
 from ..progress import Progress
-from ..pruning.allocation import ALLOCATIONS, UNITS
-from ..pruning.compensation import resolve_compensation
-from ..pruning.plan import PruningPlan, resolve_allocation
-from ..pruning.propagation import PROPAGATIONS
-from ..specs import CalibrationSpec, EvaluationSpec, ModelSpec, PlanSpec, ScoreSpec, find_preset
+from ..pruning.plan import PruningPlan
+from ..pruning.resolving import compensation_for, for_criterion
+from ..settings import find_preset
+from ..specs import (
+    CalibrationSpec,
+    EvaluationSpec,
+    ModelSpec,
+    PlanSpec,
+    ScoreSpec,
+)
 from ..store.kinds import Kind, digest
 from .pieces import one_by_one
 
@@ -74,7 +79,7 @@ class Line:
 
     @property
     def compensation(self) -> str:
-        return resolve_compensation(self.plan.compensation, self.criterion)
+        return compensation_for(self.plan.compensation, find_criterion(self.criterion))
 
     def task(self, spec: SweepSpec, sparsity: float, seed: int | None, samples: int | None):
         """The `Task` of one point; ``seed`` and ``samples`` are None where they do not matter."""
@@ -179,27 +184,9 @@ def check_sweep(spec: SweepSpec) -> None:
             what = {"samples": "calibration sizes", "texts": "test texts"}.get(name, name)
             raise InputError(f"The list of {what} is empty; give at least one.")
     for sparsity in spec.sparsities:
-        if not (isinstance(sparsity, Real) and 0 <= sparsity < 1):
-            raise InputError(f"A sparsity is a number from 0 to below 1, not {sparsity}.")
-    for seed in spec.seeds:
-        check_seed(seed)
-    if min(spec.samples) < 1 or spec.calibration.seq_len < 2:
-        raise InputError("A calibration set has at least 1 sample of at least 2 tokens.")
-    for text in spec.texts:
-        if text.window < 2 or (text.max_tokens is not None and text.max_tokens < 2):
-            raise InputError("The window and the number of test tokens are at least 2.")
-    _check_plan(spec.plan)
-
-
-def _check_plan(plan: PlanSpec) -> None:
-    for value, known, what in (
-        (plan.unit, UNITS.ALL, "unit"),
-        (plan.allocation, ALLOCATIONS, "allocation"),
-        (plan.propagation, PROPAGATIONS, "propagation"),
-    ):
-        if value not in known:
-            raise InputError(f"There is no {what} {value!r}; there are {', '.join(known)}.")
-    resolve_compensation(plan.compensation, ScoreSpec().criterion)
+        replace(spec.plan, sparsity=sparsity)
+    for seed, samples in product(spec.seeds, spec.samples):
+        replace(spec.calibration, seed=seed, samples=samples)
 
 
 __all__ = ["DENSE", "Point", "SweepSpec", "run_sweep", "tasks", "text_names"]
@@ -292,15 +279,11 @@ class _Measure:
         common = {"texts": sorted(self.digests.values()), "profile": device}
         if task.plan is None:
             return common | {"model": self.spec.model.identity(), "plan": None}
-        criterion, plan = task.score.criterion, task.plan
-        compensation = resolve_compensation(plan.compensation, criterion)
-        allocation = resolve_allocation(plan.allocation, criterion)
-        settings = plan.choice | {"allocation": allocation, "propagation": plan.propagation}
-        made_up = task.score.calibration.identity() if compensation != "none" else None
-        return common | {
-            "scores": score_identity(task.score, plan),
-            "plan": settings | {"compensation": compensation, "compensation_calibration": made_up},
-        }
+        plan = for_criterion(task.plan, find_criterion(task.score.criterion))
+        settings = plan.choice | {"propagation": plan.propagation}
+        made_up = task.score.calibration.identity() if plan.compensation != "none" else None
+        settings |= {"compensation": plan.compensation, "compensation_calibration": made_up}
+        return common | {"scores": score_identity(task.score, task.plan), "plan": settings}
 
     def _compute(self, task: Task) -> dict:
         pipeline, progress, started = self.pipeline, self.pipeline.progress, time.perf_counter()

@@ -2,6 +2,7 @@
 
 import pytest
 
+from bipcore.pruning.choosing import make_plan
 from bipcore.pruning.comparison import (
     CLASSES,
     compare_criteria,
@@ -10,7 +11,6 @@ from bipcore.pruning.comparison import (
     over_all_blocks,
     overlap_matrix,
 )
-from bipcore.pruning.plan import make_plan
 from bipcore.views.plans import (
     bound_chart,
     bound_frame,

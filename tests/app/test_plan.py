@@ -7,8 +7,9 @@ import pytest
 from bipcore.errors import InputError
 from bipcore.pipeline.pipeline import Pipeline
 from bipcore.pruning import editing
+from bipcore.pruning.choosing import make_plan
 from bipcore.pruning.editing import edits
-from bipcore.pruning.plan import PruningPlan, load_plan, make_plan
+from bipcore.pruning.plan import PruningPlan, load_plan
 from tests.helpers.apptest import button, charts, errors, field, metric, open_page, settle
 from tests.helpers.folders import model_folder
 from tests.helpers.shapes import SMALL_GQA, SMALL_MHA, random_scores

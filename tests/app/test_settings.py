@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from bipcore.specs import PRESETS
+from bipcore.settings import PRESETS
 from ui.settings import Settings, from_query, preset_in_use, to_query, with_preset
 
 HAND_MADE = "0123456789abcdef"

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from bipcore.pipeline.pipeline import Pipeline
-from bipcore.specs import PRESETS, CalibrationSpec, ModelSpec, PlanSpec, ScoreSpec
+from bipcore.settings import PRESETS
+from bipcore.specs import CalibrationSpec, ModelSpec, PlanSpec, ScoreSpec
 from bipcore.store.runs import RunStore
 from tests.helpers.apptest import button, charts, errors, metric, open_page, settle, start
 from tests.helpers.folders import model_folder

@@ -11,7 +11,8 @@ from bipcore.cli.main import main
 from bipcore.evaluation.reconstruction import ReconstructionErrors, llm_bip_bound
 from bipcore.pipeline.pipeline import Pipeline
 from bipcore.pruning.plan import BlockPlan, PruningPlan, load_plan
-from bipcore.specs import PRESETS, CalibrationSpec, EvaluationSpec, ModelSpec, PlanSpec, ScoreSpec
+from bipcore.settings import PRESETS
+from bipcore.specs import CalibrationSpec, EvaluationSpec, ModelSpec, PlanSpec, ScoreSpec
 from bipcore.views.frames import ERRORS
 from tests.helpers.folders import model_folder
 from tests.helpers.passes import counted_passes

@@ -13,7 +13,7 @@ import pytest
 
 from bipcore.cli.main import main
 from bipcore.errors import InputError
-from bipcore.specs import join_list, parse_list
+from bipcore.settings import join_list, parse_list
 from bipcore.studies import sweep as sweeps
 from tests.helpers.cli import Call, run_all
 from tests.helpers.folders import model_folder

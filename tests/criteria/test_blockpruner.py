@@ -17,7 +17,8 @@ from bipcore.errors import Cancelled, InputError
 from bipcore.evaluation.metrics import perplexity
 from bipcore.models.adapters import Adapter
 from bipcore.models.running import capture_inputs, enter_blocks, leave_blocks
-from bipcore.pruning.plan import BlockPlan, PruningPlan, make_plan
+from bipcore.pruning.choosing import make_plan
+from bipcore.pruning.plan import BlockPlan, PruningPlan
 from bipcore.pruning.slicing import apply_plan
 from tests.helpers.tiny import FAMILIES, LAYERS, tiny_model, tiny_tokens
 from tests.helpers.tiny import one_thread as one_thread

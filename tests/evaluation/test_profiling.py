@@ -9,7 +9,7 @@ from bipcore.errors import InputError
 from bipcore.evaluation.profiling import profile_model, profile_rows, profile_shape
 from bipcore.models.adapters import Adapter
 from bipcore.models.loading import empty_model, load_config
-from bipcore.pruning.plan import make_plan
+from bipcore.pruning.choosing import make_plan
 from bipcore.pruning.slicing import apply_plan
 from tests.helpers.tiny import FAMILIES, LAYERS, tiny_model
 

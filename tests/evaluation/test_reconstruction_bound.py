@@ -17,7 +17,8 @@ from bipcore.evaluation.reconstruction import (
     reconstruction_errors,
 )
 from bipcore.models.adapters import Adapter
-from bipcore.pruning.plan import BlockPlan, PruningPlan, make_plan
+from bipcore.pruning.choosing import make_plan
+from bipcore.pruning.plan import BlockPlan, PruningPlan
 from bipcore.pruning.slicing import apply_plan
 from tests.helpers.pruning import mixed_plan
 from tests.helpers.tiny import FAMILIES, tiny_model, tiny_tokens

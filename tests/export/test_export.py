@@ -13,7 +13,8 @@ from bipcore.criteria import score
 from bipcore.errors import InputError
 from bipcore.export.export import load_pruned, read_export, same_export, save_pruned
 from bipcore.models.loading import load_model
-from bipcore.pruning.plan import load_plan, make_plan
+from bipcore.pruning.choosing import make_plan
+from bipcore.pruning.plan import load_plan
 from bipcore.pruning.slicing import apply_plan
 from tests.helpers.folders import edit_json, model_folder, text_tokenizer, tree, truncate
 from tests.helpers.pruning import mixed_plan, plan_for

@@ -13,7 +13,8 @@ from bipcore.errors import InputError
 from bipcore.export.forms import added_biases
 from bipcore.export.stock import stock_form, stock_problem
 from bipcore.models.adapters import Adapter
-from bipcore.pruning.plan import BlockPlan, PruningPlan, make_plan
+from bipcore.pruning.choosing import make_plan
+from bipcore.pruning.plan import BlockPlan, PruningPlan
 from bipcore.pruning.slicing import apply_plan
 from tests.helpers.pruning import generated_by, logits_of, mixed_plan, plan_for, scores_of
 from tests.helpers.tiny import CONFIGS, tiny_model

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from bipcore.criteria import Scores, score
-from bipcore.pruning.plan import PruningPlan, make_plan
+from bipcore.pruning.choosing import make_plan
+from bipcore.pruning.plan import PruningPlan
 from bipcore.pruning.slicing import apply_plan, masked_model
 from tests.helpers.tiny import FAMILIES, GQA, padded_batch, tiny_model
 

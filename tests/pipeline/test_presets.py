@@ -9,7 +9,8 @@ from bipcore.cli.main import main
 from bipcore.criteria import CRITERIA
 from bipcore.errors import InputError
 from bipcore.pruning.plan import load_plan, resolve_allocation
-from bipcore.specs import PRESETS, PlanSpec, ScoreSpec, find_preset
+from bipcore.settings import PRESETS, find_preset
+from bipcore.specs import PlanSpec, ScoreSpec
 from bipcore.store.runs import RunStore
 from tests.helpers.folders import model_folder
 from tests.helpers.passes import counted_passes

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from bipcore.errors import InputError
+from bipcore.pruning.choosing import make_plan
 from bipcore.pruning.comparison import (
     CLASSES,
     compare_criteria,
@@ -21,7 +22,7 @@ from bipcore.pruning.comparison import (
     rank_correlations,
     ranks,
 )
-from bipcore.pruning.plan import BlockPlan, PruningPlan, make_plan
+from bipcore.pruning.plan import BlockPlan, PruningPlan
 from tests.helpers.shapes import SMALL_GQA, SMALL_MHA, random_scores
 
 

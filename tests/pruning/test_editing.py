@@ -8,8 +8,9 @@ import torch
 
 from bipcore.errors import InputError
 from bipcore.pruning import editing
+from bipcore.pruning.choosing import make_plan
 from bipcore.pruning.editing import edits
-from bipcore.pruning.plan import BlockPlan, PruningPlan, make_plan
+from bipcore.pruning.plan import BlockPlan, PruningPlan
 from tests.helpers.shapes import SMALL_GQA, SMALL_MHA, SMOLLM2, random_scores
 
 MHA, GQA = random_scores(SMALL_MHA), random_scores(SMALL_GQA)

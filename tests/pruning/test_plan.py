@@ -11,7 +11,8 @@ from bipcore.criteria import BlockScores
 from bipcore.errors import InputError
 from bipcore.models.shapes import BlockShape
 from bipcore.pruning.allocation import allocated_shape
-from bipcore.pruning.plan import BlockPlan, PruningPlan, make_plan
+from bipcore.pruning.choosing import make_plan
+from bipcore.pruning.plan import BlockPlan, PruningPlan
 from tests.helpers.shapes import LLAMA_7B, SMALL_GQA, SMALL_MHA, SMOLLM2, model_shape, random_scores
 from tests.helpers.tiny import one_thread as one_thread
 

@@ -9,7 +9,8 @@ import pytest
 from bipcore.criteria import BlockScores
 from bipcore.errors import InputError
 from bipcore.models.shapes import BlockShape
-from bipcore.pruning.plan import BlockPlan, PruningPlan, make_plan
+from bipcore.pruning.choosing import make_plan
+from bipcore.pruning.plan import BlockPlan, PruningPlan
 from tests.helpers.shapes import SMALL_GQA, SMALL_MHA, SMOLLM2, random_scores
 
 

@@ -8,7 +8,8 @@ from bipcore.criteria import Scores, score
 from bipcore.criteria.statistics import collect_statistics
 from bipcore.data.calibration import CalibrationSet
 from bipcore.errors import Cancelled, InputError
-from bipcore.pruning.plan import BlockPlan, PruningPlan, make_plan
+from bipcore.pruning.choosing import make_plan
+from bipcore.pruning.plan import BlockPlan, PruningPlan
 from bipcore.pruning.propagation import score_pruned
 from bipcore.pruning.slicing import apply_plan, masked_model
 from bipcore.specs import PlanSpec

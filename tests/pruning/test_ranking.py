@@ -10,7 +10,8 @@ import torch
 
 from bipcore.criteria import BlockScores, Scores
 from bipcore.errors import InputError
-from bipcore.pruning.plan import BlockPlan, PruningPlan, make_plan
+from bipcore.pruning.choosing import make_plan
+from bipcore.pruning.plan import BlockPlan, PruningPlan
 from bipcore.pruning.ranking import check_reachable
 from tests.helpers.pruning import UNITS, assert_same_outputs, plan_for, pruned_and_masked
 from tests.helpers.shapes import SMALL_GQA, SMALL_MHA, model_shape, random_scores

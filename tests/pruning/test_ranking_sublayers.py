@@ -9,7 +9,8 @@ import torch
 from bipcore.criteria import BlockScores, Scores
 from bipcore.errors import InputError
 from bipcore.models.shapes import BlockShape
-from bipcore.pruning.plan import BlockPlan, PruningPlan, make_plan
+from bipcore.pruning.choosing import make_plan
+from bipcore.pruning.plan import BlockPlan, PruningPlan
 from tests.helpers.shapes import SMALL_GQA, SMALL_MHA, random_scores
 
 EVERY = [(block, sublayer) for block in range(6) for sublayer in ("attention", "ffn")]

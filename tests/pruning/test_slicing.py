@@ -7,7 +7,8 @@ from torch import nn
 from bipcore.criteria import score
 from bipcore.errors import InputError
 from bipcore.models.adapters import Adapter
-from bipcore.pruning.plan import BlockPlan, PruningPlan, make_plan
+from bipcore.pruning.choosing import make_plan
+from bipcore.pruning.plan import BlockPlan, PruningPlan
 from bipcore.pruning.slicing import apply_plan, masked_model
 from tests.helpers.pruning import (
     CASES,

@@ -11,7 +11,8 @@ from torch import nn
 from bipcore.criteria import score
 from bipcore.errors import InputError
 from bipcore.models.adapters import Adapter
-from bipcore.pruning.plan import BlockPlan, PruningPlan, make_plan
+from bipcore.pruning.choosing import make_plan
+from bipcore.pruning.plan import BlockPlan, PruningPlan
 from bipcore.pruning.slicing import apply_plan, masked_model
 from tests.helpers.pruning import assert_same_outputs, generated_by, logits_of, scores_of
 from tests.helpers.tiny import CONFIGS, FAMILIES, padded_batch, tiny_model, tiny_tokens

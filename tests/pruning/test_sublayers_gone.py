@@ -9,7 +9,8 @@ import pytest
 
 from bipcore.export.export import load_pruned, save_pruned
 from bipcore.models.adapters import Adapter
-from bipcore.pruning.plan import BlockPlan, PruningPlan, make_plan
+from bipcore.pruning.choosing import make_plan
+from bipcore.pruning.plan import BlockPlan, PruningPlan
 from bipcore.pruning.slicing import apply_plan
 from bipcore.views import scores as drawn
 from bipcore.views.frames import KINDS, extreme_scores, scores_frame, summary_frame

@@ -9,14 +9,8 @@ import pytest
 from bipcore.errors import Cancelled, InputError
 from bipcore.pipeline import plans, workbench
 from bipcore.pipeline.pipeline import Pipeline
-from bipcore.specs import (
-    CalibrationSpec,
-    EvaluationSpec,
-    ModelSpec,
-    PlanSpec,
-    ScoreSpec,
-    find_preset,
-)
+from bipcore.settings import find_preset
+from bipcore.specs import CalibrationSpec, EvaluationSpec, ModelSpec, PlanSpec, ScoreSpec
 from bipcore.store.runs import RunStore
 from bipcore.studies import sweep as sweeps
 from bipcore.studies.sweep import DENSE, SweepSpec, check_sweep, run_sweep, text_names

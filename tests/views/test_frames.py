@@ -4,7 +4,8 @@ import numpy
 import pytest
 
 from bipcore.criteria import Scores
-from bipcore.pruning.plan import PruningPlan, make_plan
+from bipcore.pruning.choosing import make_plan
+from bipcore.pruning.plan import PruningPlan
 from bipcore.views.frames import extreme_scores, scores_frame, summary_frame
 from tests.helpers.shapes import SMALL_GQA, random_scores
 

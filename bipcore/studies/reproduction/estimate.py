@@ -10,7 +10,7 @@ is rough.
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -22,9 +22,8 @@ from ...evaluation.profiling import measure_speed
 from ...models.adapters import Adapter
 from ...models.loading import DTYPES, empty_model, load_config, resolve_device
 from ...models.shapes import ModelShape
-from ...pruning.allocation import allocated_shape, resolve_unit
-from ...pruning.compensation import resolve_compensation
-from ...pruning.plan import resolve_allocation
+from ...pruning.allocation import allocated_shape
+from ...pruning.resolving import BY_WIDTH, for_criterion, resolve
 from ...specs import EvaluationSpec, ModelSpec
 from ..sweep import DENSE
 from .rows import Row, count_cells
@@ -42,14 +41,12 @@ def pruned_shape(spec: Reproduction, shape: ModelShape, key: RowKey) -> ModelSha
     no plan can have them."""
     if key.method == DENSE:
         return shape
-    plan = spec.plan_spec(key)
-    allocation = resolve_allocation(plan.allocation, key.method)
-    by_width = allocation if allocation in ("uniform", "paper") else "uniform"
-    settings = plan.choice | {"allocation": by_width}
-    del settings["floor"]
+    criterion = find_criterion(key.method)
+    plan = for_criterion(spec.plan_spec(key), criterion)
+    by_width = plan.allocation if plan.allocation in BY_WIDTH else "uniform"
     try:
-        settings["unit"] = resolve_unit(plan.unit, shape)
-        return allocated_shape(shape, **settings)
+        resolved = resolve(replace(plan, propagation="dense"), criterion, shape)
+        return allocated_shape(shape, replace(resolved, allocation=by_width))
     except InputError:
         return None
 
@@ -215,8 +212,8 @@ def _scoring(spec: Reproduction, shape: ModelShape, keys: list[RowKey]) -> Itera
 
 
 def _reads_activations(method: str) -> bool:
-    made_up = resolve_compensation("auto", method) == "bias"
-    return find_criterion(method).needs == "activations" or made_up
+    criterion = find_criterion(method)
+    return criterion.needs == "activations" or criterion.compensation == "bias"
 
 
 def _row_steps(

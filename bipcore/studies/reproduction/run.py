@@ -20,14 +20,15 @@ from ...evaluation.zero_shot import TaskResult, average
 from ...models.adapters import Adapter
 from ...pipeline.pipeline import Pipeline
 from ...progress import Progress, Tracker, tracked
+from ...pruning.choosing import make_plan
 from ...pruning.compensation import (
     SecondMoments,
     check_free,
     collect_second_moments,
     compensate,
-    resolve_compensation,
 )
-from ...pruning.plan import PruningPlan, make_plan
+from ...pruning.plan import PruningPlan
+from ...pruning.resolving import compensation_for
 from ...pruning.slicing import apply_plan
 from ...specs import CalibrationSpec, PlanSpec, ScoreSpec
 from ..pieces import one_by_one
@@ -76,7 +77,7 @@ def _prune(
     progress: Tracker,
 ) -> PruningPlan:
     criterion, statistics = find_criterion(spec.criterion), None
-    kind = resolve_compensation(plan.compensation, spec.criterion)
+    kind = compensation_for(plan.compensation, criterion)
     batch = {"batch_size": max(1, 4096 // calibration.seq_len)}
     if criterion.needs == "activations" or kind == "bias":
         with progress.within(0.0, 0.7):

@@ -14,7 +14,7 @@ import yaml
 
 from ...criteria import find_criterion
 from ...errors import InputError
-from ...pruning.allocation import ALLOCATIONS
+from ...settings import find_preset
 from ...specs import (
     CalibrationSpec,
     EvaluationSpec,
@@ -23,7 +23,6 @@ from ...specs import (
     RecoverySpec,
     ScoreSpec,
     ZeroShotSpec,
-    find_preset,
 )
 from ..sweep import DENSE, SweepSpec
 
@@ -186,18 +185,13 @@ def check_reproduction(spec: Reproduction) -> None:
     """Raise InputError for what no run could do. Nothing is loaded for it."""
     if spec.kind not in KINDS:
         raise InputError(f"The spec {spec.name!r} is of kind {spec.kind!r}, not {_or(KINDS)}.")
-    if spec.allocation not in ALLOCATIONS:
-        raise InputError(f"There is no allocation {spec.allocation!r}: {_or(ALLOCATIONS)}.")
     find_preset(spec.preset)
     for method in (*spec.methods, *(m for group in spec.groups for m in group.methods)):
         find_criterion(method)
     for sparsity in (*spec.sparsities, *(group.sparsity for group in spec.groups)):
-        if not 0 < sparsity < 1:
-            raise InputError(f"A sparsity is a number above 0 and below 1, not {sparsity:g}.")
-    if spec.calibration.samples < 1 or spec.calibration.seq_len < 2:
-        raise InputError("A calibration set has at least 1 sample of at least 2 tokens.")
-    if any(text.window < 2 for text in spec.texts):
-        raise InputError("A window has at least 2 tokens.")
+        if not sparsity:
+            raise InputError("A sparsity is a number above 0 and below 1, not 0.")
+        spec.plan_spec(RowKey(DENSE, sparsity))
     if spec.tuned and spec.recovery is None:
         raise InputError(f"The spec {spec.name!r} has tuned rows, but says nothing of recovery.")
     if spec.kind == "sweep":

@@ -1,0 +1,100 @@
+"""Choosing what stays: from scores and settings to a plan."""
+
+import numpy
+import torch
+from torch import Tensor
+
+from ..criteria import find_criterion
+from ..criteria.base import BlockScores, Scores
+from ..errors import InputError
+from ..models.shapes import BlockShape, ModelShape
+from ..specs import UNITS, PlanSpec
+from .allocation import BlockBudget, allocate
+from .plan import BlockPlan, PruningPlan
+from .ranking import Kept, check_reachable, keep_globally, keep_sublayers
+from .resolving import BY_WIDTH, Resolved, resolve
+
+
+def make_plan(scores: Scores, *, sparsity: float, **settings: object) -> PruningPlan:
+    """Choose what stays: the highest scores, as many of each block as the allocation gives it.
+
+    ``settings`` are the others of `PlanSpec.choice`, each with its default there.
+    ``sparsity``: the share of the decoder blocks' parameters to remove, at least 0, below 1.
+    ``unit`` of attention: "head" (every query head has its own key/value head), "query-head"
+    (the same number of query heads out of every KV group), "kv-group" (a key/value head with
+    its query heads), "none" (attention is kept whole), or "auto", the first that fits.
+    ``allocation``: "uniform" rounds the number of heads to remove down and lets the channels
+    make up the difference; "paper" takes the share of the heads and of the channels, rounded
+    separately; both give every block the same widths. "global" compares standardised scores
+    across blocks (see `ranking.keep_globally`), and "sublayer" removes whole sublayers, for a
+    criterion that ranks them. "auto" takes what the criterion's authors use.
+    ``protect_first`` and ``protect_last`` blocks keep everything; the others give up more.
+    ``round_to``: FFN widths become multiples of it. ``floor``: the share of its heads and of its
+    channels that every block keeps at least, with "global". Raises InputError when it cannot be
+    done.
+    """
+    plan = PlanSpec(sparsity=sparsity, **settings)
+    return planned(scores, resolve(plan, find_criterion(scores.criterion), scores.shape))
+
+
+def planned(scores: Scores, plan: Resolved) -> PruningPlan:
+    """`make_plan` with settings that are resolved for the scores' criterion and model."""
+    spec = {
+        "criterion": scores.criterion,
+        "options": dict(scores.options),
+        "calibration": scores.fingerprint,
+        **plan.choice,
+        "sparsity": float(plan.sparsity),
+        "floor": float(plan.floor),
+    }
+    blocks = tuple(BlockPlan(*kept) for kept in _kept(scores, plan))
+    return PruningPlan(shape=scores.shape, blocks=blocks, spec=spec)
+
+
+def check_possible(shape: ModelShape, plan: Resolved) -> None:
+    """Raise InputError for a plan that no scores could make possible."""
+    if plan.allocation in BY_WIDTH:
+        allocate(shape, plan)
+    elif plan.allocation == "global":
+        check_reachable(shape, plan)
+
+
+def _kept(scores: Scores, plan: Resolved) -> tuple[Kept, ...]:
+    if plan.allocation == "sublayer":
+        return keep_sublayers(scores, plan)
+    if plan.allocation == "global":
+        return keep_globally(scores, plan)
+    budgets = allocate(scores.shape, plan)
+    return tuple(
+        choose(of_block, budget, was, plan.unit)
+        for of_block, budget, was in zip(scores.blocks, budgets, scores.shape.blocks, strict=True)
+    )
+
+
+def choose(scores: BlockScores, budget: BlockBudget, was: BlockShape, unit: str) -> Kept:
+    """The highest-scoring units and channels of one block; of equal scores the earlier goes."""
+    group = was.group
+    if unit == UNITS.KV_GROUP:
+        groups = _keep(scores.kv_groups, budget.attention)
+        heads = tuple(g * group + i for g in groups for i in range(group))
+    elif unit == UNITS.QUERY_HEAD:
+        by_group = scores.heads.view(was.kv_heads, group)
+        heads = tuple(
+            g * group + i for g in range(was.kv_heads) for i in _keep(by_group[g], budget.attention)
+        )
+    else:
+        heads = _keep(scores.heads, budget.attention)
+    return heads, _keep(scores.ffn, budget.channels)
+
+
+def _keep(scores: Tensor, count: int) -> tuple[int, ...]:
+    if not torch.isfinite(scores).all():
+        raise InputError("The scores are not finite numbers; score the model again.")
+    if not count:
+        return ()
+    values = scores.numpy()
+    lowest = numpy.sort(values)[len(values) - count]
+    stay = values >= lowest
+    too_many = int(stay.sum()) - count
+    stay[numpy.flatnonzero(values == lowest)[:too_many]] = False
+    return tuple(numpy.flatnonzero(stay).tolist())

@@ -1,0 +1,102 @@
+"""The settings of a plan, made whole and checked once: with nothing left to "auto".
+
+What is resolved here is handed on; nothing behind it asks what "auto" means, or whether the
+settings fit the model.
+"""
+
+from dataclasses import asdict, dataclass, replace
+
+from ..criteria.base import Criterion
+from ..errors import InputError
+from ..models.shapes import ModelShape
+from ..specs import UNITS, PlanSpec
+
+BY_WIDTH = ("uniform", "paper")
+"""The allocations that give every block its widths before anything is scored."""
+
+
+@dataclass(frozen=True)
+class Resolved(PlanSpec):
+    """A `PlanSpec` for one criterion and one model: nothing is "auto", and all of it fits."""
+
+
+def for_criterion(plan: PlanSpec, criterion: Criterion) -> PlanSpec:
+    """``plan`` with the allocation and the compensation that "auto" stands for: those of the
+    criterion's authors. Raises InputError where the two do not go together."""
+    own, allocation = criterion.allocation, plan.allocation
+    if allocation == "auto":
+        allocation = own
+    elif (allocation == "sublayer") != (own == "sublayer"):
+        ranks = "ranks whole sublayers" if own == "sublayer" else "does not rank whole sublayers"
+        raise InputError(
+            f"The criterion {criterion.name!r} {ranks}, which the allocation {allocation!r} does "
+            "not go with; use the allocation auto."
+        )
+    named = replace(plan, allocation=allocation)
+    return replace(named, compensation=compensation_for(plan.compensation, criterion))
+
+
+def compensation_for(kind: str, criterion: Criterion) -> str:
+    """``kind`` with "auto" replaced by what the criterion's authors use."""
+    return criterion.compensation if kind == "auto" else kind
+
+
+def resolve(plan: PlanSpec, criterion: Criterion, shape: ModelShape) -> Resolved:
+    """The settings of ``plan`` for a model of the sizes ``shape``.
+
+    Raises InputError for settings that no plan of such a model can have; whether the sparsity can
+    be reached is `allocation.check_reachable`'s.
+    """
+    if isinstance(plan, Resolved):
+        return plan
+    named = for_criterion(plan, criterion)
+    unit = resolve_unit(plan.unit, shape)
+    _check_blocks(plan, shape)
+    if plan.propagation == "pruned":
+        _check_propagated(named, criterion)
+    return Resolved(**asdict(named) | {"unit": unit})
+
+
+def resolve_unit(unit: str, shape: ModelShape) -> str:
+    """``unit`` with "auto" replaced by the first that fits the model; raises InputError."""
+    shared = any(block.heads != block.kv_heads for block in shape.blocks)
+    if unit == "auto":
+        return UNITS.QUERY_HEAD if shared else UNITS.HEAD
+    if unit == UNITS.QUERY_HEAD and not shared:
+        return UNITS.HEAD  # every query head has a key/value head of its own, which goes with it
+    if unit == UNITS.HEAD and shared:
+        raise InputError(
+            "The model's query heads share key/value heads, so a single head cannot be "
+            "removed; use the unit query-head or kv-group."
+        )
+    return unit
+
+
+def _check_blocks(plan: PlanSpec, shape: ModelShape) -> None:
+    """Raise InputError for what the number and the widths of the blocks do not allow."""
+    if plan.protect_first + plan.protect_last >= len(shape.blocks):
+        raise InputError(
+            f"Protecting {plan.protect_first} + {plan.protect_last} blocks leaves none of the "
+            f"{len(shape.blocks)} to prune; protect fewer."
+        )
+    narrowest = min((block.channels for block in shape.blocks if block.channels), default=0)
+    if plan.sparsity and narrowest and plan.round_to > narrowest:
+        raise InputError(
+            f"A width of {narrowest} channels cannot become a multiple of {plan.round_to}; round "
+            "to less."
+        )
+
+
+def _check_propagated(plan: PlanSpec, criterion: Criterion) -> None:
+    """Raise InputError where pruned propagation is not possible: widths have to be known ahead."""
+    if criterion.needs != "activations":
+        raise InputError(
+            f"The criterion {criterion.name!r} does not read activations, so there is nothing to "
+            "propagate; use the propagation dense."
+        )
+    if plan.allocation not in BY_WIDTH:
+        raise InputError(
+            f"With the allocation {plan.allocation!r} the widths depend on the scores of all "
+            "blocks, so pruned propagation is not possible; use uniform or paper, or the "
+            "propagation dense."
+        )
