@@ -39,7 +39,7 @@ _HOMES = {
     "score_pruned": "pruning.propagation",
     "reconstruction_errors": "evaluation.reconstruction",
     "llm_bip_bound": "evaluation.reconstruction",
-    "SweepSpec": "studies.sweep",
+    "SweepSpec": "studies.points",
     "run_sweep": "studies.sweep",
     "masked_model": "pruning.slicing",
     "load_test_tokens": "evaluation.metrics",

@@ -11,8 +11,8 @@ from .pruning.compensation import SECOND_MOMENTS
 from .pruning.plan import PLANS
 from .store.kinds import Kind
 from .store.resume import CHECKPOINTS, STEPS
+from .studies.points import POINTS
 from .studies.reproduction.rows import REPRODUCTIONS
-from .studies.sweep import POINTS
 
 KINDS: tuple[Kind, ...] = (
     MODELS,

@@ -1,51 +1,36 @@
-"""The walls of the house: who may import whom, who may do what, and how long things may be."""
+"""The walls of the house, by folder: who may import whom, who may do what, how long things may be."""
 
 import ast
 import re
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).resolve().parents[1]
 CORE = sorted((ROOT / "bipcore").rglob("*.py"))
-CRITERIA = sorted((ROOT / "bipcore/criteria").glob("*.py"))
 PAGES = sorted((ROOT / "pages").glob("*.py"))
 UI = sorted((ROOT / "ui").rglob("*.py"))
 APP = sorted(ROOT.glob("app.py"))
 EVERYTHING = [*CORE, *PAGES, *UI, *APP]
 
-ORDER = (
-    {"families", "losses", "shapes", "weights", "errors", "progress", "hooks", "hub", "texts"},
-    {"adapters", "calibration", "checkpoints"},
-    {"statistics", "gradients", "walk", "search"},
-    {"criteria"},
-    {"allocation", "ranking", "plan"},
-    {"compensation", "slicing"},
-    {"evaluation", "reconstruction", "profiling", "recovery", "export", "generation"},
-    {"preparation", "recovering"},
-    {"pipeline", "charts", "report"},
-    {"__main__"},
+FLOORS = (
+    ("errors", "progress"),
+    ("settings",),
+    ("hub", "store"),
+    ("data", "models"),
+    ("criteria", "specs"),
+    ("pruning",),
+    ("evaluation", "recovery"),
+    ("export",),
+    ("pipeline",),
+    ("studies",),
+    ("views", "kinds"),
+    ("cli",),
 )
-"""A module of the core imports none of a later row. Modules that are not named are free."""
+"""The rooms of `bipcore`, from the ground up: a room imports none of a higher floor."""
 
-DRAWERS = {
-    "charts.py",
-    "plan_charts.py",
-    "reconstruction_charts.py",
-    "reproduction_charts.py",
-    "recovery_charts.py",
-    "sweep_charts.py",
-    "zero_shot_charts.py",
-    "report.py",
-}
-"""The files that know plotly."""
-
+LONGEST_CHAIN = 20
+LONGEST_FILE, LONGEST_PAGE, LONGEST_START, LONGEST_FUNCTION = 400, 150, 60, 40
 PICKLES = {"pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
-
-
-def each(files):
-    """One test for each of ``files``, none where there are none yet."""
-    return pytest.mark.parametrize("path", files, ids=lambda p: str(p.relative_to(ROOT)))
+MODULE_NAMES = r"\.(?:self_attn|[qkvo]_proj|gate_proj|up_proj)\b"
 
 
 def imports_of(source: str, package: tuple[str, ...] = ()) -> set[str]:
@@ -64,23 +49,13 @@ def imports_of(source: str, package: tuple[str, ...] = ()) -> set[str]:
     return names
 
 
-def _imports(path: Path) -> set[str]:
-    return imports_of(path.read_text(), path.relative_to(ROOT).parts[:-1])
-
-
-def _imports_any(path: Path, *modules: str) -> set[str]:
-    """Those imports of ``path`` that are one of ``modules`` or lie within it."""
-    return {
-        name
-        for name in _imports(path)
-        if any(name == module or name.startswith(module + ".") for module in modules)
-    }
-
-
-def _calls(source: str) -> set[str]:
-    """The dotted names that are called, as far as they are plain."""
-    calls = (node.func for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call))
-    return {ast.unparse(called) for called in calls}
+def top_level(source: str) -> str:
+    """What of ``source`` runs when it is imported: without the bodies of its functions."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            node.body = [ast.Pass()]
+    return ast.unparse(tree)
 
 
 def functions_of(source: str) -> dict[str, int]:
@@ -95,14 +70,69 @@ def functions_of(source: str) -> dict[str, int]:
     return lengths
 
 
-def _lines(path: Path) -> int:
-    return len(path.read_text().splitlines())
+def _said(path: Path) -> str:
+    return str(path.relative_to(ROOT))
 
 
-def _rank(path: Path) -> int | None:
-    """The row of `ORDER` that a file of the core belongs to."""
-    module = path.relative_to(ROOT / "bipcore").parts[0].removesuffix(".py")
-    return next((i for i, row in enumerate(ORDER) if module in row), None)
+def _package(path: Path) -> tuple[str, ...]:
+    return path.relative_to(ROOT).parts[:-1]
+
+
+def _imports_any(path: Path, *modules: str, source: str | None = None) -> set[str]:
+    """Those imports of ``path`` that are one of ``modules`` or lie within it."""
+    found = imports_of(source or path.read_text(), _package(path))
+    return {n for n in found if any(n == m or n.startswith(m + ".") for m in modules)}
+
+
+def _calls(source: str) -> set[str]:
+    """The dotted names that are called, as far as they are plain."""
+    calls = (node.func for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call))
+    return {ast.unparse(called) for called in calls}
+
+
+def _offenders(paths: list[Path], *modules: str) -> dict[str, set[str]]:
+    """Of ``paths`` those that import any of ``modules``, and what of it."""
+    return {_said(path): found for path in paths if (found := _imports_any(path, *modules))}
+
+
+def _matching(paths: list[Path], pattern: str) -> dict[str, list[str]]:
+    """Of ``paths`` those whose text has ``pattern``, and what of it."""
+    return {_said(p): found for p in paths if (found := re.findall(pattern, p.read_text()))}
+
+
+def _outside(*places: str) -> list[Path]:
+    """The files of everything but those in the folders or files ``places``."""
+    walls = [ROOT / place for place in places]
+    return [p for p in EVERYTHING if not any(p == w or w in p.parents for w in walls)]
+
+
+def _room(path: Path) -> str:
+    return path.relative_to(ROOT / "bipcore").parts[0].removesuffix(".py")
+
+
+def _graph() -> dict[str, set[str]]:
+    """Which module of the core imports which, imports inside functions included."""
+    names = {".".join(p.relative_to(ROOT).with_suffix("").parts): p for p in CORE}
+    modules = {name.removesuffix(".__init__"): path for name, path in names.items()}
+    return {
+        name: (imports_of(path.read_text(), _package(path)) & modules.keys()) - {name}
+        for name, path in modules.items()
+    }
+
+
+def _longest_chain(graph: dict[str, set[str]]) -> list[str]:
+    """The longest row of modules each of which imports the next; raises RecursionError for a
+    circle."""
+    known: dict[str, list[str]] = {}
+
+    def chain(name: str, above: tuple[str, ...]) -> list[str]:
+        assert name not in above, f"a circle: {' -> '.join([*above, name])}"
+        if name not in known:
+            below = (chain(each, (*above, name)) for each in graph[name])
+            known[name] = [name, *max(below, key=len, default=[])]
+        return known[name]
+
+    return max((chain(name, ()) for name in graph), key=len)
 
 
 def test_every_way_to_import_is_seen():
@@ -110,14 +140,12 @@ def test_every_way_to_import_is_seen():
         "import torch.nn as nn\nfrom torch import nn\n"
         "def f():\n    from ..plan import make_plan\n    from . import wanda\n"
     )
-    assert imports_of(source, ("bipcore", "criteria")) == {
-        "torch.nn",
-        "torch",
-        "bipcore.pruning.plan",
-        "bipcore.pruning.plan.make_plan",
+    found = {"torch.nn", "torch", "bipcore.plan", "bipcore.plan.make_plan"}
+    assert imports_of(source, ("bipcore", "criteria")) == found | {
         "bipcore.criteria",
         "bipcore.criteria.wanda",
     }
+    assert imports_of(top_level(source)) == {"torch.nn", "torch"}
 
 
 def test_lines_of_a_function_are_counted_without_its_docstring():
@@ -125,88 +153,80 @@ def test_lines_of_a_function_are_counted_without_its_docstring():
     assert functions_of(source) == {"f:2": 2}
 
 
-@each(CORE)
-def test_the_core_does_not_know_the_interface(path):
-    assert _imports_any(path, "streamlit", "ui", "pages", "app") == set()
+def test_bipcore_has_at_most_20_rooms_and_each_package_says_what_lives_there():
+    rooms = [p for p in (ROOT / "bipcore").iterdir() if not p.name.startswith("__pycache__")]
+    assert len(rooms) <= 20
+    named = {room for floor in FLOORS for room in floor}
+    assert {p.name.removesuffix(".py") for p in rooms} - named == {"__init__", "__main__"}
+    for package in sorted((ROOT / "bipcore").rglob("__init__.py")):
+        said = ast.get_docstring(ast.parse(package.read_text())) or ""
+        assert "import" in said, f"{_said(package)} does not say what it may import"
 
 
-@each([path for path in EVERYTHING if path.name not in DRAWERS])
-def test_only_charts_and_reports_import_plotly(path):
-    assert _imports_any(path, "plotly") == set()
+def test_imports_go_one_way():
+    for height, floor in enumerate(FLOORS):
+        above = {room for higher in FLOORS[height + 1 :] for room in higher}
+        for path in CORE:
+            if _room(path) in floor:
+                found = _imports_any(path, "bipcore")
+                rooms = {name.split(".")[1] for name in found if "." in name}
+                assert rooms & above == set(), _said(path)
 
 
-@each([*PAGES, *APP])
-def test_pages_do_not_import_torch(path):
-    assert _imports_any(path, "torch", "transformers") == set()
+def test_there_is_no_circle_and_no_long_chain_of_imports():
+    chain = _longest_chain(_graph())
+    assert len(chain) <= LONGEST_CHAIN, " -> ".join(chain)
 
 
-@each(CRITERIA)
-def test_criteria_do_not_know_plans(path):
-    assert (
-        _imports_any(
-            path, "bipcore.pruning.plan", "bipcore.pruning.allocation", "bipcore.pruning.slicing"
-        )
-        == set()
-    )
+def test_the_core_does_not_know_the_interface():
+    assert _offenders(CORE, "streamlit", "ui", "pages", "app") == {}
 
 
-@each([path for path in CORE if path.name in ("plan.py", "allocation.py", "shapes.py")])
-def test_plans_do_not_know_modules(path):
-    forbidden = (
-        "bipcore.models.adapters",
-        "bipcore.models.families",
-        "bipcore.pruning.slicing",
-        "torch.nn",
-    )
-    assert _imports_any(path, *forbidden, "transformers") == set()
+def test_only_views_know_plotly_and_only_inside_the_functions_that_draw():
+    assert _offenders(_outside("bipcore/views"), "plotly") == {}
+    for path in (ROOT / "bipcore/views").rglob("*.py"):
+        assert _imports_any(path, "plotly", source=top_level(path.read_text())) == set(), path
 
 
-@each([path for path in CORE if _rank(path) is not None])
-def test_imports_go_one_way(path):
-    imported = {name.split(".")[1] for name in _imports_any(path, "bipcore") if "." in name}
-    later = set().union(*ORDER[_rank(path) + 1 :])
-    assert imported & later == set()
+def test_pages_do_not_import_torch():
+    assert _offenders([*PAGES, *APP], "torch", "transformers") == {}
 
 
-@each([path for path in CORE if path.name != "hooks.py"])
-def test_only_hooks_registers_hooks(path):
-    assert re.findall(r"register_forward\w*|register_\w*hook\w*", path.read_text()) == []
+def test_criteria_do_not_know_plans_and_plans_do_not_know_modules():
+    criteria = [path for path in CORE if "criteria" in path.parts]
+    assert _offenders(criteria, "bipcore.pruning") == {}
+    plans = [ROOT / "bipcore/pruning" / f"{name}.py" for name in ("plan", "allocation", "ranking")]
+    modules = ("bipcore.models.adapters", "bipcore.models.families", "bipcore.pruning.slicing")
+    shapes = ROOT / "bipcore/models/shapes.py"
+    assert _offenders([*plans, shapes], *modules, "torch.nn", "transformers") == {}
 
 
-@each([path for path in CORE if path.name != "families.py"])
-def test_only_families_knows_module_names(path):
-    assert re.findall(r"\.(?:self_attn|[qkvo]_proj|gate_proj|up_proj)\b", path.read_text()) == []
+def test_only_one_file_registers_hooks_and_only_one_knows_module_names():
+    hooks = r"register_forward\w*|register_\w*hook\w*"
+    assert _matching([p for p in CORE if p in _outside("bipcore/models/running.py")], hooks) == {}
+    families = [p for p in CORE if p in _outside("bipcore/models/families.py")]
+    assert _matching(families, MODULE_NAMES) == {}
 
 
-@each(EVERYTHING)
-def test_nothing_is_pickled(path):
-    assert _imports_any(path, *PICKLES) == set()
-    assert _calls(path.read_text()) & {"torch.save", "torch.load", "pd.read_pickle"} == set()
-    assert _imports_any(path, "torch.save", "torch.load") == set()
+def test_nothing_is_pickled():
+    assert _offenders(EVERYTHING, *PICKLES, "torch.save", "torch.load") == {}
+    for path in EVERYTHING:
+        called = _calls(path.read_text())
+        assert called & {"torch.save", "torch.load", "pd.read_pickle"} == set(), _said(path)
 
 
-@each(CORE)
-def test_the_core_does_not_print(path):
-    if path.name not in ("__main__.py", "console.py"):
-        assert "print" not in _calls(path.read_text())
+def test_only_the_command_line_prints():
+    for path in CORE:
+        if path != ROOT / "bipcore/cli/console.py":
+            assert "print" not in _calls(path.read_text()), _said(path)
 
 
-@each(EVERYTHING)
-def test_files_have_at_most_300_lines(path):
-    assert _lines(path) <= 300
-
-
-@each(PAGES)
-def test_pages_have_under_150_lines(path):
-    assert _lines(path) < 150
-
-
-@each(APP)
-def test_the_start_page_has_under_60_lines(path):
-    assert _lines(path) < 60
-
-
-@each(EVERYTHING)
-def test_functions_have_at_most_40_lines(path):
-    too_long = {name: n for name, n in functions_of(path.read_text()).items() if n > 40}
-    assert too_long == {}
+def test_files_and_functions_are_short():
+    limits = [(EVERYTHING, LONGEST_FILE), (PAGES, LONGEST_PAGE - 1), (APP, LONGEST_START - 1)]
+    for paths, most in limits:
+        lengths = {_said(path): len(path.read_text().splitlines()) for path in paths}
+        assert {name: n for name, n in lengths.items() if n > most} == {}
+    for path in EVERYTHING:
+        lengths = functions_of(path.read_text())
+        long = {name: n for name, n in lengths.items() if n > LONGEST_FUNCTION}
+        assert long == {}, _said(path)

@@ -1,26 +1,33 @@
 """The frame of every page: its title, the navigation and the sidebar that all pages share."""
 
 from dataclasses import replace
+from typing import Any
 
 import streamlit as st
 from streamlit.errors import StreamlitAPIException
 
 from bipcore.criteria import CRITERIA
-from bipcore.data.texts import NAMED
-from bipcore.models.loading import DTYPES
-from bipcore.settings import PRESETS
-from bipcore.specs import ALLOCATIONS, COMPENSATIONS, PROPAGATIONS, UNITS
+from bipcore.settings import PRESETS, settings_of
+from bipcore.specs import PlanSpec
 
+from .forms import seeded
 from .jobs import worker
 from .settings import (
-    MOST_SPARSITY,
-    ROUND_TO,
+    SETTINGS,
     Settings,
     preset_in_use,
     read_settings,
     with_preset,
     write_settings,
 )
+
+_FIRST = ("unit", "allocation", "floor", "compensation", "propagation")
+PLAN_OPTIONS = tuple(
+    name
+    for name in dict.fromkeys((*_FIRST, *settings_of(PlanSpec)))
+    if SETTINGS[name].label and name != "sparsity"
+)
+"""The less common plan settings, in the order of their widgets: all that have a label."""
 
 PAGES = (
     ("app.py", "Overview", ":material/home:"),
@@ -83,53 +90,36 @@ def _forget_widgets() -> None:
         del st.session_state[key]
 
 
-def _seed(name: str, value) -> str:
-    """The widget key for a setting, given its value where the widget has none of its own yet."""
-    key = f"set-{name}"
-    if key not in st.session_state:
-        st.session_state[key] = value
-    return key
+def _field(place, name: str, settings: Settings) -> Any:
+    """The widget of a setting, as its spec says what it may be; what it is set to."""
+    each, value = SETTINGS[name], getattr(settings, name)
+    said = {"key": seeded(name, value), "help": each.hint or None}
+    if isinstance(value, str) and each.offered:
+        options = tuple(dict.fromkeys((*each.offered, value)))
+        return place.selectbox(each.label, options, accept_new_options=True, **said)
+    if each.choices or each.offered:
+        return place.selectbox(each.label, each.choices or each.offered, **said)
+    if isinstance(value, str):
+        return place.text_input(each.label, **said)
+    kind = type(value)
+    most = None if each.most is None or kind is int else kind(each.most)
+    least, step = kind(each.least or 0), each.step or 1
+    return kind(place.number_input(each.label, least, most, step=step, **said))
 
 
 def _model_form(settings: Settings) -> Settings:
     """Model and calibration: expensive to change, so they take effect with the button."""
     with st.form("model-form", border=False):
         st.markdown("**Model and calibration**")
-        model = st.text_input(
-            "Model",
-            key=_seed("model", settings.model),
-            help="demo, a folder on the machine that runs this app, or a hub id (owner/name).",
-        )
-        texts = (*NAMED, settings.text) if settings.text not in NAMED else NAMED
-        text = st.selectbox(
-            "Calibration text",
-            texts,
-            key=_seed("text", settings.text),
-            accept_new_options=True,
-            help="builtin is Python's language reference; or type the path of a text or JSONL "
-            "file. The others come from the folder BIPCORE_DATA, else from the hub.",
-        )
+        said = {name: _field(st, name, settings) for name in ("model", "text")}
         left, right = st.columns(2)
-        samples = left.number_input(
-            "Samples", 1, None, step=1, key=_seed("samples", settings.samples)
-        )
-        seq_len = right.number_input(
-            "Tokens each", 2, None, step=1, key=_seed("seq_len", settings.seq_len)
-        )
-        seed = left.number_input("Seed", 0, None, step=1, key=_seed("seed", settings.seed))
-        dtype = right.selectbox("Type", DTYPES, key=_seed("dtype", settings.dtype))
+        places = {"samples": left, "seq_len": right, "seed": left, "dtype": right}
+        said |= {name: _field(place, name, settings) for name, place in places.items()}
         pressed = st.form_submit_button("Load and score", key="load", width="stretch")
     if not pressed:
         return settings
-    return replace(
-        settings,
-        model=model.strip() or "demo",
-        text=text or "builtin",
-        samples=int(samples),
-        seq_len=int(seq_len),
-        seed=int(seed),
-        dtype=dtype,
-    )
+    said["model"], said["text"] = said["model"].strip() or "demo", said["text"] or "builtin"
+    return replace(settings, **said)
 
 
 def _plan_controls(settings: Settings) -> Settings:
@@ -137,71 +127,24 @@ def _plan_controls(settings: Settings) -> Settings:
     _edited_plan(settings)
     preset = st.container()
     criterion = st.selectbox(
-        "Criterion",
+        SETTINGS["criterion"].label,
         tuple(CRITERIA),
-        key=_seed("criterion", settings.criterion),
+        key=seeded("criterion", settings.criterion),
         format_func=lambda name: CRITERIA[name].title,
     )
     st.caption(f"{CRITERIA[criterion].formula} · [paper]({CRITERIA[criterion].reference})")
+    sparsity = SETTINGS["sparsity"]
     percent = st.slider(
-        "Sparsity, % of the blocks' parameters",
-        0,
-        round(MOST_SPARSITY * 100),
-        key=_seed("percent", round(settings.sparsity * 100)),
+        sparsity.label,
+        *(round(100 * share) for share in sparsity.offered),
+        key=seeded("percent", round(settings.sparsity * 100)),
     )
     with st.expander("Plan options"):
-        options = _plan_options(settings)
+        options = {name: _field(st, name, settings) for name in PLAN_OPTIONS}
     settings = replace(settings, criterion=criterion, sparsity=percent / 100, **options)
     with preset:  # above the controls, but it says what they are set to
         _preset_control(settings)
     return settings
-
-
-def _plan_options(settings: Settings) -> dict:
-    """The less common plan settings, by the name of their field."""
-    return {
-        "unit": st.selectbox("Attention unit", UNITS.ALL, key=_seed("unit", settings.unit)),
-        "allocation": st.selectbox(
-            "Allocation",
-            ALLOCATIONS,
-            key=_seed("allocation", settings.allocation),
-            help="uniform and paper: the same widths in every block. global: standardised scores "
-            "compared across blocks. sublayer: whole sublayers, for BlockPruner. auto: what the "
-            "criterion's authors use.",
-        ),
-        "floor": st.number_input(
-            "Floor of a block",
-            0.0,
-            1.0,
-            step=0.05,
-            key=_seed("floor", settings.floor),
-            help="With global allocation: the share of its heads and of its channels that every "
-            "block keeps at least. 0 lets whole sublayers go.",
-        ),
-        "compensation": st.selectbox(
-            "Compensation",
-            COMPENSATIONS,
-            key=_seed("compensation", settings.compensation),
-            help="What makes up for the cut: nothing, a bias (the mean of what went), or a least-"
-            "squares refit of the output projections. auto: what the criterion's authors use.",
-        ),
-        "propagation": st.selectbox(
-            "Propagation",
-            PROPAGATIONS,
-            key=_seed("propagation", settings.propagation),
-            help="dense scores every block on the dense model's activations; pruned on those that "
-            "the blocks already pruned give it.",
-        ),
-        "protect_first": _blocks("Protect first blocks", "first", settings.protect_first),
-        "protect_last": _blocks("Protect last blocks", "last", settings.protect_last),
-        "round_to": st.selectbox(
-            "Round FFN widths to", ROUND_TO, key=_seed("round", settings.round_to)
-        ),
-    }
-
-
-def _blocks(label: str, name: str, value: int) -> int:
-    return int(st.number_input(label, 0, None, step=1, key=_seed(name, value)))
 
 
 def _preset_control(settings: Settings) -> None:

@@ -10,8 +10,7 @@ import streamlit as st
 from bipcore.store.runs import RunStore
 from bipcore.studies.reproduction.published import published_rows
 from bipcore.studies.reproduction.rows import Row, Run, measured_rows, spec_of
-from bipcore.studies.reproduction.run import row_keys
-from bipcore.studies.reproduction.spec import Reproduction, load_reproduction
+from bipcore.studies.reproduction.spec import Reproduction, load_reproduction, row_keys
 from bipcore.views.reproduction import (
     LIMITED,
     chart_title,

@@ -107,8 +107,7 @@ def _more(form: Form) -> None:
 
 def _spec(values: dict[str, Any]) -> RecoverySpec:
     targets = parse_list(values["targets"], str, "layers")
-    spec = RecoverySpec(**values | {"targets": targets})
-    return spec
+    return RecoverySpec(**values | {"targets": targets})
 
 
 def _note(spec: RecoverySpec) -> str:

@@ -5,63 +5,45 @@ The address names only what differs from the defaults, so a link or a reload bri
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, make_dataclass, replace
+from typing import Any
 
 import streamlit as st
 
 from bipcore.criteria import CRITERIA
-from bipcore.models.loading import DTYPES
-from bipcore.settings import PRESETS, Preset
-from bipcore.specs import (
-    ALLOCATIONS,
-    COMPENSATIONS,
-    PROPAGATIONS,
-    UNITS,
-    CalibrationSpec,
-    ModelSpec,
-    PlanSpec,
-    ScoreSpec,
-)
-
-MOST_SPARSITY = 0.9
-ROUND_TO = (1, 8, 32, 64, 128, 256)
+from bipcore.settings import PRESETS, Preset, Setting, settings_of
+from bipcore.specs import CalibrationSpec, ModelSpec, PlanSpec, ScoreSpec
 
 _KEY = "settings"
 _PROBLEMS = "settings-problems"
-_LEAST = {"samples": 1, "seq_len": 2}
-_CHOICES = {
-    "criterion": tuple(CRITERIA),
-    "dtype": DTYPES,
-    "unit": UNITS.ALL,
-    "allocation": ALLOCATIONS,
-    "round_to": ROUND_TO,
-    "compensation": COMPENSATIONS,
-    "propagation": PROPAGATIONS,
+_SPECS = (
+    (ModelSpec, {"name": "model"}),
+    (CalibrationSpec, {"source": "text"}),
+    (ScoreSpec, {}),
+    (PlanSpec, {}),
+)
+"""The specs whose fields are settings of the pages, and what some of them are called here."""
+
+SETTINGS: dict[str, Setting] = {
+    names.get(name, name): each
+    for spec, names in _SPECS
+    for name, each in settings_of(spec).items()
 }
+"""What each setting may be, as its spec says."""
+
+_DEFAULTS = {
+    names.get(field.name, field.name): field.default
+    for spec, names in _SPECS
+    for field in fields(spec)
+    if names.get(field.name, field.name) in SETTINGS
+}
+_Flat = make_dataclass(
+    "_Flat", [(name, type(value), value) for name, value in _DEFAULTS.items()], frozen=True
+)
 
 
-@dataclass(frozen=True)
-class Settings:
-    """Flat, one field a widget; the specs are made from it."""
-
-    model: str = "demo"
-    device: str = "auto"
-    dtype: str = "auto"
-    text: str = "builtin"
-    samples: int = 32
-    seq_len: int = 256
-    seed: int = 0
-    criterion: str = "llm-bip"
-    sparsity: float = 0.2
-    unit: str = "auto"
-    allocation: str = "auto"
-    protect_first: int = 0
-    protect_last: int = 0
-    round_to: int = 1
-    floor: float = 0.0
-    compensation: str = "auto"
-    propagation: str = "dense"
-    source: str = ""
+class Settings(_Flat):
+    """Flat, a field for every one of `SETTINGS`; the specs are made from it."""
 
     @property
     def model_spec(self) -> ModelSpec:
@@ -139,11 +121,17 @@ def from_query(query: Mapping[str, str]) -> tuple[Settings, list[str]]:
     return settings, problems
 
 
-def _usable(name: str, value) -> bool:
-    if name in _CHOICES:
-        return value in _CHOICES[name]
-    if name in ("sparsity", "floor"):
-        return 0 <= value <= (MOST_SPARSITY if name == "sparsity" else 1)
+def _usable(name: str, value: Any) -> bool:
+    """Whether the pages can work with a value that an address says."""
+    each = SETTINGS[name]
+    if each.problem(value, _DEFAULTS[name]):
+        return False
+    if name == "criterion":
+        return value in CRITERIA
     if name == "source":
         return re.fullmatch("[0-9a-f]{16}|", value) is not None
-    return value >= _LEAST.get(name, 0) if isinstance(value, int) else bool(value)
+    if each.offered and isinstance(value, float):
+        return each.offered[0] <= value <= each.offered[-1]
+    if each.offered and isinstance(value, int):
+        return value in each.offered
+    return value != ""

@@ -8,7 +8,7 @@ from bipcore.pipeline.pipeline import Pipeline
 from bipcore.pruning.plan import PruningPlan
 from bipcore.specs import EvaluationSpec, RecoverySpec
 from bipcore.store.kinds import digest
-from bipcore.studies.sweep import text_names
+from bipcore.studies.points import text_names
 
 from .jobs import Job, worker
 from .results import error_box, need

@@ -13,7 +13,8 @@ from bipcore.data.texts import NAMED
 from bipcore.settings import PRESETS, parse_list
 from bipcore.specs import CalibrationSpec, EvaluationSpec, PlanSpec
 from bipcore.store.kinds import digest
-from bipcore.studies.sweep import Point, SweepSpec, check_sweep, run_sweep, tasks, text_names
+from bipcore.studies.points import Point, SweepSpec, check_sweep, point_specs, text_names
+from bipcore.studies.sweep import run_sweep
 from bipcore.views.sweep import (
     cost_chart,
     opening,
@@ -111,7 +112,7 @@ def _spec(settings: Settings, values: dict[str, Any]) -> SweepSpec:
 def _note(settings: Settings, spec: SweepSpec) -> str:
     texts = len(text_names(spec.texts))
     note = (
-        f"{len(tasks(spec))} points, the dense model among them; each is one pruned model on "
+        f"{len(point_specs(spec))} points, the dense model among them; each is one pruned model on "
         f"{texts} test text{'s' if texts > 1 else ''}. Calibration on {spec.calibration.source}, "
         f"{spec.calibration.seq_len} tokens a sample, and plan options as in the sidebar. What is "
         "stored is not computed again."

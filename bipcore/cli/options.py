@@ -1,15 +1,15 @@
-"""Command-line options that become specs, each said once and shared by the commands."""
+"""Command-line options that become specs, made from the settings of the specs' fields."""
 
 import functools
 import inspect
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
 from typing import Annotated, Any
 
 import typer
 
 from ..errors import InputError
-from ..settings import PRESETS, find_preset, join_list, parse_list
+from ..settings import PRESETS, Setting, find_preset, join_list, parse_list, settings_of
 from ..specs import (
     CalibrationSpec,
     EvaluationSpec,
@@ -19,159 +19,76 @@ from ..specs import (
     ScoreSpec,
     ZeroShotSpec,
 )
-from ..studies.sweep import SweepSpec
+from ..studies.points import SweepSpec
+
+Option = tuple[Any, Any]
+"""The annotation that typer reads, and the default."""
+
+PRESET = frozenset(name for preset in PRESETS.values() for name in preset.values)
+"""The settings that a preset may say: what the user leaves out comes from it, else the default."""
 
 
-def _option(kind: Any, default: Any, text: str, flag: str | None = None) -> tuple:
+def _option(kind: Any, default: Any, text: str, flag: str = "") -> Option:
     names = (flag,) if flag else ()
     return Annotated[kind, typer.Option(*names, help=text, show_default=True)], default
 
 
-_DEFAULTS = asdict(PlanSpec()) | {"criterion": ScoreSpec().criterion}
+def _of_field(each: Setting, default: Any) -> Option:
+    """The option of one field: of the default's type, a list as words with commas between, and
+    0 for None where that means all of something."""
+    if isinstance(default, tuple):
+        return _option(str, join_list(default), each.help, each.flag)
+    if default is None:
+        return _option(int | None, None, each.help, each.flag)
+    return _option(type(default), default, each.help, each.flag)
 
 
-def _preset(name: str, kind: Any, text: str) -> tuple:
-    """An option that a preset can set: what is not said comes from the preset, else the default."""
-    return _option(kind | None, None, f"{text} (default: {_DEFAULTS[name]}).")
+def _key(name: str, each: Setting) -> str:
+    """What typer hands the value of the field ``name`` over as: its flag, where it has one. But
+    what is made of the field "source" of a plan is called "plan" already."""
+    flag = each.flag.removeprefix("--").replace("-", "_")
+    return name if flag in ("", "plan") else flag
 
 
-_MODEL = {
-    "model": (
-        Annotated[str, typer.Argument(help="demo, a model folder, or a hub id (owner/name).")],
-        inspect.Parameter.empty,
-    ),
-    "device": _option(str, "auto", "auto, cpu, cuda, cuda:1, ..."),
-    "dtype": _option(str, "auto", "auto, float32, bfloat16 or float16."),
-}
-_SCORE = _MODEL | {
-    "criterion": _preset("criterion", str, "How heads and channels are scored"),
-    "option": _option(
-        list[str] | None, None, "An option of the criterion, name=value; may be repeated."
-    ),
-    "calibration": _option(
-        str, "builtin", "builtin, wikitext2, ptb, c4, or a .txt or .jsonl file."
-    ),
-    "samples": _option(int, 32, "Calibration samples."),
-    "seq_len": _option(int, 256, "Tokens in a calibration sample."),
-    "seed": _option(int, 0, "Seed that draws the calibration samples."),
-}
-_PLAN = {
-    "sparsity": _option(float, 0.2, "Share of the blocks' parameters to remove, 0 to below 1."),
-    "unit": _option(str, "auto", "auto, head, query-head, kv-group, or none."),
-    "allocation": _preset("allocation", str, "auto, uniform, paper, global, or sublayer"),
-    "protect_first": _preset("protect_first", int, "Leave the first so many blocks whole"),
-    "protect_last": _preset("protect_last", int, "Leave the last so many blocks whole"),
-    "round_to": _option(int, 1, "Round FFN widths to a multiple of this."),
-    "floor": _option(
-        float, 0.0, "With global allocation: the share of its units that each sublayer keeps."
-    ),
-    "compensation": _preset("compensation", str, "auto, none, bias, or least-squares"),
-    "propagation": _preset(
-        "propagation", str, "dense, or pruned: score each block on the pruned ones before it"
-    ),
-    "preset": _option(
-        str | None, None, f"Settings by name: {', '.join(PRESETS)}; other options come first."
-    ),
-    "source": _option(
-        str, "", "A plan file (see the command plan) instead of choosing one.", "--plan"
-    ),
-}
-_MAYBE_PLAN = _PLAN | {
-    "sparsity": _option(
-        float | None, None, "Do it for the model pruned to this sparsity, too (default: not)."
-    )
-}
-_EVALUATION = {
-    "text": _option(str, "builtin", "Test text: builtin, wikitext2, ptb, c4, or a file."),
-    "window": _option(int, 512, "Perplexity window, in tokens."),
-    "max_tokens": _option(int, 4096, "Use the first so many tokens; 0 for all."),
-}
-_TRAINING = RecoverySpec()
-_RECOVERY = {
-    "train_text": _option(
-        str, _TRAINING.source, "Training text: builtin, wikitext2, ptb, c4, or a file."
-    ),
-    "train_samples": _option(int, _TRAINING.samples, "Training samples."),
-    "train_seq_len": _option(int, _TRAINING.seq_len, "Tokens in a training sample."),
-    "train_seed": _option(int, _TRAINING.seed, "Seed of the training samples and the adapter."),
-    "rank": _option(int, _TRAINING.rank, "Rank of LoRA's matrices."),
-    "alpha": _option(float, _TRAINING.alpha, "LoRA's alpha: what it adds is times alpha / rank."),
-    "dropout": _option(float, _TRAINING.dropout, "Dropout of what enters LoRA's matrices."),
-    "targets": _option(
-        str, "all", "all, attention, ffn, or names of linear layers, with commas between."
-    ),
-    "learning_rate": _option(float, _TRAINING.learning_rate, "The highest learning rate."),
-    "warmup": _option(float, _TRAINING.warmup, "Share of the steps in which it rises."),
-    "weight_decay": _option(float, _TRAINING.weight_decay, "AdamW's weight decay."),
-    "batch_size": _option(
-        int, _TRAINING.batch_size, "Samples in an optimiser step, over all its forward passes."
-    ),
-    "epochs": _option(int, _TRAINING.epochs, "How often each sample is seen."),
-    "validation": _option(int, _TRAINING.validation, "More samples, held out to watch the loss."),
-    "validate_every": _option(int, _TRAINING.validate_every, "Steps between two looks at them."),
-    "patience": _option(
-        int,
-        _TRAINING.patience,
-        "Stop after so many looks without improvement, and keep the best; 0: never.",
-    ),
-}
-_TASKS = ZeroShotSpec()
-_ZERO_SHOT = {
-    "tasks": _option(
-        str, join_list(_TASKS.tasks), "Tasks by their names in lm_eval, with commas between."
-    ),
-    "limit": _option(
-        int | None, None, "Measure the first so many rows of each task (default: all)."
-    ),
-    "num_fewshot": _option(int, _TASKS.num_fewshot, "Solved examples in every prompt."),
-    "batch_size": _option(
-        int, _TASKS.batch_size, "Requests in a forward pass; changes speed, not results."
-    ),
-}
-_SWEPT_PLAN = {
-    name: option for name, option in _PLAN.items() if name not in ("sparsity", "preset", "source")
-}
+def _options(spec: type) -> dict[str, Option]:
+    """The options of a spec's fields, by their `_key`."""
+    defaults = {one.name: one.default for one in fields(spec)}
+    found = {}
+    for name, each in settings_of(spec).items():
+        if name in PRESET:
+            text = f"{each.help.removesuffix('.')} (default: {defaults[name]})."
+            found[name] = _option(type(defaults[name]) | None, None, text, each.flag)
+        else:
+            found[_key(name, each)] = _of_field(each, defaults[name])
+    return found
 
 
-def _list(name: str, text: str) -> tuple:
-    """An option of a sweep that is a list."""
-    return _option(str, join_list(getattr(SweepSpec(), name)), f"{text}, with commas between.")
+def _values(spec: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """What was said of a spec's fields, by the fields' names; what was not said is left out."""
+    defaults = {one.name: one.default for one in fields(spec)}
+    found = {}
+    for name, each in settings_of(spec).items():
+        value = values.get(_key(name, each))
+        if value is not None:
+            is_list = isinstance(defaults[name], tuple)
+            found[name] = parse_list(value, str, each.name) if is_list else value
+    return found
 
 
-_SWEEP = _MODEL | {
-    "criteria": _list("criteria", "Criteria"),
-    "sparsities": _list("sparsities", "Shares of the blocks' parameters to remove"),
-    "seeds": _list("seeds", "Seeds of the calibration samples, and of random scores"),
-    "sizes": _list("samples", "Calibration sizes, in samples"),
-    "presets": _list("presets", f"Presets to add as lines of their own ({', '.join(PRESETS)})"),
-    "calibration": _SCORE["calibration"],
-    "seq_len": _SCORE["seq_len"],
-    **_SWEPT_PLAN,
-    "texts": _option(
-        str, "builtin", "Test texts: builtin, wikitext2, ptb, c4, or files, with commas between."
-    ),
-    "window": _EVALUATION["window"],
-    "max_tokens": _EVALUATION["max_tokens"],
-    "profile": _option(bool, False, "Measure latency and peak memory, too.", "--profile"),
-}
+@dataclass(frozen=True)
+class Group:
+    """Options that are handed to a command together: as a spec, by ``make`` of their values."""
 
-
-def _with_preset(values: dict) -> dict:
-    """``values`` with what the user left out filled in."""
-    name = values.get("preset")
-    chosen = _DEFAULTS | dict(find_preset(name).values if name else {})
-    unsaid = {key: chosen[key] for key, value in values.items() if value is None and key in chosen}
-    return values | {k: v for k, v in unsaid.items() if k != "sparsity"}
+    options: Mapping[str, Option]
+    make: Callable[[dict], Any]
 
 
 def _model(values: dict) -> ModelSpec:
-    return ModelSpec(values["model"], values["device"], values["dtype"])
+    return ModelSpec(**_values(ModelSpec, values | {"name": values["model"]}))
 
 
 def _score(values: dict) -> ScoreSpec:
-    calibration = CalibrationSpec(
-        values["calibration"], values["samples"], values["seq_len"], values["seed"]
-    )
+    calibration = CalibrationSpec(**_values(CalibrationSpec, values))
     options = tuple(_pair(text) for text in values["option"] or ())
     return ScoreSpec(_model(values), calibration, values["criterion"], options)
 
@@ -191,28 +108,18 @@ def _pair(text: str) -> tuple[str, Any]:
 def _plan(values: dict) -> PlanSpec | None:
     if values["sparsity"] is None and not values["source"]:
         return None
-    names = [name for name in _PLAN if name != "preset" and values[name] is not None]
-    return PlanSpec(**{name: values[name] for name in names})
+    return PlanSpec(**_values(PlanSpec, values))
 
 
 def _evaluation(values: dict) -> EvaluationSpec:
     if values["max_tokens"] < 0:
         raise InputError("The number of test tokens is at least 0 (0: all of them).")
-    return EvaluationSpec(values["text"], values["window"], values["max_tokens"] or None)
-
-
-def _recovery(values: dict) -> RecoverySpec:
-    renamed = {"train_text": "source"}
-    fields = {renamed.get(name, name.removeprefix("train_")): values[name] for name in _RECOVERY}
-    return RecoverySpec(**fields | {"targets": parse_list(values["targets"], str, "targets")})
-
-
-def _zero_shot(values: dict) -> ZeroShotSpec:
-    others = {name: values[name] for name in _ZERO_SHOT if name != "tasks"}
-    return ZeroShotSpec(parse_list(values["tasks"], str, "tasks"), **others)
+    everything = {"max_tokens": None} if values["max_tokens"] == 0 else {}
+    return EvaluationSpec(**_values(EvaluationSpec, values) | everything)
 
 
 def _sweep(values: dict) -> SweepSpec:
+    plan = _values(PlanSpec, {name: values.get(name) for name in _SWEPT_PLAN})
     texts = parse_list(values["texts"], str, "texts")
     return SweepSpec(
         model=_model(values),
@@ -221,23 +128,91 @@ def _sweep(values: dict) -> SweepSpec:
         seeds=parse_list(values["seeds"], int, "seeds"),
         samples=parse_list(values["sizes"], int, "sizes"),
         calibration=CalibrationSpec(values["calibration"], seq_len=values["seq_len"]),
-        plan=PlanSpec(**{name: values[name] for name in _SWEPT_PLAN}),
+        plan=PlanSpec(**plan),
         texts=tuple(_evaluation(values | {"text": text}) for text in texts),
         profile=values["profile"],
         presets=parse_list(values["presets"], str, "presets"),
     )
 
 
-_GROUPS: dict[str, tuple[dict, Callable[[dict], Any]]] = {
-    "model": (_MODEL, _model),
-    "score": (_SCORE, _score),
-    "plan": (_PLAN, _plan),
-    "maybe_plan": (_MAYBE_PLAN, _plan),
-    "evaluation": (_EVALUATION, _evaluation),
-    "recovery": (_RECOVERY, _recovery),
-    "sweep": (_SWEEP, _sweep),
-    "zero_shot": (_ZERO_SHOT, _zero_shot),
+def _list(name: str, text: str) -> Option:
+    """An option of a sweep that is a list."""
+    return _option(str, join_list(getattr(SweepSpec(), name)), f"{text}, with commas between.")
+
+
+_MODEL = _options(ModelSpec)
+_NAME = {
+    "model": (
+        Annotated[str, typer.Argument(help=_MODEL.pop("name")[0].__metadata__[0].help)],
+        inspect.Parameter.empty,
+    )
 }
+_MODEL = _NAME | _MODEL
+_SCORE = _MODEL | {
+    "criterion": _options(ScoreSpec)["criterion"],
+    "option": _option(
+        list[str] | None, None, "An option of the criterion, name=value; may be repeated."
+    ),
+    **_options(CalibrationSpec),
+}
+_PRESET_OPTION = _option(
+    str | None, None, f"Settings by name: {', '.join(PRESETS)}; other options come first."
+)
+_PLAN = _options(PlanSpec)
+_PLAN = {name: each for name, each in _PLAN.items() if name != "source"} | {
+    "preset": _PRESET_OPTION,
+    "source": _PLAN["source"],
+}
+_MAYBE_PLAN = _PLAN | {
+    "sparsity": _option(
+        float | None, None, "Do it for the model pruned to this sparsity, too (default: not)."
+    )
+}
+_EVALUATION = _options(EvaluationSpec)
+_SWEPT_PLAN = {
+    name: each for name, each in _PLAN.items() if name not in ("sparsity", "preset", "source")
+}
+_SWEEP = _MODEL | {
+    "criteria": _list("criteria", "Criteria"),
+    "sparsities": _list("sparsities", "Shares of the blocks' parameters to remove"),
+    "seeds": _list("seeds", "Seeds of the calibration samples, and of random scores"),
+    "sizes": _list("samples", "Calibration sizes, in samples"),
+    "presets": _list("presets", f"Presets to add as lines of their own ({', '.join(PRESETS)})"),
+    "calibration": _SCORE["calibration"],
+    "seq_len": _SCORE["seq_len"],
+    **_SWEPT_PLAN,
+    "texts": _option(
+        str, "builtin", "Test texts: builtin, wikitext2, ptb, c4, or files, with commas between."
+    ),
+    "window": _EVALUATION["window"],
+    "max_tokens": _EVALUATION["max_tokens"],
+    "profile": _option(bool, False, "Measure latency and peak memory, too.", "--profile"),
+}
+
+GROUPS: dict[str, Group] = {
+    "model": Group(_MODEL, _model),
+    "score": Group(_SCORE, _score),
+    "plan": Group(_PLAN, _plan),
+    "maybe_plan": Group(_MAYBE_PLAN, _plan),
+    "evaluation": Group(_EVALUATION, _evaluation),
+    "recovery": Group(
+        _options(RecoverySpec), lambda values: RecoverySpec(**_values(RecoverySpec, values))
+    ),
+    "sweep": Group(_SWEEP, _sweep),
+    "zero_shot": Group(
+        _options(ZeroShotSpec), lambda values: ZeroShotSpec(**_values(ZeroShotSpec, values))
+    ),
+}
+
+
+def _with_preset(values: dict) -> dict:
+    """``values`` with what the user left out filled in."""
+    name = values.get("preset")
+    chosen = {each.name: each.default for each in fields(PlanSpec)}
+    chosen |= {"criterion": ScoreSpec().criterion}
+    chosen |= find_preset(name).values if name else {}
+    unsaid = {key: chosen[key] for key, value in values.items() if value is None and key in chosen}
+    return values | {k: v for k, v in unsaid.items() if k != "sparsity"}
 
 
 def with_specs(*groups: str) -> Callable[[Callable], Callable]:
@@ -257,13 +232,13 @@ def with_specs(*groups: str) -> Callable[[Callable], Callable]:
         parameters = [
             inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=kind, default=value)
             for group in groups
-            for name, (kind, value) in _GROUPS[group][0].items()
+            for name, (kind, value) in GROUPS[group].options.items()
         ]
 
         @functools.wraps(function)
         def command(**values: Any) -> None:
             values = _with_preset(values)
-            specs = {target: _GROUPS[group][1](values) for group, target in targets.items()}
+            specs = {target: GROUPS[group].make(values) for group, target in targets.items()}
             function(**specs, **{name: values[name] for name in own})
 
         del command.__wrapped__

@@ -10,7 +10,8 @@ import typer
 from ..errors import InputError
 from ..pipeline.pipeline import Pipeline
 from ..settings import join_list
-from ..studies.sweep import Point, SweepSpec, check_sweep, run_sweep
+from ..studies.points import Point, SweepSpec, check_sweep
+from ..studies.sweep import run_sweep
 from . import console
 from .options import with_specs
 

@@ -7,11 +7,10 @@ from functools import cache
 import pandas as pd
 
 from ..specs import SEVEN
+from ..studies.points import DENSE, Point, text_names
 from ..studies.reproduction.published import TEXTS, paper_name, perplexity_window, published_rows
 from ..studies.reproduction.rows import Row, column
-from ..studies.reproduction.run import row_keys
-from ..studies.reproduction.spec import Reproduction, RowKey
-from ..studies.sweep import DENSE, Point, text_names
+from ..studies.reproduction.spec import Reproduction, RowKey, row_keys
 
 TITLES = {
     "wikitext2": "WikiText-2",

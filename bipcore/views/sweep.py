@@ -12,7 +12,7 @@ from plotly.subplots import make_subplots
 from ..criteria import CRITERIA
 from ..pipeline.provenance import base_name
 from ..settings import PRESETS
-from ..studies.sweep import DENSE, Point, SweepSpec, lines, text_names
+from ..studies.points import DENSE, Point, SweepSpec, lines, text_names
 from .report import Section, facts_table, report_html, versions, write_report
 from .style import DENSE as DENSE_COLOR
 from .style import Style, criterion_style, styled

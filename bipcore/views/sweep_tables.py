@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from ..studies.sweep import DENSE, Point, SweepSpec, lines
+from ..studies.points import DENSE, Point, SweepSpec, lines
 
 PREFIX = "perplexity_"
 """What the column of a test text's perplexity begins with; the text's name follows."""

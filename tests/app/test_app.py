@@ -105,7 +105,7 @@ def test_another_criterion_needs_no_other_pass_over_the_calibration_set(monkeypa
 def test_plan_options_are_taken_over():
     app = open_page("pages/scores.py", sparsity="0.4", unit="kv-group", protect_first="2")
     assert metric(app, "Widths of a block").startswith("6-9 / 2-3 / ")
-    app.number_input(key="set-first").set_value(0).run()
+    app.number_input(key="set-protect_first").set_value(0).run()
     assert metric(app, "Widths of a block").startswith("6 / 2 / ")
 
 

@@ -90,9 +90,9 @@ def test_a_preset_stays_in_the_address_and_on_the_next_page(folders):
 
 
 def test_a_control_that_is_changed_leaves_the_preset_at_once(app):
-    app.number_input(key="set-last").set_value(1).run()
+    app.number_input(key="set-protect_last").set_value(1).run()
     assert preset(app) is None
-    app.number_input(key="set-last").set_value(0).run()
+    app.number_input(key="set-protect_last").set_value(0).run()
     assert preset(app) == "paper"
 
 
@@ -103,7 +103,7 @@ def test_what_is_no_part_of_a_preset_leaves_it_in_use(app):
 
 def test_a_preset_keeps_what_was_changed_just_before(app):
     app.slider(key="set-percent").set_value(50).run()
-    app.selectbox(key="set-round").set_value(8).run()
+    app.selectbox(key="set-round_to").set_value(8).run()
     choose(app, "recommended")
     assert app.slider(key="set-percent").value == 50
     assert controls(app)["round_to"] == 8

@@ -18,9 +18,9 @@ from bipcore.studies.reproduction.rows import (
     row_data,
     spec_of,
 )
-from bipcore.studies.reproduction.run import row_keys, run_reproduction
+from bipcore.studies.reproduction.run import run_reproduction
 from bipcore.studies.reproduction.scale import Changes, configure
-from bipcore.studies.reproduction.spec import RowKey
+from bipcore.studies.reproduction.spec import RowKey, row_keys
 from bipcore.views.reproduction import chart_title, opening, report_page, reproduction_charts
 from bipcore.views.reproduction_tables import (
     columns_of,

@@ -6,11 +6,16 @@ import pytest
 
 from bipcore.errors import InputError
 from bipcore.specs import SEVEN, EvaluationSpec, ModelSpec, RecoverySpec
+from bipcore.studies.points import check_sweep
 from bipcore.studies.reproduction.published import published_rows
-from bipcore.studies.reproduction.run import row_keys
 from bipcore.studies.reproduction.scale import Changes, configure, fitted, sizes_sentence
-from bipcore.studies.reproduction.spec import RowKey, load_reproduction, names, parse_reproduction
-from bipcore.studies.sweep import check_sweep
+from bipcore.studies.reproduction.spec import (
+    RowKey,
+    load_reproduction,
+    names,
+    parse_reproduction,
+    row_keys,
+)
 from bipcore.views.reproduction_tables import published_cells
 
 LLAMA = ModelSpec("huggyllama/llama-7b")

@@ -13,7 +13,8 @@ from bipcore.settings import find_preset
 from bipcore.specs import CalibrationSpec, EvaluationSpec, ModelSpec, PlanSpec, ScoreSpec
 from bipcore.store.runs import RunStore
 from bipcore.studies import sweep as sweeps
-from bipcore.studies.sweep import DENSE, SweepSpec, check_sweep, run_sweep, text_names
+from bipcore.studies.points import DENSE, SweepSpec, check_sweep, text_names
+from bipcore.studies.sweep import run_sweep
 from bipcore.views.sweep_tables import readable, refused, summary, sweep_frame
 from tests.helpers.folders import model_folder
 from tests.helpers.passes import counted_passes

@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 import pytest
 
 from bipcore.errors import InputError
-from bipcore.studies.sweep import SweepSpec
+from bipcore.studies.points import SweepSpec
 from bipcore.views.report import facts_table, report_html, versions, write_report
 from bipcore.views.sweep import opening, sweep_html
 from tests.views.test_sweep_charts import SPEC, points

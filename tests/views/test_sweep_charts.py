@@ -5,7 +5,7 @@ import math
 import pytest
 
 from bipcore.specs import EvaluationSpec
-from bipcore.studies.sweep import DENSE, Point, SweepSpec
+from bipcore.studies.points import DENSE, Point, SweepSpec
 from bipcore.views.style import criterion_style
 from bipcore.views.sweep import cost_chart, perplexity_chart, size_chart
 from bipcore.views.sweep_tables import sweep_frame

@@ -25,10 +25,9 @@ from ...models.shapes import ModelShape
 from ...pruning.allocation import allocated_shape
 from ...pruning.resolving import BY_WIDTH, for_criterion, resolve
 from ...specs import EvaluationSpec, ModelSpec
-from ..sweep import DENSE
-from .rows import Row, count_cells
-from .run import BATCH, row_keys
-from .spec import Reproduction, RowKey
+from ..points import DENSE
+from .rows import BATCH, Row, count_cells
+from .spec import Reproduction, RowKey, row_keys
 
 
 def sizes_of(model: ModelSpec) -> ModelShape:

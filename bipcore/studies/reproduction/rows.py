@@ -16,7 +16,7 @@ from ...evaluation.profiling import machine
 from ...specs import CalibrationSpec, EvaluationSpec, ModelSpec, RecoverySpec, ZeroShotSpec
 from ...store.kinds import Kind, canonical
 from ...store.runs import RunStore
-from ..sweep import DENSE
+from ..points import DENSE
 from .spec import Group, Reproduction, RowKey, load_reproduction
 
 TIMED = ("seconds", "compression")
@@ -210,3 +210,7 @@ def _stored(store: RunStore) -> Iterator[tuple[dict, Row, float]]:
                 yield entry.spec, row, entry.written
         except InputError:
             continue
+
+
+BATCH = 8
+"""Sequences in a batch of `forward_seconds`."""

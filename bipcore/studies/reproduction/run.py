@@ -15,7 +15,7 @@ from torch import nn
 from ...criteria import find_criterion, score
 from ...criteria.statistics import collect_statistics
 from ...data.calibration import CalibrationSet
-from ...evaluation.profiling import Profile, machine, profile_model
+from ...evaluation.profiling import Profile, profile_model
 from ...evaluation.zero_shot import TaskResult, average
 from ...models.adapters import Adapter
 from ...pipeline.pipeline import Pipeline
@@ -32,12 +32,10 @@ from ...pruning.resolving import compensation_for
 from ...pruning.slicing import apply_plan
 from ...specs import CalibrationSpec, PlanSpec, ScoreSpec
 from ..pieces import one_by_one
-from ..sweep import DENSE, Point, run_sweep, tasks, text_names
-from .rows import REPRODUCTIONS, Measured, Row, column, count_cells, row_identity, stored_row
+from ..points import DENSE, Point, text_names
+from ..sweep import run_sweep
+from .rows import BATCH, REPRODUCTIONS, Measured, Row, column, count_cells, row_identity, stored_row
 from .spec import Reproduction, RowKey
-
-BATCH = 8
-"""Sequences in a batch of `forward_seconds`."""
 
 
 def pruning_seconds(
@@ -125,9 +123,6 @@ def _synchronise() -> None:
         torch.mps.synchronize()
 
 
-__all__ = ["Row", "machine", "row_keys", "run_reproduction"]
-
-
 def run_reproduction(pipeline: Pipeline, spec: Reproduction) -> Iterator[Row]:
     """The rows of ``spec``, one by one, read from the run store where they are in it.
 
@@ -148,17 +143,6 @@ def run_reproduction(pipeline: Pipeline, spec: Reproduction) -> Iterator[Row]:
         "reconstruction": _reconstruction,
     }[spec.kind]
     return _rows(pipeline, spec, measure)
-
-
-def row_keys(spec: Reproduction) -> list[RowKey]:
-    """All rows of a spec in the order in which they are measured, those of a sweep as well."""
-    if spec.kind != "sweep":
-        return list(spec.rows)
-    found = [
-        RowKey(task.label, task.plan.sparsity if task.plan else 0.0, samples=task.samples)
-        for task in tasks(spec.sweep)
-    ]
-    return list(dict.fromkeys(found))
 
 
 _Measure = Callable[[Pipeline, Reproduction, RowKey], Row]

@@ -24,7 +24,7 @@ from ...specs import (
     ScoreSpec,
     ZeroShotSpec,
 )
-from ..sweep import DENSE, SweepSpec
+from ..points import DENSE, SweepSpec, point_specs
 
 KINDS = ("accuracy", "seconds", "compression", "sweep", "reconstruction")
 _FOLDER = Path(__file__).parent / "specs"
@@ -202,3 +202,14 @@ def check_reproduction(spec: Reproduction) -> None:
 
 def _or(words: tuple[str, ...]) -> str:
     return " or ".join(words)
+
+
+def row_keys(spec: Reproduction) -> list[RowKey]:
+    """All rows of a spec in the order in which they are measured, those of a sweep as well."""
+    if spec.kind != "sweep":
+        return list(spec.rows)
+    found = [
+        RowKey(task.label, task.plan.sparsity if task.plan else 0.0, samples=task.samples)
+        for task in point_specs(spec.sweep)
+    ]
+    return list(dict.fromkeys(found))
