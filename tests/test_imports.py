@@ -1,4 +1,4 @@
-"""The walls of the house, by folder: who may import whom, who may do what, how long things may be."""
+"""The walls of the house, by folder: who may import whom, who may do what, how long things are."""
 
 import ast
 import re
@@ -50,10 +50,12 @@ def imports_of(source: str, package: tuple[str, ...] = ()) -> set[str]:
 
 
 def top_level(source: str) -> str:
-    """What of ``source`` runs when it is imported: without the bodies of its functions."""
+    """What of ``source`` runs when it is imported: not the bodies of its functions, nor what only
+    those that check types read."""
     tree = ast.parse(source)
     for node in ast.walk(tree):
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+        is_function = isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+        if is_function or (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"):
             node.body = [ast.Pass()]
     return ast.unparse(tree)
 

@@ -1,4 +1,8 @@
-"""The criteria, in the order in which they are shown. To add one, write its file and list it."""
+"""What heads and channels are worth: the criteria, in the order in which they are shown.
+
+To add one, write its file and list it here. A criterion sees no plan and no module's name. It may
+import `models`, `data`, `store` and what they may.
+"""
 
 from collections.abc import Callable, Iterator
 from typing import Any

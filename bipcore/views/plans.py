@@ -1,15 +1,20 @@
 """Charts of plans, and of where criteria agree: data frames in, plotly figures out. Pure."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy
 import pandas as pd
-import plotly.graph_objects as go
 
 from ..criteria import CRITERIA
 from ..pruning.comparison import CLASSES, removed_masks
 from ..pruning.plan import PruningPlan
 from .style import DENSE, KEPT, PRUNED, REMOVED, SCALE, criterion_style, styled
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 UNIT_NAMES = {"head": "query heads", "channel": "FFN channels"}
 
@@ -42,6 +47,8 @@ def rank_correlation_chart(by_block: pd.DataFrame, reference: str, kind: str) ->
 
     ``by_block``: the frame of `compare_criteria`. ``kind``: "head" or "channel".
     """
+    import plotly.graph_objects as go
+
     figure = go.Figure()
     for other, rows in _lines(by_block, reference, kind):
         figure.add_scatter(
@@ -62,6 +69,8 @@ def overlap_chart(
 
     ``measure``: "share" or "jaccard", of the frame of `overlaps`.
     """
+    import plotly.graph_objects as go
+
     figure = go.Figure()
     for number, (other, rows) in enumerate(_lines(by_block, reference, kind)):
         figure.add_scatter(
@@ -106,6 +115,8 @@ def _line(name: str) -> dict:
 
 def overlap_matrix_chart(square: pd.DataFrame, kind: str) -> go.Figure:
     """The overlaps of all pairs, as `overlap_matrix` gives them."""
+    import plotly.graph_objects as go
+
     names = [_title(name) for name in square.index]
     values = square.to_numpy()
     figure = go.Figure(
@@ -131,6 +142,8 @@ def overlap_matrix_chart(square: pd.DataFrame, kind: str) -> go.Figure:
 
 def class_map(classes: pd.DataFrame, first: str, second: str) -> go.Figure:
     """Blocks × heads: what two plans do with each head, by the frame of `head_classes`."""
+    import plotly.graph_objects as go
+
     figure = go.Figure()
     for name, (color, symbol, _) in zip(CLASSES, _CLASS_STYLES, strict=True):
         rows = classes[classes["class"] == name]
@@ -167,6 +180,8 @@ def class_bars(differences: pd.DataFrame, first: str, second: str) -> go.Figure:
 
     ``differences``: the frame of `compare_plans`.
     """
+    import plotly.graph_objects as go
+
     rows = differences[differences["kind"] == "channel"]
     columns = ("kept_by_both", "removed_by_both", "only_first", "only_second")
     figure = go.Figure()
@@ -205,6 +220,8 @@ def plan_map(heads: pd.DataFrame, block: int | None = None) -> go.Figure:
 
     ``heads``: the frame of `plan_frame`. ``block``: the one to mark.
     """
+    import plotly.graph_objects as go
+
     figure = go.Figure()
     size = _marker_size(heads)
     for kept, color, symbol in ((True, KEPT, "square"), (False, REMOVED, "x")):
@@ -255,6 +272,8 @@ def bound_frame(before: Parts, after: Parts) -> pd.DataFrame:
 
 def bound_chart(frame: pd.DataFrame) -> go.Figure:
     """The predicted error of every block, by the frame of `bound_frame`; nothing where it is 0."""
+    import plotly.graph_objects as go
+
     figure, lines = go.Figure(), []
     for column, name, color, symbol, dash in (
         ("before", "before, heads too: estimate", DENSE, "circle-open", "dash"),

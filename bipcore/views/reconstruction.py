@@ -1,9 +1,15 @@
 """Charts of reconstruction errors. Pure functions: data in, plotly figure out."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import pandas as pd
-import plotly.graph_objects as go
 
 from .style import criterion_style, styled
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 _NAMES = {
     "accumulated": "Accumulated: each model on its own hidden states",
@@ -18,6 +24,8 @@ def error_by_block(frame: pd.DataFrame, kind: str) -> go.Figure:
 
     ``frame`` is a `frames.reconstruction_frame`, ``kind`` one of its error columns.
     """
+    import plotly.graph_objects as go
+
     figure = go.Figure()
     relative = kind.endswith("_relative")
     for name, rows in frame.groupby("model", sort=False):
@@ -47,6 +55,8 @@ def bound_against_error(frame: pd.DataFrame) -> go.Figure:
 
     Below the diagonal the bound holds; the further below, the looser it is.
     """
+    import plotly.graph_objects as go
+
     figure = go.Figure()
     shown = frame[(frame["bound"] > 0) & (frame["local"] > 0)]
     for name, rows in shown.groupby("model", sort=False):

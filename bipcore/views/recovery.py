@@ -1,9 +1,15 @@
 """Charts of a recovery while it trains and after: data frame in, plotly figure out."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import pandas as pd
-import plotly.graph_objects as go
 
 from .style import KEPT, RECOVERED, styled
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 
 def loss_chart(history: pd.DataFrame, chosen: int | None = None) -> go.Figure:
@@ -11,6 +17,8 @@ def loss_chart(history: pd.DataFrame, chosen: int | None = None) -> go.Figure:
 
     ``history`` is a `frames.history_frame`; ``chosen`` marks the step that was kept.
     """
+    import plotly.graph_objects as go
+
     figure = go.Figure()
     batches = history.dropna(subset="loss")
     looks = history.dropna(subset="validation")
@@ -39,6 +47,8 @@ def loss_chart(history: pd.DataFrame, chosen: int | None = None) -> go.Figure:
 
 def rate_chart(history: pd.DataFrame) -> go.Figure:
     """The learning rate against the optimiser step."""
+    import plotly.graph_objects as go
+
     rows = history.dropna(subset="learning_rate")
     figure = go.Figure()
     figure.add_scatter(

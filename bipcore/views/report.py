@@ -4,6 +4,8 @@ A report is a title, an opening and sections; a section is a title and its parts
 (text), a table (data frame) or a plot (plotly figure). Everything is escaped.
 """
 
+from __future__ import annotations
+
 import os
 import uuid
 from collections.abc import Iterable, Sequence
@@ -11,14 +13,18 @@ from html import escape
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from platform import machine, python_version, system
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-import plotly.graph_objects as go
-from plotly.offline import get_plotlyjs
 
 from ..errors import InputError
 
-Part = str | pd.DataFrame | go.Figure
+if TYPE_CHECKING:
+    pass
+
+Part = Any
+"""A paragraph (str), a table (pandas.DataFrame) or a plot (plotly's Figure)."""
+
 Section = tuple[str, Sequence[Part]]
 
 _PACKAGES = ("torch", "transformers", "numpy", "pandas", "plotly", "accelerate", "datasets")
@@ -43,6 +49,9 @@ table.facts td:first-child { white-space: nowrap; color: #52606d; }
 
 def report_html(title: str, sections: Iterable[Section], *, opening: str = "") -> str:
     """The page as text: plotly's code stands in it once, and nothing is fetched."""
+    import plotly.graph_objects as go
+    from plotly.offline import get_plotlyjs
+
     body, plotted = [], False
     for heading, parts in sections:
         body.append(f"<section><h2>{escape(heading)}</h2>")
@@ -108,6 +117,8 @@ def versions() -> dict[str, str]:
 
 
 def _part(part: Part) -> str:
+    import plotly.graph_objects as go
+
     if isinstance(part, go.Figure):
         config = {"displaylogo": False, "responsive": True, "plotlyServerURL": ""}
         return part.to_html(full_html=False, include_plotlyjs=False, config=config)

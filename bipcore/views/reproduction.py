@@ -1,11 +1,13 @@
 """Charts of reproductions: rows in, plotly figure out. Pure functions."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
-import plotly.graph_objects as go
 
 from ..evaluation.profiling import machine
 from ..evaluation.reconstruction import ReconstructionErrors
@@ -32,6 +34,9 @@ from .style import DENSE, criterion_style, styled
 from .sweep import perplexity_chart, size_chart, sizes_of, sparsities_of
 from .sweep_tables import sweep_frame, texts_of
 
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
 _AXES = {
     "seconds": "Seconds",
     "params_billion": "Parameters, billions",
@@ -43,6 +48,8 @@ _AXES = {
 def comparison_chart(spec: Reproduction, frame: pd.DataFrame, name: str) -> go.Figure:
     """One column of a `comparison_frame`, row by row: the published figures, hollow, and the
     measured ones, filled. A published perplexity whose window is not stated is a cross."""
+    import plotly.graph_objects as go
+
     frame = frame[frame["column"] == name]
     model, _ = reference(spec)
     figure = go.Figure()

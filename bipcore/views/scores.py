@@ -1,9 +1,11 @@
 """Charts of scores and plans: data in, plotly figure out. Pure functions."""
 
+from __future__ import annotations
+
 from itertools import zip_longest
+from typing import TYPE_CHECKING
 
 import numpy
-import plotly.graph_objects as go
 import torch
 from torch import Tensor
 
@@ -11,12 +13,17 @@ from ..criteria import Scores
 from ..pruning.plan import PruningPlan
 from .style import KEPT, REMOVED, SCALE, styled
 
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
 _BARS = 60
 
 
 def channel_distributions(scores: Scores, plan: PruningPlan) -> go.Figure:
     """A box of the FFN channel scores of every block, and the score that separates kept from
     removed ones."""
+    import plotly.graph_objects as go
+
     blocks, cuts = list(range(len(scores.blocks))), []
     quantiles = []
     for block, keep in zip(scores.blocks, plan.blocks, strict=True):
@@ -58,6 +65,8 @@ def channel_distributions(scores: Scores, plan: PruningPlan) -> go.Figure:
 
 def head_distributions(scores: Scores, plan: PruningPlan) -> go.Figure:
     """Every head's score, by block, kept and removed ones apart."""
+    import plotly.graph_objects as go
+
     figure = go.Figure()
     groups: dict[bool, list[tuple[int, int, float]]] = {True: [], False: []}
     for number, (block, keep) in enumerate(zip(scores.blocks, plan.blocks, strict=True)):
@@ -87,6 +96,8 @@ def head_distributions(scores: Scores, plan: PruningPlan) -> go.Figure:
 
 def head_map(scores: Scores, plan: PruningPlan) -> go.Figure:
     """Blocks × heads: each head's share of its block's score; removed heads carry a cross."""
+    import plotly.graph_objects as go
+
     shares, removed = [], []
     for number, (block, keep) in enumerate(zip(scores.blocks, plan.blocks, strict=True)):
         total = float(block.heads.sum())
@@ -121,6 +132,8 @@ def head_map(scores: Scores, plan: PruningPlan) -> go.Figure:
 
 def channel_histogram(scores: Scores, plan: PruningPlan, block: int) -> go.Figure:
     """How the channel scores of one block are spread, kept and removed ones in their colours."""
+    import plotly.graph_objects as go
+
     values = scores.blocks[block].ffn
     log = bool((values > 0).all())
     values = values.log10() if log else values

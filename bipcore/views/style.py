@@ -4,9 +4,14 @@ The colours are Okabe and Ito's, which colour-blind readers can tell apart; wher
 lines than colours, dash and symbol tell them apart as well.
 """
 
-from dataclasses import dataclass
+from __future__ import annotations
 
-import plotly.graph_objects as go
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
 
 KEPT = "#0072B2"
 REMOVED = "#D55E00"

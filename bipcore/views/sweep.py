@@ -1,13 +1,14 @@
 """Charts of a sweep: its data frame in, plotly figure out. Pure functions."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
-import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
 from ..criteria import CRITERIA
 from ..pipeline.provenance import base_name
@@ -17,6 +18,9 @@ from .report import Section, facts_table, report_html, versions, write_report
 from .style import DENSE as DENSE_COLOR
 from .style import Style, criterion_style, styled
 from .sweep_tables import PREFIX, readable, refused, summary, sweep_frame
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 _PRESET_MARKS = (("longdashdot", "hexagram"), ("longdash", "pentagon"), ("dashdot", "bowtie"))
 
@@ -48,6 +52,8 @@ def perplexity_chart(
     the dense model across. ``samples``: of which calibration size, the largest if not given; lines
     that are not calibrated are always there.
     """
+    import plotly.graph_objects as go
+
     samples = samples if samples is not None else _largest(frame, spec)
     values = _finite(_of_size(summary(frame), samples), text)
     figure = go.Figure()
@@ -66,6 +72,8 @@ def size_chart(frame: pd.DataFrame, spec: SweepSpec, text: str, sparsity: float)
 
     What is not calibrated is drawn across.
     """
+    import plotly.graph_objects as go
+
     sizes, means = sizes_of(frame), summary(frame)
     values = _finite(means[means["sparsity"].isin([sparsity, 0.0])], text)
     at = values[values["sparsity"] == sparsity]
@@ -90,6 +98,8 @@ def size_chart(frame: pd.DataFrame, spec: SweepSpec, text: str, sparsity: float)
 def cost_chart(frame: pd.DataFrame, spec: SweepSpec) -> go.Figure:
     """Parameters and MACs, and where they were measured latency and peak memory, against the
     realised sparsity; of the largest calibration size."""
+    from plotly.subplots import make_subplots
+
     means = _of_size(summary(frame), _largest(frame, spec))
     costs = {name: how for name, how in COSTS.items() if means[name].notna().any()}
     titles = [title for title, _, _ in costs.values()]

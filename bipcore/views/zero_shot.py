@@ -3,16 +3,20 @@
 ``results`` are those of each state of the model ("dense", "pruned", "recovered") by its name.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-import plotly.graph_objects as go
 
 from ..evaluation.zero_shot import TaskResult, average
 from ..specs import SEVEN
 from ..studies.reproduction.published import paper_name, published_rows
 from .style import DENSE, PRUNED, RECOVERED, styled
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 Results = Mapping[str, Sequence[TaskResult]]
 
@@ -217,6 +221,8 @@ def accuracy_chart(frame: pd.DataFrame, *, title: str = "Accuracy by task") -> g
 
     ``frame`` is a `zero_shot_frames.results_frame`; of each task its metric that counts is drawn.
     """
+    import plotly.graph_objects as go
+
     shown = frame[frame["counts"]]
     figure = go.Figure()
     for state, rows in shown.groupby("state", sort=False):

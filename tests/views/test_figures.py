@@ -17,8 +17,8 @@ def downloads(monkeypatch):
     """What `show_chart` hands to streamlit, by file name."""
     given: dict[str, dict] = {}
 
-    def keep(label, **options):
-        given[options["file_name"]] = options
+    def keep(label, data, file, **options):
+        given[file] = {"data": data, **options}
 
     monkeypatch.setattr(figures.st, "download_button", keep)
     monkeypatch.setattr(figures.st, "plotly_chart", lambda figure, **options: None)
