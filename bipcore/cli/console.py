@@ -18,8 +18,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from ..errors import InputError
 from ..progress import Progress as ProgressCallable
+from ..store.files import write_text
 
 err = Console(stderr=True)
 _WIDE = 160  # where nobody looks at a terminal, no table is cut to 80 columns
@@ -105,11 +105,8 @@ def emit_text(title: str, text: str) -> None:
 
 
 def write_csv(frame: pd.DataFrame, path: Path) -> None:
-    """Write a data frame; raises InputError where it cannot be written."""
-    try:
-        frame.to_csv(path, index=False)
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror}.") from None
+    """Write a data frame, whole or not at all; raises InputError where it cannot be written."""
+    write_text(path, frame.to_csv(index=False))
 
 
 def megabytes(size: int) -> str:

@@ -114,7 +114,7 @@ def zero_shot_command(
     from ..views.zero_shot import results_frame
 
     if csv is not None:
-        from ..views.report import check_file
+        from ..store.files import check_file
 
         check_file(csv)
     results: dict[str, list[TaskResult]] = {}

@@ -108,7 +108,7 @@ def _check_files(output: Path | None, csv: Path | None) -> None:
     if output is not None:
         check_destination(output)
     if csv is not None:
-        from ..views.report import check_file
+        from ..store.files import check_file
 
         check_file(csv)
 

@@ -106,9 +106,9 @@ def _default_report(spec: Reproduction) -> Path:
 
 def _dry_run(spec: Reproduction, *, csv: Path | None, json: bool) -> None:
     """Say what there is to do; the model's sizes are all that is read."""
+    from ..store.files import check_file
     from ..studies.reproduction.estimate import assumptions, counted_rows, estimate, sizes_of
     from ..studies.reproduction.scale import fitted, sizes_sentence
-    from ..views.report import check_file
     from ..views.reproduction import reading_notes
 
     if csv is not None:
@@ -152,10 +152,10 @@ def _work_table(steps: Sequence) -> pd.DataFrame:
 
 
 def _run(spec: Reproduction, *, report: Path, csv: Path | None, json: bool) -> None:
+    from ..store.files import check_file
     from ..studies.reproduction.estimate import estimate, sizes_of
     from ..studies.reproduction.run import run_reproduction
     from ..studies.reproduction.scale import fitted
-    from ..views.report import check_file
     from ..views.reproduction import write_reproduction_report
 
     for path in (report, csv):

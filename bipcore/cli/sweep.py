@@ -89,7 +89,7 @@ def sweep_command(
 
     Every point is stored when it is done: stopped and started again, a sweep goes on where it was.
     """
-    from ..views.report import check_file
+    from ..store.files import check_file
 
     check_sweep(sweep)
     for path in (csv, report):

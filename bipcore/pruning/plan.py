@@ -4,11 +4,8 @@ A plan is data. It knows the sizes of the model, but no module; it is made from 
 JSON, and says what it realises before anything is cut.
 """
 
-import contextlib
 import json
 import operator
-import os
-import uuid
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,6 +14,7 @@ from typing import Any
 
 from ..errors import InputError
 from ..models.shapes import BlockShape, ModelShape
+from ..store.files import check_file, write_text
 from ..store.kinds import Kind
 
 FORMAT = "bipcore-plan/1"
@@ -143,28 +141,9 @@ def _ascending_indices(kept: tuple[int, ...]) -> bool:
 
 
 def check_plan_file(path: str | Path) -> Path:
-    """``path`` as an absolute path, if a plan may be written there.
-
-    It may be missing, in a folder that is there, or be a plan file. Raises InputError.
-    """
-    if not str(path).strip():
-        raise InputError("The output file has no name; give one.")
-    try:
-        target = Path(path).expanduser().resolve()
-        if target.is_dir():
-            raise InputError(f"{target} is a folder; give a file to write to.")
-        if target.exists() and not _is_plan(target):
-            raise InputError(f"{target} is not a plan; give a new file, it is not overwritten.")
-        if not target.parent.is_dir():
-            raise InputError(f"The folder {target.parent} does not exist; make it first.")
-    except (OSError, RuntimeError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{str(path)[:200]!r} cannot be written: {reason}.") from None
-    if not os.access(target.parent, os.W_OK):
-        raise InputError(f"{target} cannot be written: no permission in {target.parent}.")
-    return target
+    """``path`` as an absolute path, if a plan may be written there: a new file, or one that is a
+    plan. Raises InputError."""
+    return check_file(path, kind="a plan", ours=_is_plan)
 
 
 def _is_plan(file: Path) -> bool:
@@ -174,18 +153,8 @@ def _is_plan(file: Path) -> bool:
 
 
 def write_plan(plan: PruningPlan, path: str | Path) -> Path:
-    """Write ``plan`` under a temporary name and rename it; the file. Raises InputError."""
-    target = check_plan_file(path)
-    unfinished = target.with_name(f".unfinished-{uuid.uuid4().hex[:12]}")
-    try:
-        unfinished.write_text(plan.to_json(), encoding="utf-8")
-        os.replace(unfinished, target)
-    except OSError as error:
-        raise InputError(f"{target} cannot be written: {error.strerror or error}.") from None
-    finally:
-        with contextlib.suppress(OSError):
-            unfinished.unlink()
-    return target
+    """Write ``plan`` to a file, whole or not at all; the file. Raises InputError."""
+    return write_text(check_plan_file(path), plan.to_json())
 
 
 def load_plan(folder: str | Path) -> PruningPlan:

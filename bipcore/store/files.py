@@ -1,11 +1,15 @@
-"""The folder an export goes to: what may be overwritten, and how it is put there in one step."""
+"""Files and folders that are written whole or not at all, and what may be overwritten.
+
+Everything that is written goes through `whole_file` or `whole_folder`: under a temporary name
+beside its place, into which it is renamed when it is done.
+"""
 
 import contextlib
 import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ..errors import InputError
@@ -65,28 +69,96 @@ def _first_strange(target: Path) -> str | None:
     return None
 
 
-@contextlib.contextmanager
-def replacing(target: Path, *, size: int) -> Iterator[Path]:
-    """A new folder beside ``target`` to write ``size`` bytes to, which takes its place at the end.
+def check_file(path: str | Path, *, kind: str = "", ours: Callable[[Path], bool] | None = None):
+    """``path`` as an absolute path, links resolved, if a file may be written there.
 
-    After an exception nothing is left of it, nor of parents made for it, and what was there
-    before is untouched. Raises InputError where it cannot be made or the disk is too full.
+    Its folder has to be there. With ``ours`` a file that it does not hold for is left alone; those
+    it holds for are called ``kind`` ("a plan"). Raises InputError.
+    """
+    if not str(path).strip():
+        raise InputError("The output file has no name; give one.")
+    try:
+        target = Path(path).expanduser().resolve()
+        is_folder, has_parent = target.is_dir(), target.parent.is_dir()
+        strange = ours is not None and target.is_file() and not ours(target)
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{str(path)[:200]!r} cannot be written: {reason}.") from None
+    if is_folder:
+        raise InputError(f"{target} is a folder; give the name of a file.")
+    if strange:
+        raise InputError(f"{target} is not {kind}; give a new file, it is not overwritten.")
+    if not has_parent:
+        raise InputError(f"{target} cannot be written: there is no folder {target.parent}.")
+    if not os.access(target if target.exists() else target.parent, os.W_OK):
+        raise InputError(f"{target} cannot be written: there is no permission to.")
+    return target
+
+
+def write_text(path: str | Path, text: str) -> Path:
+    """Write the file ``path``, whole or not at all; raises InputError where it cannot be."""
+    target = check_file(path)
+    try:
+        with whole_file(target) as unfinished:
+            unfinished.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{target} cannot be written: {error.strerror or error}.") from None
+    return target
+
+
+@contextlib.contextmanager
+def whole_file(target: Path) -> Iterator[Path]:
+    """A path beside ``target`` to write to, which takes its place at the end; after an exception
+    nothing is left of it, and what was there before is untouched."""
+    unfinished = _beside(target)
+    try:
+        yield unfinished
+        os.replace(unfinished, target)
+    finally:
+        with contextlib.suppress(OSError):
+            unfinished.unlink()
+
+
+@contextlib.contextmanager
+def whole_folder(
+    target: Path,
+    *,
+    unfinished: Path | None = None,
+    publish: Callable[[Path, Path], None] | None = None,
+) -> Iterator[Path]:
+    """A new folder to fill, which takes the place of ``target`` at the end.
+
+    After an exception nothing is left of it, nor of parents made for it, and what was there before
+    is untouched. ``unfinished``: its path until then, ``publish``: what puts it into its place.
     """
     made = [parent for parent in target.parents if not parent.exists()]
-    unfinished = target.parent / f".unfinished-{uuid.uuid4().hex[:12]}"
+    unfinished = unfinished or _beside(target)
     try:
         unfinished.mkdir(parents=True)
-        _check_space(target, unfinished, size)
         yield unfinished
-        _publish(unfinished, target)
-    except OSError as error:
-        reason = error.strerror or error
-        raise InputError(f"{target} cannot be written: {reason}; nothing was kept.") from error
+        (publish or _publish)(unfinished, target)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
         for parent in made:  # those that something was put into stay
             with contextlib.suppress(OSError):
                 parent.rmdir()
+
+
+def _beside(target: Path) -> Path:
+    return target.parent / f".unfinished-{uuid.uuid4().hex[:12]}"
+
+
+@contextlib.contextmanager
+def replacing(target: Path, *, size: int) -> Iterator[Path]:
+    """`whole_folder` for an export of ``size`` bytes. Raises InputError where it cannot be made or
+    the disk is too full."""
+    try:
+        with whole_folder(target) as unfinished:
+            _check_space(target, unfinished, size)
+            yield unfinished
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(f"{target} cannot be written: {reason}; nothing was kept.") from error
 
 
 def _check_space(target: Path, folder: Path, size: int) -> None:

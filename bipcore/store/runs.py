@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..errors import InputError
+from .files import whole_folder
 from .kinds import Kind, Result, canonical, digest, is_digest
 
 _HASH_LIMIT = 64 * 2**20
@@ -66,14 +67,11 @@ class RunStore:
             return path
         unfinished = path.parent / f"{path.name}{_MARKS[0]}{uuid.uuid4().hex[:8]}"
         try:
-            unfinished.mkdir(parents=True)
-            build(unfinished)
-            _write_manifest(unfinished, kind, spec)
-            _publish(unfinished, path)
+            with whole_folder(path, unfinished=unfinished, publish=_publish):
+                build(unfinished)
+                _write_manifest(unfinished, kind, spec)
         except (OSError, safetensors.SafetensorError) as error:
             raise self._unwritable(error) from error
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
         return path
 
     def _check_writable(self) -> None:

@@ -7,7 +7,6 @@ A report is a title, an opening and sections; a section is a title and its parts
 from __future__ import annotations
 
 import os
-import uuid
 from collections.abc import Iterable, Sequence
 from html import escape
 from importlib.metadata import PackageNotFoundError, version
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from ..errors import InputError
+from ..store.files import write_text
 
 if TYPE_CHECKING:
     pass
@@ -72,32 +71,7 @@ def write_report(
     path: str | Path, title: str, sections: Iterable[Section], *, opening: str = ""
 ) -> None:
     """Write `report_html` to ``path``, whole or not at all; raises InputError where it cannot."""
-    path = Path(path).expanduser()
-    check_file(path)
-    unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    try:
-        unfinished.write_text(report_html(title, sections, opening=opening), encoding="utf-8")
-        os.replace(unfinished, path)
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror}.") from None
-    finally:
-        unfinished.unlink(missing_ok=True)
-
-
-def check_file(path: str | Path) -> None:
-    """Raise InputError where a file ``path`` could not be written: before hours of work."""
-    path = Path(path).expanduser()
-    try:
-        is_folder, has_parent = path.is_dir(), path.parent.is_dir()
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror}.") from None
-    if is_folder:
-        raise InputError(f"{path} is a folder; give the name of a file.")
-    if not has_parent:
-        raise InputError(f"{path} cannot be written: there is no folder {path.parent}.")
-    target = path if path.exists() else path.parent
-    if not os.access(target, os.W_OK):
-        raise InputError(f"{path} cannot be written: there is no permission to.")
+    write_text(path, report_html(title, sections, opening=opening))
 
 
 def facts_table(facts: dict[str, object]) -> pd.DataFrame:

@@ -110,7 +110,7 @@ def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch):
     def full(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("bipcore.views.report.os.replace", full)
+    monkeypatch.setattr("bipcore.store.files.os.replace", full)
     with pytest.raises(InputError, match="No space left"):
         write_report(file, "Title", sections())
     assert [path.name for path in tmp_path.iterdir()] == ["out.html"]
