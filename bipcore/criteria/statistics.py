@@ -4,9 +4,10 @@ No activation is kept: each is reduced over its tokens as it passes, so memory d
 the number of samples. The statistics serve every activation criterion, and do not depend on one.
 """
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from ..data.calibration import CalibrationSet
 from ..errors import InputError
 from ..models.adapters import SITES, Adapter, Block
-from ..models.running import capture_inputs, evaluation_mode
+from ..models.running import capture_inputs, enter_blocks, evaluation_mode
 from ..progress import Progress, silent
 from ..store.kinds import Kind
 
@@ -140,54 +141,145 @@ class _Moments:
         return InputMoments(*(self.sums.cpu().double() / tokens).unbind(0))
 
 
-class Collector:
-    """Sums up what enters the projections of ``blocks`` while they run."""
+class Reducer(Protocol):
+    """Reduces what enters the projections of blocks while they run."""
 
-    def __init__(self, blocks: Sequence[Block]) -> None:
-        scratch: dict = {}
-        self._modules = {(i, s): m for i, b in enumerate(blocks) for s, m in b.sites.items()}
-        self._moments = {key: _Moments(key[1], scratch) for key in self._modules}
-        self._count = len(blocks)
+    sites: Sequence[str]
+    """Which of `SITES` it takes."""
 
-    def watching(self) -> AbstractContextManager[None]:
-        """A context within which everything that the blocks are run on counts."""
-        return capture_inputs(self._modules, lambda key, x: self._moments[key].add(x))
+    def take(self, block: int, site: str, x: Tensor) -> None:
+        """Count x (B, T, n), the input of one projection; it must not be changed or kept."""
+
+
+class MomentSums:
+    """The reducer behind `Statistics`."""
+
+    sites = SITES
+
+    def __init__(self) -> None:
+        self._scratch: dict = {}
+        self._moments: dict[tuple[int, str], _Moments] = {}
+
+    def take(self, block: int, site: str, x: Tensor) -> None:
+        if (block, site) not in self._moments:
+            self._moments[block, site] = _Moments(site, self._scratch)
+        self._moments[block, site].add(x)
 
     def result(self, tokens: int) -> tuple[BlockStatistics, ...]:
-        """The statistics of each block over the ``tokens`` that were run."""
+        """The statistics of each block that was run, over ``tokens`` tokens."""
         return tuple(
             BlockStatistics(*(self._moments[i, site].result(tokens) for site in SITES))
-            for i in range(self._count)
+            for i in sorted({block for block, _ in self._moments})
         )
 
 
+@contextmanager
+def watching(blocks: Mapping[int, Block], *reducers: Reducer) -> Iterator[None]:
+    """Within it ``reducers`` take everything that ``blocks``, by their numbers, are run on."""
+    wanted = {site for reducer in reducers for site in reducer.sites}
+    modules = {
+        (number, site): block.sites[site]
+        for number, block in blocks.items()
+        for site in SITES
+        if site in wanted
+    }
+
+    def take(key: tuple[int, str], x: Tensor) -> None:
+        for reducer in reducers:
+            if key[1] in reducer.sites:
+                reducer.take(*key, x)
+
+    with capture_inputs(modules, take):
+        yield
+
+
 @torch.no_grad()
+def one_pass(
+    adapter: Adapter,
+    calibration: CalibrationSet,
+    *reducers: Reducer,
+    batch_size: int = 4,
+    by_block: bool = False,
+    progress: Progress | None = None,
+    message: str = "Forward pass over the calibration set",
+) -> None:
+    """Run ``calibration`` through the blocks once; every one of ``reducers`` takes its inputs.
+
+    ``batch_size`` is in samples. ``by_block``: all samples go through a block before the next, so
+    that reducers may be emptied in between; the hidden states of all samples are held, N·T·d
+    numbers. The language-model head is not run, the model not changed. Raises InputError for
+    samples longer than the model can read.
+    """
+    check_length(adapter, calibration)
+    if batch_size < 1:
+        raise InputError(f"The batch size is at least 1, not {batch_size}.")
+    report = progress or silent
+    with evaluation_mode(adapter.model):
+        if by_block:
+            walk = BlockWalk(adapter, calibration, batch_size=batch_size)
+            for index in walk.blocks:
+                report(index / len(adapter.blocks), message)
+                walk.watch(index, *reducers, advance=True)
+        else:
+            with watching(dict(enumerate(adapter.blocks)), *reducers):
+                for start in range(0, calibration.samples, batch_size):
+                    report(start / calibration.samples, message)
+                    batch = calibration.tokens[start : start + batch_size]
+                    adapter.run_blocks(batch.to(adapter.input_device))
+    report(1.0, message)
+
+
+class BlockWalk:
+    """A calibration set on its way through a model, all of it through one block after the other.
+
+    The hidden states (N, T, d) that enter the next block are held. What is done to a block
+    between `watch` and `advance` counts for those after it.
+    """
+
+    def __init__(self, adapter: Adapter, calibration: CalibrationSet, *, batch_size: int) -> None:
+        check_length(adapter, calibration)
+        if batch_size < 1:
+            raise InputError(f"The batch size is at least 1, not {batch_size}.")
+        self._adapter = adapter
+        entrances = [enter_blocks(adapter, part) for part in calibration.tokens.split(batch_size)]
+        self._hidden = [entrance.hidden for entrance in entrances]
+        self._entrances = [replace(one, hidden=one.hidden[:0].clone()) for one in entrances]
+
+    @property
+    def blocks(self) -> range:
+        """The numbers of the blocks, in order."""
+        return range(len(self._adapter.blocks))
+
+    def watch(self, index: int, *reducers: Reducer, advance: bool = False) -> None:
+        """Run block ``index`` with ``reducers`` watching; with ``advance`` go on behind it."""
+        block = self._adapter.blocks[index]
+        with watching({index: block}, *reducers):
+            for number, hidden in enumerate(self._hidden):
+                after = self._entrances[number].run(index, block.module, hidden)
+                if advance:
+                    self._hidden[number] = after
+
+    def advance(self, index: int) -> None:
+        """Go on behind block ``index``, as it is now."""
+        self.watch(index, advance=True)
+
+
 def collect_statistics(
     model: nn.Module,
     calibration: CalibrationSet,
     *,
     batch_size: int = 4,
+    by_block: bool = False,
     progress: Progress | None = None,
 ) -> Statistics:
     """Run ``calibration`` through the blocks of ``model`` once and keep each input's moments.
 
-    ``batch_size`` is in samples. The language-model head is not run, the model not changed.
-    Raises InputError for an unsupported model, or samples longer than it can read.
+    See `one_pass`. Raises InputError for an unsupported model, or samples longer than it can read.
     """
-    adapter = Adapter(model)
-    check_length(adapter, calibration)
-    if batch_size < 1:
-        raise InputError(f"The batch size is at least 1, not {batch_size}.")
-    collector = Collector(adapter.blocks)
-    report = progress or silent
-    with evaluation_mode(model), collector.watching():
-        for start in range(0, calibration.samples, batch_size):
-            report(start / calibration.samples, "Forward pass over the calibration set")
-            batch = calibration.tokens[start : start + batch_size]
-            adapter.run_blocks(batch.to(adapter.input_device))
-    report(1.0, "Forward pass over the calibration set")
-    count = calibration.tokens.numel()
-    return Statistics(collector.result(count), count, calibration.fingerprint, calibration.split)
+    sums, count = MomentSums(), calibration.tokens.numel()
+    settings = {"batch_size": batch_size, "by_block": by_block, "progress": progress}
+    one_pass(Adapter(model), calibration, sums, **settings)
+    return Statistics(sums.result(count), count, calibration.fingerprint, calibration.split)
 
 
 def check_length(adapter: Adapter, calibration: CalibrationSet) -> None:

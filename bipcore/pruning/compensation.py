@@ -12,13 +12,12 @@ import safetensors
 import torch
 from torch import Tensor, nn
 
-from ..criteria.statistics import Statistics, check_length
+from ..criteria.statistics import Statistics, one_pass
 from ..data.calibration import CalibrationSet
 from ..errors import InputError
 from ..models.adapters import Adapter, Block
-from ..models.running import capture_inputs, evaluation_mode
 from ..models.shapes import ModelShape
-from ..progress import Progress, silent
+from ..progress import Progress
 from ..specs import COMPENSATIONS
 from ..store.kinds import Kind
 from .plan import PruningPlan
@@ -58,41 +57,44 @@ def second_moment_bytes(shape: ModelShape) -> int:
     return sum(4 * width**2 for width in widths)
 
 
-@torch.no_grad()
+class SecondMomentSums:
+    """The reducer behind second moments: Σ_t X_tᵀX_t in float32, by name "<block>.<site>"."""
+
+    sites = SITES
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+
+    def take(self, block: int, site: str, x: Tensor) -> None:
+        rows = x.detach().flatten(0, -2).float()  # (B·T, n), n may be 0
+        name = f"{block}.{site}"
+        if name not in self._sums:
+            self._sums[name] = rows.new_zeros(rows.shape[1], rows.shape[1])
+        self._sums[name].addmm_(rows.T, rows)
+
+    def result(self, tokens: int) -> dict[str, Tensor]:
+        """Their means over ``tokens`` tokens, on the CPU; the sums are given up."""
+        return {name: self._sums.pop(name).div_(tokens).cpu() for name in list(self._sums)}
+
+
 def collect_second_moments(
     model: nn.Module,
     calibration: CalibrationSet,
     *,
     batch_size: int = 4,
+    by_block: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Tensor]:
     """Run ``calibration`` through the blocks once; the matrices by name "<block>.<site>".
 
-    `second_moment_bytes` says what they take, on the devices of the blocks. Summed in float32.
-    Raises InputError as `collect_statistics` does.
+    `second_moment_bytes` says what they take, on the devices of the blocks. See
+    `statistics.one_pass`, and for its errors too.
     """
-    adapter = Adapter(model)
-    check_length(adapter, calibration)
-    if batch_size < 1:
-        raise InputError(f"The batch size is at least 1, not {batch_size}.")
-    modules = {f"{i}.{s}": b.sites[s] for i, b in enumerate(adapter.blocks) for s in SITES}
-    sums: dict[str, Tensor] = {}
-    report = progress or silent
+    sums = SecondMomentSums()
+    settings = {"batch_size": batch_size, "by_block": by_block, "progress": progress}
     message = "Second moments of the calibration set"
-
-    def add(name: str, x: Tensor) -> None:
-        rows = x.detach().flatten(0, -2).float()  # (B·T, n), n may be 0
-        if name not in sums:
-            sums[name] = rows.new_zeros(rows.shape[1], rows.shape[1])
-        sums[name].addmm_(rows.T, rows)
-
-    with evaluation_mode(model), capture_inputs(modules, add):
-        for start in range(0, calibration.samples, batch_size):
-            report(start / calibration.samples, message)
-            batch = calibration.tokens[start : start + batch_size]
-            adapter.run_blocks(batch.to(adapter.input_device))
-    report(1.0, message)
-    return {name: total.div_(calibration.tokens.numel()).cpu() for name, total in sums.items()}
+    one_pass(Adapter(model), calibration, sums, **settings, message=message)
+    return sums.result(calibration.tokens.numel())
 
 
 def check_free(model: nn.Module, need: int) -> None:

@@ -5,9 +5,17 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from bipcore.criteria.statistics import MOMENTS, Statistics, collect_statistics
+from bipcore.criteria.statistics import (
+    MOMENTS,
+    MomentSums,
+    Statistics,
+    collect_statistics,
+    one_pass,
+)
 from bipcore.data.calibration import CalibrationSet
 from bipcore.errors import Cancelled, InputError
+from bipcore.models.adapters import Adapter
+from bipcore.pruning.compensation import SecondMomentSums, collect_second_moments
 from tests.helpers.reference import reference_blocks
 from tests.helpers.tiny import FAMILIES, tiny_model, tiny_tokens
 from tests.helpers.tiny import one_thread as one_thread
@@ -233,3 +241,24 @@ def test_blocks_beyond_the_ninth_come_back_in_order():
     many = Statistics(statistics.blocks * 4, statistics.tokens, statistics.fingerprint)
     again = Statistics.from_tensors(many.to_tensors(), many.fingerprint)
     assert all(map(torch.equal, _all_moments(many), _all_moments(again)))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_block_by_block_and_in_one_pass_with_second_moments_the_sums_are_the_same(name):
+    model = tiny_model(name)
+    calibration = CalibrationSet.from_tokens(tiny_tokens(5, 12))
+    plain = collect_statistics(model, calibration, batch_size=2)
+    moments = collect_second_moments(model, calibration, batch_size=2)
+    together, products = MomentSums(), SecondMomentSums()
+    one_pass(Adapter(model), calibration, together, products, batch_size=2)
+    count = calibration.tokens.numel()
+    both = Statistics(together.result(count), count, calibration.fingerprint)
+    by_block = collect_statistics(model, calibration, batch_size=2, by_block=True)
+    for found in (both, by_block):
+        for key, value in plain.to_tensors().items():
+            torch.testing.assert_close(found.to_tensors()[key], value, msg=f"{name}, {key}")
+    separately = collect_second_moments(model, calibration, batch_size=2, by_block=True)
+    for found in (products.result(count), separately):
+        assert found.keys() == moments.keys()
+        for key, value in moments.items():
+            torch.testing.assert_close(found[key], value, msg=f"{name}, {key}")
