@@ -169,11 +169,11 @@ def test_an_impossible_sparsity_is_refused_before_any_pass(pipeline, spec, spars
 @pytest.mark.parametrize(
     "plan",
     [
-        PlanSpec(unit="no-such-unit"),
-        PlanSpec(allocation="no-such-allocation"),
+        PlanSpec(unit="kv-group", sparsity=0.99),
+        PlanSpec(allocation="sublayer"),
         PlanSpec(protect_first=2, protect_last=1),
-        PlanSpec(protect_first=-1),
-        PlanSpec(round_to=0),
+        PlanSpec(round_to=10_000),
+        PlanSpec(allocation="global", propagation="pruned"),
     ],
 )
 def test_an_impossible_plan_is_refused_before_any_pass(pipeline, spec, plan):

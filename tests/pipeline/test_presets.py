@@ -8,7 +8,8 @@ import pytest
 from bipcore.cli.main import main
 from bipcore.criteria import CRITERIA
 from bipcore.errors import InputError
-from bipcore.pruning.plan import load_plan, resolve_allocation
+from bipcore.pruning.plan import load_plan
+from bipcore.pruning.resolving import for_criterion
 from bipcore.settings import PRESETS, find_preset
 from bipcore.specs import PlanSpec, ScoreSpec
 from bipcore.store.runs import RunStore
@@ -63,7 +64,8 @@ def test_a_preset_sets_what_specs_have(preset):
 @pytest.mark.parametrize("criterion", CRITERIA)
 def test_a_preset_goes_with_every_criterion_that_it_leaves_free(preset, criterion):
     if preset.values.get("criterion", criterion) == criterion:
-        resolve_allocation(preset.values.get("allocation", "auto"), criterion)
+        values = {name: value for name, value in preset.values.items() if name != "criterion"}
+        for_criterion(PlanSpec(**values), CRITERIA[criterion])
 
 
 def test_the_paper_protects_and_compensates_nothing_and_leaves_the_criterion_free():

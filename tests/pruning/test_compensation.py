@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from bipcore.criteria import CRITERIA
 from bipcore.criteria.statistics import collect_statistics
 from bipcore.data.calibration import CalibrationSet
 from bipcore.errors import InputError
@@ -15,9 +16,9 @@ from bipcore.pruning.compensation import (
     collect_second_moments,
     compensate,
     refit,
-    resolve_compensation,
 )
 from bipcore.pruning.plan import BlockPlan, PruningPlan
+from bipcore.pruning.resolving import compensation_for
 from bipcore.pruning.slicing import apply_plan
 from tests.helpers.pruning import UNITS, generated_by, mixed_plan, plan_for, scores_of
 from tests.helpers.reference_blocks import PATHS, reference_blocks
@@ -288,8 +289,6 @@ def test_what_is_unknown_or_missing_is_refused(kind, says):
 
 
 def test_auto_is_what_the_criterions_authors_use():
-    assert resolve_compensation("auto", "flap") == "bias"
-    assert resolve_compensation("auto", "llm-bip") == "none"
-    assert resolve_compensation("least-squares", "flap") == "least-squares"
-    with pytest.raises(InputError, match="auto, none, bias, least-squares"):
-        resolve_compensation("no-such-kind", "flap")
+    assert compensation_for("auto", CRITERIA["flap"]) == "bias"
+    assert compensation_for("auto", CRITERIA["llm-bip"]) == "none"
+    assert compensation_for("least-squares", CRITERIA["flap"]) == "least-squares"

@@ -13,6 +13,7 @@ from bipcore.models.shapes import BlockShape
 from bipcore.pruning.allocation import allocated_shape
 from bipcore.pruning.choosing import make_plan
 from bipcore.pruning.plan import BlockPlan, PruningPlan
+from bipcore.pruning.resolving import Resolved
 from tests.helpers.shapes import LLAMA_7B, SMALL_GQA, SMALL_MHA, SMOLLM2, model_shape, random_scores
 from tests.helpers.tiny import one_thread as one_thread
 
@@ -69,7 +70,8 @@ def test_channels_alone_realise_what_was_asked(sparsity):
 @pytest.mark.parametrize("allocation", ["uniform", "paper"])
 def test_sizes_can_be_had_without_scores(unit, allocation):
     settings = SETTINGS | {"sparsity": 0.4, "unit": unit, "allocation": allocation}
-    assert allocated_shape(SMOLLM2, **settings) == _plan(SMOLLM2, **settings).pruned_shape
+    counted = allocated_shape(SMOLLM2, Resolved(**settings))
+    assert counted == _plan(SMOLLM2, **settings).pruned_shape
 
 
 @pytest.mark.parametrize("unit", ["query-head", "kv-group"])

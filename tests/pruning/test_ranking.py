@@ -13,6 +13,7 @@ from bipcore.errors import InputError
 from bipcore.pruning.choosing import make_plan
 from bipcore.pruning.plan import BlockPlan, PruningPlan
 from bipcore.pruning.ranking import check_reachable
+from bipcore.pruning.resolving import Resolved
 from tests.helpers.pruning import UNITS, assert_same_outputs, plan_for, pruned_and_masked
 from tests.helpers.shapes import SMALL_GQA, SMALL_MHA, model_shape, random_scores
 from tests.helpers.tiny import FAMILIES
@@ -279,8 +280,8 @@ def test_what_cannot_be_reached_is_known_without_scores(shape, unit, floor, firs
             _plan(random_scores(shape), sparsity, **settings)
         assert "\n" not in str(caught.value)
         with pytest.raises(InputError, match=f"at most {most:.1%}"):
-            check_reachable(shape, sparsity=sparsity, protect_last=0, **settings)
-    check_reachable(shape, sparsity=most, protect_last=0, **settings)
+            check_reachable(shape, Resolved(sparsity=sparsity, **settings))
+    check_reachable(shape, Resolved(sparsity=most, **settings))
     assert _plan(random_scores(shape), most, **settings).realised == pytest.approx(most)
 
 
