@@ -54,7 +54,7 @@ def paper_form(settings: Settings, name: str) -> tuple[Reproduction | None, bool
         spec, pressed = form.start_row(
             read,
             lambda spec: f"{sizes_sentence(spec)} {_estimate(digest(spec), spec)}",
-            help=lambda spec: "\n\n".join(assumptions(spec)),
+            help=lambda spec: "\n\n".join(assumptions(spec, _shape(model))),
         )
     st.caption("The same from the command line, with the report as one HTML page:")
     st.code(command_of(name, model, _changes(package, form.values)), language="sh")

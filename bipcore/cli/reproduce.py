@@ -121,13 +121,16 @@ def _dry_run(spec: Reproduction, *, csv: Path | None, json: bool) -> None:
     if json:
         facts = {"dry_run": True, "steps": found.steps, "seconds": found.seconds}
         facts |= {"macs": found.macs, "memory": found.memory, "device": found.device}
-        facts |= {"matrix_product_macs_per_second": found.speed, "assumptions": assumptions(spec)}
+        facts |= {
+            "matrix_product_macs_per_second": found.speed,
+            "assumptions": assumptions(spec, shape),
+        }
         console.emit_json(_facts(spec, rows) | facts)
         return
     table = _work_table(found.steps)
     console.emit_table(f"What there is to do: {spec.title}", list(table.columns), table.to_numpy())
     console.emit_text("Sizes", sizes_sentence(spec))
-    console.emit_text("Estimate", "\n".join([str(found), *assumptions(spec)]))
+    console.emit_text("Estimate", "\n".join([str(found), *assumptions(spec, shape)]))
     _emit_table(spec, rows, counted=True)
     console.emit_text("How to read this", "\n".join(reading_notes(spec)))
 

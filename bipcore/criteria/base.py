@@ -60,6 +60,19 @@ class BlockScores:
 
 
 @dataclass(frozen=True)
+class Style:
+    """How the line of a criterion looks in every chart: colour, dash and symbol in plotly's words.
+
+    The colours are Okabe and Ito's, which colour-blind readers can tell apart; where there are
+    more lines than colours, dash and symbol tell them apart as well.
+    """
+
+    color: str = "#5B6770"
+    dash: str = "solid"
+    symbol: str = "circle"
+
+
+@dataclass(frozen=True)
 class Criterion:
     """A named way to score channels.
 
@@ -70,8 +83,10 @@ class Criterion:
     `ChannelScores` of every block and may read the whole model; ``calibration`` is None where
     ``needs`` says so. ``options`` are the defaults of its options.
     ``memory(shape, seq_len, **options)``: the bytes it takes beside the model and a forward pass.
+    ``passes(shape)``: about what it costs, in forward passes over the calibration set that it runs
+    itself; the one pass that those which read activations share is not one of them.
     ``allocation`` and ``compensation`` are what its authors use it with.
-    ``formula`` and ``reference`` are for people.
+    ``formula``, ``reference`` and ``style`` are for people.
     """
 
     name: str
@@ -83,6 +98,8 @@ class Criterion:
     score_model: Callable[..., Sequence[ChannelScores]] | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     memory: Callable[..., int] | None = None
+    passes: Callable[[ModelShape], int] = lambda shape: 0
+    style: Style = Style()
     allocation: str = "uniform"
     compensation: str = "none"
 

@@ -33,14 +33,14 @@ from ..models.running import (
 from ..models.shapes import ModelShape
 from ..progress import Progress, silent
 from ..store.resume import Journal
-from .base import ChannelScores, Criterion
+from .base import ChannelScores, Criterion, Style
 from .statistics import check_length
 
 BATCH_TOKENS = 512
 """Short samples are run together, up to this many tokens; losses are taken as many at a time."""
 
 
-class Step(NamedTuple):
+class Removal(NamedTuple):
     """One removal: ``sublayer`` ("attention" or "ffn") of block ``block``, counted from 0, and the
     perplexity of the search tokens without it and all that went before."""
 
@@ -54,7 +54,7 @@ class SearchResult:
     """The removals in their order; ``dense`` is the perplexity before the first."""
 
     dense: float
-    steps: tuple[Step, ...]
+    steps: tuple[Removal, ...]
 
 
 @torch.no_grad()
@@ -65,7 +65,7 @@ def search(
     tokens: int = 512,
     until: float = 0.6,
     done: Iterable[Sequence] = (),
-    on_step: Callable[[Step], None] | None = None,
+    on_step: Callable[[Removal], None] | None = None,
     progress: Progress | None = None,
 ) -> SearchResult:
     """Remove sublayers one by one, each time the one that leaves the lowest perplexity.
@@ -94,7 +94,7 @@ def search(
                 report(*course.progress(dense, steps, len(losses) / len(candidates)))
                 losses.append(trials.loss(*candidate))
             least = min(losses)
-            step = Step(*candidates[losses.index(least)], exp_of(least))
+            step = Removal(*candidates[losses.index(least)], exp_of(least))
             steps.append(step)
             if on_step is not None:
                 on_step(step)
@@ -149,11 +149,11 @@ class _Course:
             removed += size
         return len(removable)
 
-    def removed(self, steps: Sequence[Step]) -> int:
+    def removed(self, steps: Sequence[Removal]) -> int:
         """The parameters that ``steps`` remove."""
         return sum(self.sizes[step[:2]] for step in steps)
 
-    def candidates(self, steps: Sequence[Step]) -> list[tuple[int, str]]:
+    def candidates(self, steps: Sequence[Removal]) -> list[tuple[int, str]]:
         """The sublayers to try after ``steps``, by block, attention first; none at the end."""
         if self.removed(steps) >= self.until * self.total:
             return []
@@ -162,22 +162,22 @@ class _Course:
         counts = {kind: sum(name == kind for _, name in left) for kind in SUBLAYERS}
         return [(block, name) for block, name in left if counts[name] > 1]
 
-    def resume(self, done: Iterable[Sequence]) -> list[Step]:
+    def resume(self, done: Iterable[Sequence]) -> list[Removal]:
         """``done`` as far as this course goes; raises InputError for what cannot be a step."""
-        steps: list[Step] = []
+        steps: list[Removal] = []
         for entry in done:
             candidates = self.candidates(steps)
             if not candidates:
                 break
-            if len(entry) != len(Step._fields) or tuple(entry[:2]) not in candidates:
+            if len(entry) != len(Removal._fields) or tuple(entry[:2]) not in candidates:
                 raise InputError(
                     f"Step {len(steps) + 1} of the interrupted search, {list(entry)}, cannot be "
                     "one of this model; search anew."
                 )
-            steps.append(Step(int(entry[0]), entry[1], float(entry[2])))
+            steps.append(Removal(int(entry[0]), entry[1], float(entry[2])))
         return steps
 
-    def progress(self, dense: float, steps: Sequence[Step], tried: float) -> tuple[float, str]:
+    def progress(self, dense: float, steps: Sequence[Removal], tried: float) -> tuple[float, str]:
         """The fraction and the message after ``steps``, when the share ``tried`` of the next
         step's candidates has been tried."""
         sizes = [self.sizes[candidate] for candidate in self.candidates(steps)]
@@ -206,7 +206,7 @@ class _Trials:
         self.hidden = [[entrance.hidden] for entrance in self.entrances]
         self._fill(0)
 
-    def remove(self, steps: Sequence[Step]) -> None:
+    def remove(self, steps: Sequence[Removal]) -> None:
         """Switch the sublayers of ``steps`` off for good."""
         for step in steps:
             self.off |= silent_sublayer(self.adapter.blocks[step.block], step.sublayer)
@@ -265,7 +265,7 @@ def score_model(
     return rank_channels(adapter.shape, result.steps)
 
 
-def rank_channels(shape: ModelShape, steps: Sequence[Step]) -> list[ChannelScores]:
+def rank_channels(shape: ModelShape, steps: Sequence[Removal]) -> list[ChannelScores]:
     """k for every channel of the sublayer that the k-th of ``steps`` removes, counted from 1.
 
     Those of a sublayer that stays get one more than there are steps. So the mean of a sublayer's
@@ -299,6 +299,8 @@ CRITERION = Criterion(
     formula="the step at which a search for the lowest perplexity removes the whole sublayer",
     reference="https://arxiv.org/abs/2406.10594",
     needs="search",
+    style=Style("#000000", "dash", "star"),
+    passes=lambda shape: 2 * len(shape.blocks) ** 2,
     score_model=score_model,
     options={"tokens": 512, "until": 0.6},
     memory=memory,

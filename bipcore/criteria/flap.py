@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from .base import BlockInput, ChannelScores, Criterion
+from .base import BlockInput, ChannelScores, Criterion, Style
 from .statistics import InputMoments
 
 
@@ -38,6 +38,7 @@ CRITERION = Criterion(
     formula="var(X_j) · ‖W_:j‖₂² over the columns of o and down",
     reference="https://arxiv.org/abs/2312.11983",
     needs="activations",
+    style=Style("#009E73", "solid", "diamond"),
     score_block=score_block,
     allocation="global",
     compensation="bias",

@@ -6,7 +6,7 @@ from torch import Tensor
 from ..data.calibration import CalibrationSet
 from ..models.adapters import Adapter, BlockWeights
 from ..progress import Progress
-from .base import ChannelScores, Criterion
+from .base import ChannelScores, Criterion, Style
 
 
 def score_model(
@@ -65,5 +65,6 @@ CRITERION = Criterion(
     formula="s = |W|ᵀ r, r from the last block's output back through |W| and the residuals",
     reference="https://arxiv.org/abs/1711.05908",
     needs="weights",
+    style=Style("#56B4E9", "solid", "triangle-down"),
     score_model=score_model,
 )

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from ..models.adapters import BlockWeights
-from .base import BlockInput, ChannelScores, Criterion
+from .base import BlockInput, ChannelScores, Criterion, Style
 
 
 def propagated_weight(weights: BlockWeights) -> Tensor:
@@ -43,5 +43,6 @@ CRITERION = Criterion(
     formula="mean|X_j| · Σ_i |W_ij|; attention carried on through the FFN: Σ_i |W_o[i,j]|·(1+p_i)",
     reference="https://arxiv.org/abs/2412.06419",
     needs="activations",
+    style=Style("#0072B2", "solid", "circle"),
     score_block=score_block,
 )

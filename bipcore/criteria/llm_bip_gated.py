@@ -6,7 +6,7 @@ A variant of arXiv 2412.06419 (equations 8 and 9), derived in `propagated_weight
 from torch import Tensor
 
 from ..models.adapters import BlockWeights
-from .base import BlockInput, ChannelScores, Criterion
+from .base import BlockInput, ChannelScores, Criterion, Style
 from .llm_bip import score_propagated
 
 
@@ -50,5 +50,6 @@ CRITERION = Criterion(
     formula="LLM-BIP with p_i = |γ_i| · Σ_j (|W_u[j,i]| + |W_g[j,i]|) · Σ_k |W_d[k,j]|",
     reference="https://arxiv.org/abs/2412.06419",
     needs="activations",
+    style=Style("#0072B2", "dot", "circle-open"),
     score_block=score_block,
 )

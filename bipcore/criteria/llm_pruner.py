@@ -19,7 +19,7 @@ from ..models.adapters import Adapter
 from ..models.running import evaluation_mode
 from ..models.shapes import ModelShape
 from ..progress import Progress
-from .base import ChannelScores, Criterion, sum_coupled
+from .base import ChannelScores, Criterion, Style, sum_coupled
 from .statistics import check_length
 
 
@@ -189,6 +189,8 @@ CRITERION = Criterion(
     formula="Σ |w · ∂L/∂w| over the channel's coupled weights; order 2: |w·g - ½·w²·mean g²|",
     reference="https://arxiv.org/abs/2305.11627",
     needs="gradients",
+    style=Style("#CC79A7", "solid", "triangle-up"),
+    passes=lambda shape: 6,  # as measured on the demo model
     score_model=score_model,
     options={"order": 1},
     memory=memory,

@@ -3,7 +3,7 @@
 import torch
 
 from ..errors import check_seed
-from .base import BlockInput, ChannelScores, Criterion
+from .base import BlockInput, ChannelScores, Criterion, Style
 
 
 def score_block(block: BlockInput, *, seed: int = 0) -> ChannelScores:
@@ -24,6 +24,7 @@ CRITERION = Criterion(
     formula="uniform in [0, 1), seeded",
     reference="https://arxiv.org/abs/2305.11627",
     needs="nothing",
+    style=Style("#7F7F7F", "dot", "cross"),
     score_block=score_block,
     options={"seed": 0},
 )

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from .base import BlockInput, ChannelScores, Criterion
+from .base import BlockInput, ChannelScores, Criterion, Style
 from .statistics import InputMoments
 
 
@@ -37,5 +37,6 @@ CRITERION = Criterion(
     formula="Σ |W_ij| · ‖X_j‖₂ over the channel's coupled weights",
     reference="https://arxiv.org/abs/2306.11695",
     needs="activations",
+    style=Style("#E69F00", "solid", "square"),
     score_block=score_block,
 )

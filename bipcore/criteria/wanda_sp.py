@@ -1,6 +1,6 @@
 """Wanda-sp: FLAP's structured form of Wanda, over the output projections only."""
 
-from .base import BlockInput, ChannelScores, Criterion
+from .base import BlockInput, ChannelScores, Criterion, Style
 from .wanda import input_norm
 
 
@@ -21,5 +21,6 @@ CRITERION = Criterion(
     formula="Σ_i |W_ij| · ‖X_j‖₂ over the columns of o and down",
     reference="https://arxiv.org/abs/2312.11983",
     needs="activations",
+    style=Style("#E69F00", "dot", "square-open"),
     score_block=score_block,
 )

@@ -11,7 +11,7 @@ import pandas as pd
 from ..criteria import CRITERIA
 from ..pruning.comparison import CLASSES, removed_masks
 from ..pruning.plan import PruningPlan
-from .style import DENSE, KEPT, PRUNED, REMOVED, SCALE, criterion_style, styled
+from .style import DENSE_COLOR, KEPT, PRUNED_COLOR, REMOVED, SCALE, criterion_style, styled
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -89,7 +89,7 @@ def overlap_chart(
             name="by chance",
             legendgroup="chance",
             showlegend=number == 0,
-            line={"color": DENSE, "dash": "dot", "width": 2},
+            line={"color": DENSE_COLOR, "dash": "dot", "width": 2},
             hoverinfo="skip",
         )
     title = f"Removed {UNIT_NAMES[kind]} in common with {_title(reference)}"
@@ -252,7 +252,9 @@ def plan_map(heads: pd.DataFrame, block: int | None = None) -> go.Figure:
         hoverinfo="skip",
     )
     if block is not None:
-        figure.add_vrect(block - 0.5, block + 0.5, fillcolor=DENSE, opacity=0.12, line_width=0)
+        figure.add_vrect(
+            block - 0.5, block + 0.5, fillcolor=DENSE_COLOR, opacity=0.12, line_width=0
+        )
     return styled(figure, "Block", "Query head", title="Attention heads; click one to change it")
 
 
@@ -276,10 +278,10 @@ def bound_chart(frame: pd.DataFrame) -> go.Figure:
 
     figure, lines = go.Figure(), []
     for column, name, color, symbol, dash in (
-        ("before", "before, heads too: estimate", DENSE, "circle-open", "dash"),
-        ("after", "after, heads too: estimate", PRUNED, "circle", "solid"),
-        ("ffn_before", "before, FFN channels: bound", DENSE, "square-open", "dash"),
-        ("ffn_after", "after, FFN channels: bound", PRUNED, "square", "solid"),
+        ("before", "before, heads too: estimate", DENSE_COLOR, "circle-open", "dash"),
+        ("after", "after, heads too: estimate", PRUNED_COLOR, "circle", "solid"),
+        ("ffn_before", "before, FFN channels: bound", DENSE_COLOR, "square-open", "dash"),
+        ("ffn_after", "after, FFN channels: bound", PRUNED_COLOR, "square", "solid"),
     ):
         values = frame[column].where(frame[column] > 0)
         lines.append(values)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from .style import KEPT, RECOVERED, styled
+from .style import KEPT, RECOVERED_COLOR, styled
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -36,7 +36,7 @@ def loss_chart(history: pd.DataFrame, chosen: int | None = None) -> go.Figure:
             y=looks["validation"],
             mode="lines+markers",
             name="held-out samples",
-            line={"color": RECOVERED, "width": 2.5},
+            line={"color": RECOVERED_COLOR, "width": 2.5},
             hovertemplate="step %{x}: %{y:.3f}<extra>held-out samples</extra>",
         )
     if chosen is not None and len(history) and chosen < history["step"].max():

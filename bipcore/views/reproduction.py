@@ -30,7 +30,7 @@ from .reproduction_tables import (
     sample_sizes,
     title_of,
 )
-from .style import DENSE, criterion_style, styled
+from .style import DENSE_COLOR, criterion_style, styled
 from .sweep import perplexity_chart, size_chart, sizes_of, sparsities_of
 from .sweep_tables import sweep_frame, texts_of
 
@@ -55,9 +55,11 @@ def comparison_chart(spec: Reproduction, frame: pd.DataFrame, name: str) -> go.F
     figure = go.Figure()
     stated = frame["window_stated"].eq(True)
     published = f"published, {model}"
-    _add(figure, frame[stated], "published", published, "circle-open", DENSE)
+    _add(figure, frame[stated], "published", published, "circle-open", DENSE_COLOR)
     unsure = f"{published}, window not stated"
-    _add(figure, frame[frame["window_stated"].eq(False)], "published", unsure, "x-open", DENSE)
+    _add(
+        figure, frame[frame["window_stated"].eq(False)], "published", unsure, "x-open", DENSE_COLOR
+    )
     colors = [criterion_style(method).color for method in frame["method"]]
     _add(figure, frame, "measured", f"measured, {spec.model.name}", "circle", colors)
     drawn = pd.concat([frame["published"], frame["measured"]]).dropna()

@@ -15,8 +15,7 @@ from ..pipeline.provenance import base_name
 from ..settings import PRESETS
 from ..studies.points import DENSE, Point, SweepSpec, lines, text_names
 from .report import Section, facts_table, report_html, versions, write_report
-from .style import DENSE as DENSE_COLOR
-from .style import Style, criterion_style, styled
+from .style import DENSE_COLOR, Style, criterion_style, styled
 from .sweep_tables import PREFIX, readable, refused, summary, sweep_frame
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import pandas as pd
 from ..evaluation.zero_shot import TaskResult, average
 from ..specs import SEVEN
 from ..studies.reproduction.published import paper_name, published_rows
-from .style import DENSE, PRUNED, RECOVERED, styled
+from .style import DENSE_COLOR, PRUNED_COLOR, RECOVERED_COLOR, styled
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -213,7 +213,7 @@ def why_not(
     return reasons
 
 
-COLORS = {"dense": DENSE, "pruned": PRUNED, "recovered": RECOVERED}
+COLORS = {"dense": DENSE_COLOR, "pruned": PRUNED_COLOR, "recovered": RECOVERED_COLOR}
 
 
 def accuracy_chart(frame: pd.DataFrame, *, title: str = "Accuracy by task") -> go.Figure:
@@ -226,7 +226,7 @@ def accuracy_chart(frame: pd.DataFrame, *, title: str = "Accuracy by task") -> g
     shown = frame[frame["counts"]]
     figure = go.Figure()
     for state, rows in shown.groupby("state", sort=False):
-        color = COLORS.get(str(state), DENSE)
+        color = COLORS.get(str(state), DENSE_COLOR)
         errors = 100 * rows["stderr"].astype(float)
         data = [
             [metric, f" ± {error:.1f}" if error == error else "", samples, _of(total)]

@@ -161,10 +161,11 @@ def test_the_speed_is_measured_on_the_device():
 
 
 def test_a_device_or_a_type_that_is_not_there_is_refused(shape):
-    for model in (ModelSpec(LLAMA, device="quantum"), ModelSpec(LLAMA, "cpu", "int3")):
-        spec = configure("table5", model=model)
-        with pytest.raises(InputError, match=r"no device|no dtype"):
-            estimate(spec, shape)
+    spec = configure("table5", model=ModelSpec(LLAMA, device="quantum"))
+    with pytest.raises(InputError, match="no device"):
+        estimate(spec, shape)
+    with pytest.raises(InputError, match="no dtype"):
+        ModelSpec(LLAMA, "cpu", "int3")
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pytest
 from bipcore.data.tasks import KNOWN
 from bipcore.evaluation.zero_shot import TaskResult
 from bipcore.specs import SEVEN
-from bipcore.views.style import DENSE, PRUNED
+from bipcore.views.style import DENSE_COLOR, PRUNED_COLOR
 from bipcore.views.zero_shot import (
     accuracy_chart,
     measured_rows,
@@ -69,7 +69,7 @@ def test_a_part_of_a_task_is_never_called_the_benchmark():
 def test_the_chart_has_error_bars_in_the_house_s_colours():
     dense, pruned = accuracy_chart(results_frame(BOTH)).data
     assert (dense.name, pruned.name) == ("dense", "pruned")
-    assert (dense.marker.color, pruned.marker.color) == (DENSE, PRUNED)
+    assert (dense.marker.color, pruned.marker.color) == (DENSE_COLOR, PRUNED_COLOR)
     assert list(dense.y) == pytest.approx([80.0, 50.0])
     assert list(pruned.error_y.array) == pytest.approx([2.0, 2.0])
     assert "1,838 rows" not in dense.hovertemplate

@@ -63,9 +63,6 @@ def counted_rows(spec: Reproduction, shape: ModelShape) -> list[Row]:
 REACHED = 0.6
 """The share of the speed of a large matrix product that a model's forward pass is taken to have."""
 
-GRADIENT_PASSES = 6
-"""Forward passes that scoring with gradients costs, as measured on the demo model."""
-
 CHARACTERS = {"wikitext2": 1_290_590, "ptb": 449_945}
 """The length of the test texts, for where they are not read."""
 
@@ -87,7 +84,7 @@ _ON_GPU, _IN_GPU_TYPE = 2, ("bfloat16", "float16")
 
 
 @dataclass(frozen=True)
-class Step:
+class Work:
     """One piece of work: of which row (empty: of several), what, on how many tokens, in how many
     multiply-accumulates."""
 
@@ -101,7 +98,7 @@ class Step:
 class Estimate:
     """The steps, the speed in MACs a second (0: not measured), and the peak memory in bytes."""
 
-    steps: tuple[Step, ...]
+    steps: tuple[Work, ...]
     speed: float
     memory: int
     device: str
@@ -126,7 +123,7 @@ class Estimate:
         )
 
 
-def assumptions(spec: Reproduction) -> list[str]:
+def assumptions(spec: Reproduction, shape: ModelShape) -> list[str]:
     """What the counts of ``spec`` take for granted, in sentences."""
     found = []
     if any(text.max_tokens is None for text in spec.texts):
@@ -135,8 +132,9 @@ def assumptions(spec: Reproduction) -> list[str]:
         sizes = {task: REQUESTS.get(task, _OTHER_REQUEST)[1] for task in spec.tasks.tasks}
         words = ", ".join(f"{tokens} ({task})" for task, tokens in sizes.items())
         found.append(f"Every answer of a task takes a pass; tokens of a pass: {words}.")
-    if any(find_criterion(k.method).needs == "gradients" for k in row_keys(spec) if k.sparsity):
-        found.append(f"Scoring with gradients costs {GRADIENT_PASSES} forward passes.")
+    for method in dict.fromkeys(key.method for key in row_keys(spec) if key.sparsity):
+        if (criterion := find_criterion(method)).needs == "gradients":
+            found.append(f"Scoring with gradients costs {criterion.passes(shape)} forward passes.")
     if spec.tuned:
         found.append("Fine-tuning costs three forward passes a sample: forward and backward.")
     return [*found, "What the run store already has is not subtracted."]
@@ -176,7 +174,7 @@ def speed_of(model: ModelSpec) -> float:
     )
 
 
-def steps(spec: Reproduction, shape: ModelShape) -> Iterator[Step]:
+def steps(spec: Reproduction, shape: ModelShape) -> Iterator[Work]:
     """The work of a reproduction in its order; rows that cannot be planned are left out."""
     keys = row_keys(spec)
     if spec.kind != "compression":
@@ -187,7 +185,7 @@ def steps(spec: Reproduction, shape: ModelShape) -> Iterator[Step]:
             yield from _row_steps(spec, shape, pruned, key)
 
 
-def _scoring(spec: Reproduction, shape: ModelShape, keys: list[RowKey]) -> Iterator[Step]:
+def _scoring(spec: Reproduction, shape: ModelShape, keys: list[RowKey]) -> Iterator[Work]:
     """The passes over the calibration set: one for all that read activations, in table 4 one for
     each method; one for each size in a figure of sizes."""
     methods = list(dict.fromkeys(key.method for key in keys if key.method != DENSE))
@@ -200,14 +198,14 @@ def _scoring(spec: Reproduction, shape: ModelShape, keys: list[RowKey]) -> Itera
         reading = [m for m in methods if _reads_activations(m)]
         shared = [", ".join(reading)] if reading and spec.kind != "seconds" else reading
         for name in shared:
-            yield Step("", f"statistics for {name}", tokens, forward)
+            yield Work("", f"statistics for {name}", tokens, forward)
         for name in methods:
-            needs = find_criterion(name).needs
-            if needs == "gradients":
-                yield Step("", f"gradients for {name}", tokens, GRADIENT_PASSES * whole)
-            elif needs == "search":
-                passes = 2 * len(shape.blocks) ** 2
-                yield Step("", f"search of {name}", passes * tokens, passes * whole)
+            criterion = find_criterion(name)
+            passes, is_search = criterion.passes(shape), criterion.needs == "search"
+            if passes:
+                what = "search of" if is_search else f"{criterion.needs} for"
+                run = passes * tokens if is_search else tokens
+                yield Work("", f"{what} {name}", run, passes * whole)
 
 
 def _reads_activations(method: str) -> bool:
@@ -217,46 +215,46 @@ def _reads_activations(method: str) -> bool:
 
 def _row_steps(
     spec: Reproduction, dense: ModelShape, pruned: ModelShape, key: RowKey
-) -> Iterator[Step]:
+) -> Iterator[Work]:
     name, calibration = spec.label(key), spec.calibration
     if spec.kind == "compression":
         batch = min(BATCH, calibration.samples)
         count = batch * (1 + math.ceil(calibration.samples / batch))
         macs = count * pruned.macs(calibration.seq_len)
-        yield Step(name, "latency", count * calibration.seq_len, macs)
+        yield Work(name, "latency", count * calibration.seq_len, macs)
     if spec.kind == "reconstruction":
         text = spec.texts[0]
         count, tokens = _windows(text)
         once, after = (_blocks_macs(one, text.window) for one in (dense, pruned))
-        yield Step(name, "reconstruction error", 3 * tokens, count * (once + 2 * after))
+        yield Work(name, "reconstruction error", 3 * tokens, count * (once + 2 * after))
     if key.tuned:
         yield _fine_tuning(spec, pruned, name)
     if spec.kind in ("accuracy", "sweep"):
         for text in spec.texts:
             count, tokens = _windows(text)
             what = f"perplexity, {text.text}, window {text.window}"
-            yield Step(name, what, tokens, count * pruned.macs(text.window))
+            yield Work(name, what, tokens, count * pruned.macs(text.window))
     if spec.tasks is not None:
         yield from _task_steps(spec, pruned, name)
 
 
-def _fine_tuning(spec: Reproduction, shape: ModelShape, name: str) -> Step:
+def _fine_tuning(spec: Reproduction, shape: ModelShape, name: str) -> Work:
     recovery = spec.recovery
     seen = recovery.samples * recovery.epochs
     updates = recovery.epochs * math.ceil(recovery.samples / recovery.batch_size)
     looks = (updates // recovery.validate_every + 2) * recovery.validation
     samples = 3 * seen + looks
     macs = samples * shape.macs(recovery.seq_len)
-    return Step(name, "fine-tuning", (seen + looks) * recovery.seq_len, macs)
+    return Work(name, "fine-tuning", (seen + looks) * recovery.seq_len, macs)
 
 
-def _task_steps(spec: Reproduction, shape: ModelShape, name: str) -> Iterator[Step]:
+def _task_steps(spec: Reproduction, shape: ModelShape, name: str) -> Iterator[Work]:
     limit = spec.tasks.limit
     for task in spec.tasks.tasks:
         passes, length = REQUESTS.get(task, _OTHER_REQUEST)
         rows = KNOWN[task].rows if task in KNOWN else _OTHER_ROWS
         requests = passes * (rows if limit is None else min(rows, limit))
-        yield Step(name, f"tasks, {task}", requests * length, requests * shape.macs(length))
+        yield Work(name, f"tasks, {task}", requests * length, requests * shape.macs(length))
 
 
 def _blocks_macs(shape: ModelShape, seq_len: int) -> int:
