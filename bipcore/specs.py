@@ -6,16 +6,13 @@ folder, its content counts and not only its name.
 """
 
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 from .data.texts import NAMED, find_text
 from .errors import LARGEST_SEED, InputError
-from .hub import cached_commit
-from .models.loading import DEMO, DTYPES, demo_identity, resolve_device
+from .models.loading import DEMO, DTYPES, known_content, resolve_device
 from .settings import Checked, setting
 
-_CONTENT = (".json", ".safetensors", ".model", ".txt", ".jinja")
 _TEXTS = f"{', '.join(NAMED)}, or a"
 
 
@@ -42,21 +39,7 @@ class ModelSpec(Checked):
         """
         on_cpu = resolve_device(self.device) == "cpu"
         dtype = "float32" if self.dtype == "auto" and on_cpu else self.dtype
-        return {"name": self.name, "content": _model_content(self.name), "dtype": dtype}
-
-
-def _model_content(name: str) -> Any:
-    if name == DEMO:
-        return demo_identity()
-    folder = Path(name).expanduser()
-    try:
-        if not folder.is_dir():
-            return cached_commit(name)
-    except OSError:
-        return None
-    files = sorted(file for file in folder.iterdir() if file.suffix in _CONTENT)
-    stats = [(file, file.stat()) for file in files]
-    return [[file.name, stat.st_size, stat.st_mtime_ns] for file, stat in stats]
+        return {"name": self.name, "content": known_content(self.name), "dtype": dtype}
 
 
 @dataclass(frozen=True)
@@ -264,7 +247,7 @@ class ZeroShotSpec(Checked):
     num_fewshot: int = setting(0, "number of examples", "Solved examples in every prompt.", least=0)
     limit: int | None = setting(
         None,
-        "limit, in rows of each task,",
+        "limit in rows of each task",
         "Measure the first so many rows of each task (default: all).",
         least=1,
         optional=True,

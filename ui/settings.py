@@ -35,7 +35,7 @@ _DEFAULTS = {
     names.get(field.name, field.name): field.default
     for spec, names in _SPECS
     for field in fields(spec)
-    if names.get(field.name, field.name) in SETTINGS
+    if field.name in settings_of(spec)
 }
 _Flat = make_dataclass(
     "_Flat", [(name, type(value), value) for name, value in _DEFAULTS.items()], frozen=True

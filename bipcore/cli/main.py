@@ -9,6 +9,7 @@ import typer
 
 from ..errors import explain
 from ..evaluation.profiling import profile_rows
+from ..export.formats import AUTO
 from ..pipeline.pipeline import Pipeline
 from ..pruning.plan import PruningPlan
 from ..specs import EvaluationSpec, ModelSpec, PlanSpec, ScoreSpec
@@ -19,7 +20,7 @@ from . import plans as commands_plan
 from . import recover as commands_recover
 from . import reproduce as commands_reproduce
 from . import sweep as commands_sweep
-from .options import with_specs
+from .options import ExportFormat, with_specs
 from .recover import RecoveryName, chosen_states
 
 app = typer.Typer(
@@ -81,6 +82,7 @@ def prune_command(
     plan: PlanSpec,
     evaluation: EvaluationSpec,
     output: Annotated[Path, typer.Option(help="The folder to export to.")],
+    format: ExportFormat = AUTO,
     evaluate: Annotated[
         bool, typer.Option(help="Measure the perplexity before and after, for the model card.")
     ] = True,
@@ -95,7 +97,7 @@ def prune_command(
         cached = pipeline.has_scores(score, plan)
         chosen = pipeline.plan(score, plan)
         wanted = evaluation if evaluate else None
-        export = pipeline.export(score.model, chosen, output, evaluation=wanted)
+        export = pipeline.export(score.model, chosen, output, evaluation=wanted, format=format)
         results = (
             [pipeline.evaluate(score.model, evaluation, which) for which in (None, chosen)]
             if evaluate

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import InputError
+from ..export.formats import AUTO, FORMATS
 from ..settings import PRESETS, Setting, find_preset, join_list, parse_list, settings_of
 from ..specs import (
     CalibrationSpec,
@@ -21,6 +22,14 @@ from ..specs import (
 )
 from ..studies.points import SweepSpec
 
+ExportFormat = Annotated[
+    str,
+    typer.Option(
+        "--format",
+        help=f"How the folder is written: {', '.join(FORMATS)}, or {AUTO}, the first of them that "
+        "can hold the plan.",
+    ),
+]
 Option = tuple[Any, Any]
 """The annotation that typer reads, and the default."""
 
@@ -84,7 +93,7 @@ class Group:
 
 
 def _model(values: dict) -> ModelSpec:
-    return ModelSpec(**_values(ModelSpec, values | {"name": values["model"]}))
+    return ModelSpec(**_values(ModelSpec, values) | {"name": values["model"]})
 
 
 def _score(values: dict) -> ScoreSpec:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import InputError
+from ..export.formats import AUTO
 from ..pipeline.pipeline import Pipeline
 from ..pipeline.recoveries import Recovery
 from ..pruning.plan import PruningPlan
@@ -15,7 +16,7 @@ from ..specs import EvaluationSpec, ModelSpec, PlanSpec, RecoverySpec, ScoreSpec
 from ..store.files import check_destination
 from ..store.runs import RunStore
 from . import console
-from .options import with_specs
+from .options import ExportFormat, with_specs
 from .plans import plan_facts
 
 RecoveryName = Annotated[
@@ -53,6 +54,7 @@ def recover_command(
     output: Output = None,
     micro_batch: MicroBatch = None,
     checkpoints: CheckpointFolder = None,
+    format: ExportFormat = AUTO,
     evaluate: Annotated[bool, typer.Option(help="Measure the perplexity of all three.")] = True,
     csv: Annotated[Path | None, typer.Option(help="Also write every step to a CSV file.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
@@ -74,6 +76,7 @@ def recover_command(
         exported = {}
         if output is not None:
             settings = {"evaluation": evaluation if evaluate else None, "recovery": recovery}
+            settings["format"] = format
             exported["export"] = asdict(pipeline.export(score.model, done.plan, output, **settings))
     if csv is not None:
         from ..views.frames import history_frame

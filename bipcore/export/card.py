@@ -1,15 +1,10 @@
 """The model card (README.md) of an export."""
 
-import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
-from ..models.loading import find_folder
 from ..pruning.plan import PruningPlan
 from ..specs import RecoverySpec
-from ..store.runs import RunStore
 from .base import Format
 
 ADAPTER = "adapter"
@@ -152,17 +147,3 @@ def _widths(plan: PruningPlan, name: str) -> str:
 def _table(header: tuple[str, ...], rows) -> str:
     lines = [header, tuple("---" for _ in header), *(tuple(map(str, row)) for row in rows)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def licence_of(name: str, *, store: RunStore | None = None) -> str:
-    """The ``license`` field of the card beside the model's weights, else "unknown"."""
-    try:
-        card = Path(find_folder(name, store=store)) / "README.md"
-        text = card.read_text(encoding="utf-8")
-    except (InputError, OSError, UnicodeDecodeError):
-        return "unknown"
-    front = re.match(r"---\s*\n(.*?)\n---", text, flags=re.DOTALL)
-    found = (
-        re.search(r"^license:\s*([\w.+-]+)\s*$", front[1], flags=re.MULTILINE) if front else None
-    )
-    return found[1] if found else "unknown"

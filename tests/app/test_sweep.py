@@ -87,7 +87,7 @@ def test_seeds_sizes_and_presets_give_more_points_and_a_chart_of_sizes(model):
         ({"percents": ""}, "list of sparsities is empty"),
         ({"percents": "100"}, "below 1, not 1.0"),
         ({"seeds": "-1"}, "not -1"),
-        ({"sizes": "0"}, "at least 1 sample"),
+        ({"sizes": "0"}, "at least 1, not 0"),
     ],
 )
 def test_a_wrong_list_is_an_error_box_and_nothing_can_be_started(model, texts, said):

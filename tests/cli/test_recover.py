@@ -169,7 +169,7 @@ CASES = {
     "generate-unknown-recovery": "generate {model} --prompt a --recovery nothing",
 }
 SAYS = {
-    "rank-zero": "The rank of a recovery is at least 1, not 0.",
+    "rank-zero": "The rank of a recovery is a whole number, at least 1, not 0.",
     "text-too-short": "tokens, but 14 samples of 32 need 448",
     "text-unreachable": "BIPCORE_DATA",
     "unknown-layers": "q_proj",

@@ -25,7 +25,7 @@ def offline(monkeypatch, tmp_path):
     """No hub, no texts, and a working folder of its own."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.delenv("BIPCORE_DATA", raising=False)
-    monkeypatch.setattr("bipcore.pipeline.workbench.load_model", None)
+    monkeypatch.setattr("bipcore.pipeline.workbench.load_found", None)
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     return tmp_path / "work"

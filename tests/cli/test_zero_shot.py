@@ -139,7 +139,7 @@ CASES = {
 SAYS = {
     "unknown-task": "Did you mean arc_easy",
     "no-task": "at least one of boolq",
-    "limit-0": "at least 1 row of each task, not 0",
+    "limit-0": "limit in rows of each task is a whole number, at least 1, not 0",
     "limit-abc": "--limit",
     "examples-negative": "at least 0, not -1",
     "examples-too-many": "which has 4; ask for fewer examples",

@@ -315,7 +315,7 @@ def test_a_local_file_that_is_a_part_of_the_task_is_not_called_the_task(data, mo
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"limit": 0}, "at least 1 row of each task, not 0"),
+        ({"limit": 0}, "limit in rows of each task is a whole number, at least 1, not 0"),
         ({"limit": -5}, "not -5"),
         ({"num_fewshot": -1}, "at least 0, not -1"),
         ({"batch_size": 0}, "at least 1, not 0"),

@@ -8,7 +8,7 @@ from transformers import AutoConfig
 
 from bipcore.errors import InputError
 from bipcore.models.adapters import Adapter
-from bipcore.models.loading import demo_identity, empty_model, find_folder, load_config, load_model
+from bipcore.models.loading import demo_identity, empty_model, find_model, load_config, load_model
 from bipcore.models.shapes import BlockShape
 from tests.helpers.folders import byte_model, model_folder
 
@@ -146,7 +146,7 @@ def test_the_demo_model_is_converted_once(session_cache, demo, monkeypatch):
         raise AssertionError("it was converted again")
 
     monkeypatch.setattr("bipcore.models.loading.GgufConfig", fail)
-    assert find_folder("demo").is_relative_to(session_cache)
+    assert find_model("demo").folder.is_relative_to(session_cache)
 
 
 @pytest.mark.skipif("==" not in demo_identity(), reason="the demo model comes from the hub")
@@ -190,4 +190,4 @@ def test_an_empty_model_has_sizes_and_no_weights(folder):
 def test_a_folder_may_be_given_with_a_tilde(folder, monkeypatch):
     monkeypatch.setenv("HOME", str(folder.parent))
     shutil.copytree(folder, folder.parent / "copy")
-    assert find_folder("~/copy") == folder.parent / "copy"
+    assert find_model("~/copy").folder == folder.parent / "copy"

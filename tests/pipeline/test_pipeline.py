@@ -63,7 +63,7 @@ def test_reading_stored_scores_loads_no_model(pipeline, spec, monkeypatch):
         raise AssertionError("the model was loaded")
 
     pipeline.scores(spec)
-    monkeypatch.setattr("bipcore.pipeline.workbench.load_model", fail)
+    monkeypatch.setattr("bipcore.pipeline.workbench.load_found", fail)
     again = Pipeline(pipeline.store)
     assert again.plan(spec, PlanSpec()).realised == pytest.approx(0.2, abs=0.02)
 

@@ -75,7 +75,7 @@ def test_all_plans_are_measured_together_and_only_once(pipeline, model, plans, m
 
 def test_reading_stored_errors_loads_no_model(pipeline, model, plans, monkeypatch):
     first = pipeline.reconstruction(model, plans, TEXT)
-    monkeypatch.setattr("bipcore.pipeline.workbench.load_model", None)
+    monkeypatch.setattr("bipcore.pipeline.workbench.load_found", None)
     assert Pipeline(pipeline.store).reconstruction(model, plans, TEXT) == first
 
 

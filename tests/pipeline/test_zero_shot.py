@@ -71,7 +71,7 @@ def no_model(monkeypatch):
         def load(*_, **__):
             raise AssertionError("a model was loaded")
 
-        monkeypatch.setattr("bipcore.pipeline.workbench.load_model", load)
+        monkeypatch.setattr("bipcore.pipeline.workbench.load_found", load)
 
     return forbid
 

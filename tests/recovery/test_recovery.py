@@ -277,12 +277,12 @@ def test_float16_gradients_do_not_vanish():
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"rank": 0}, "rank of a recovery is at least 1, not 0"),
-        ({"samples": 0}, "samples of a recovery is at least 1"),
+        ({"rank": 0}, "rank of a recovery is a whole number, at least 1, not 0"),
+        ({"samples": 0}, "training samples is a whole number, at least 1"),
         ({"batch_size": 0}, "batch size"),
         ({"epochs": -1}, "epochs"),
-        ({"validate_every": 0}, "validate every"),
-        ({"seq_len": 1}, "at least 2 tokens"),
+        ({"validate_every": 0}, "steps between two looks"),
+        ({"seq_len": 1}, "at least 2, not 1"),
         ({"learning_rate": 0.0}, "above 0"),
         ({"learning_rate": math.nan}, "above 0"),
         ({"alpha": -1.0}, "above 0"),

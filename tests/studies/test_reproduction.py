@@ -138,7 +138,7 @@ def test_a_whole_run_is_read_without_a_forward_pass(whole):
 
 def test_measured_rows_are_listed_without_a_model(whole, monkeypatch):
     spec, rows, store = whole
-    monkeypatch.setattr("bipcore.pipeline.workbench.load_model", None)
+    monkeypatch.setattr("bipcore.pipeline.workbench.load_found", None)
     (run,) = measured_rows(store, "table1")
     assert (run.model, run.limit) == (spec.model.name, 3)
     assert {row.key: row for row in run.rows} == {row.key: row for row in rows}

@@ -179,7 +179,7 @@ def test_the_sizes_are_said_in_one_sentence(name):
         ("table1", {"limit": -5}, "not -5"),
         ("table1", {"methods": ("no-such",)}, "no criterion 'no-such'"),
         ("table1", {"sparsities": (1.5,)}, "not 1.5"),
-        ("table1", {"samples": 0}, "at least 1 sample"),
+        ("table1", {"samples": 0}, "at least 1, not 0"),
         ("figure2", {"methods": ("no-such",)}, "no criterion 'no-such'"),
         ("table4", {"tuned": False, "sparsities": (-0.2,)}, "not -0.2"),
     ],
@@ -210,7 +210,7 @@ RIGHT = {
         ({"calibration": {"size": 3}}, "not complete"),
         ({"groups": []}, "left to measure"),
         ({"groups": [{"sparsity": 0.2, "tuned": True, "methods": ["wanda"]}]}, "recovery"),
-        ({"texts": ["ptb"], "windows": [1]}, "at least 2 tokens"),
+        ({"texts": ["ptb"], "windows": [1]}, "at least 2, not 1"),
     ],
 )
 def test_a_spec_that_is_wrong_is_refused(changes, said):
