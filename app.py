@@ -2,8 +2,7 @@
 
 import streamlit as st
 
-from bipcore.views.frames import scores_frame
-from bipcore.views.scores import channel_distributions
+from bipcore.views.scores import channel_distributions, scores_frame
 from ui.figures import show_chart
 from ui.page import begin
 from ui.results import need_scores

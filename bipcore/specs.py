@@ -18,7 +18,7 @@ _TEXTS = f"{', '.join(NAMED)}, or a"
 
 @dataclass(frozen=True)
 class ModelSpec(Checked):
-    """Which model, where it runs and in which type (see `models.load_model`)."""
+    """Which model, where it runs and in which type (see `models.loading.load_model`)."""
 
     name: str = setting(
         DEMO,

@@ -5,8 +5,7 @@ import streamlit as st
 from bipcore.criteria import CRITERIA
 from bipcore.data.texts import NAMED
 from bipcore.specs import EvaluationSpec
-from bipcore.views.frames import reconstruction_frame
-from bipcore.views.reconstruction import bound_against_error, error_by_block
+from bipcore.views.reconstruction import bound_against_error, error_by_block, reconstruction_frame
 from ui.figures import show_chart
 from ui.page import begin
 from ui.reconstructions import need_errors

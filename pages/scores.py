@@ -3,12 +3,13 @@
 import pandas as pd
 import streamlit as st
 
-from bipcore.views.frames import extreme_scores, scores_frame
 from bipcore.views.scores import (
     channel_distributions,
     channel_histogram,
+    extreme_scores,
     head_distributions,
     head_map,
+    scores_frame,
 )
 from ui.figures import download, show_chart
 from ui.page import begin

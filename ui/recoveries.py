@@ -7,8 +7,7 @@ from bipcore.pipeline.recoveries import Recovery
 from bipcore.pruning.plan import PruningPlan
 from bipcore.recovery.training import Step, steps_of
 from bipcore.store.kinds import digest
-from bipcore.views.frames import history_frame
-from bipcore.views.recovery import loss_chart, rate_chart
+from bipcore.views.recovery import history_frame, loss_chart, rate_chart
 
 from .figures import show_chart
 from .results import error_box

@@ -52,7 +52,7 @@ def score_command(
     json: Json = False,
 ) -> None:
     """Score every head and channel; with --sparsity also say what would be removed."""
-    from ..views.frames import scores_frame, summary_frame
+    from ..views.scores import scores_frame, summary_frame
 
     with console.progress_bar() as progress:
         pipeline = Pipeline(progress=progress)

@@ -50,7 +50,7 @@ def reconstruct_command(
     mean |f(X)|. The plan of a file is measured as "plan", beside those of --criteria.
     """
     from ..evaluation.reconstruction import llm_bip_bound
-    from ..views.frames import reconstruction_frame
+    from ..views.reconstruction import reconstruction_frame
 
     wanted = _wanted(criteria, score, plan)
     evaluation.identity()  # refuses a text that is not there before anything is scored

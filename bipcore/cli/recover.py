@@ -79,7 +79,7 @@ def recover_command(
             settings["format"] = format
             exported["export"] = asdict(pipeline.export(score.model, done.plan, output, **settings))
     if csv is not None:
-        from ..views.frames import history_frame
+        from ..views.recovery import history_frame
 
         console.write_csv(history_frame(done.history), csv)
     if json:

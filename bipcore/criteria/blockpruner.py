@@ -249,7 +249,7 @@ def score_model(
     tokens: int = 512,
     until: float = 0.6,
 ) -> list[ChannelScores]:
-    """The order of removal that `search.search` finds with these options, as scores.
+    """The order of removal that `search` finds with these options, as scores.
 
     Steps that ``journal`` has are not searched again; those taken are added to it.
     """

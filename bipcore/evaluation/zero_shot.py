@@ -1,7 +1,7 @@
 """Zero-shot tasks: accuracies by lm_eval of the model in memory.
 
 A task is measured by lm_eval's own definition, with its prompts, its order and its metrics. The
-rows of the seven common-sense tasks come from `task_data` where they are on this machine; those
+rows of the seven common-sense tasks come from `data.tasks` where they are on this machine; those
 of the others, and of the seven where they are not, from the hub.
 
     result = run_task(model, tokenizer, "piqa", limit=100)
@@ -36,7 +36,7 @@ class TaskResult:
     "acc_norm"; with any filter but the plain one "exact_match,strict-match". ``samples`` rows
     were measured, of the ``total`` that the task has. ``num_fewshot`` examples stood in the
     prompt; ``version`` is the task's in lm_eval; ``source`` identifies the rows (see
-    `task_data.data_identity`).
+    `data.tasks.data_identity`).
     """
 
     task: str

@@ -14,12 +14,12 @@ from ..criteria import Scores
 from ..errors import InputError
 from .plan import PruningPlan
 
-KINDS = ("head", "channel")
+UNIT_KINDS = ("head", "channel")
 CLASSES = ("kept by both", "removed by both", "only first", "only second")
 """What two plans do with a unit; "only first": the first plan removes it, the second keeps it."""
 
 Masks = dict[str, numpy.ndarray]
-"""Of one block, by `KINDS`: which heads (H,) and which channels (F,) a plan removes."""
+"""Of one block, by `UNIT_KINDS`: which heads (H,) and which channels (F,) a plan removes."""
 
 
 _PAIR = ["first", "second", "kind"]
@@ -35,7 +35,7 @@ def compare_criteria(scored: Mapping[str, tuple[Scores, PruningPlan]]) -> pd.Dat
 def rank_correlations(scores: Mapping[str, Scores]) -> pd.DataFrame:
     """Spearman's rank correlation of the scores of every two criteria, block by block.
 
-    One row for each pair, kind (of `KINDS`) and block: columns first, second, kind, block and
+    One row for each pair, kind (of `UNIT_KINDS`) and block: columns first, second, kind, block and
     ``rank_correlation``, -1 to 1, ties averaged; nan where the scores of one of the two are all
     the same, or not finite. Raises InputError for scores of models of different shapes.
     """
@@ -44,7 +44,7 @@ def rank_correlations(scores: Mapping[str, Scores]) -> pd.DataFrame:
     rows = [
         (first, second, kind, block, _correlation(a[kind], b[kind]))
         for first, second in combinations(ranked, 2)
-        for kind in KINDS
+        for kind in UNIT_KINDS
         for block, (a, b) in enumerate(zip(ranked[first], ranked[second], strict=True))
     ]
     return pd.DataFrame(rows, columns=[*_PAIR, "block", "rank_correlation"])
@@ -55,12 +55,10 @@ def _ranks_of(block) -> dict[str, numpy.ndarray]:
 
 
 def ranks(values: numpy.ndarray) -> numpy.ndarray:
-    """The ranks of ``values`` (N,), float64, from 0; equal values share the mean of theirs."""
+    """The ranks of ``values`` (N,), float64, from 1; equal values share the mean of theirs."""
     if not numpy.isfinite(values).all():
         return numpy.full(len(values), numpy.nan)
-    _, which, counts = numpy.unique(values, return_inverse=True, return_counts=True)
-    last = numpy.cumsum(counts)
-    return (last - (counts + 1) / 2)[which]
+    return pd.Series(values).rank().to_numpy()
 
 
 def _correlation(a: numpy.ndarray, b: numpy.ndarray) -> float:
@@ -89,7 +87,7 @@ _COUNTS = ["units", "removed_first", "removed_second", "common"]
 def overlaps(plans: Mapping[str, PruningPlan]) -> pd.DataFrame:
     """What every two plans both remove, block by block.
 
-    One row for each pair, kind (of `KINDS`) and block: columns first, second, kind, block, and
+    One row for each pair, kind (of `UNIT_KINDS`) and block: columns first, second, kind, block, and
 
     - ``units`` there are; ``removed_first``, ``removed_second`` and in ``common``;
     - ``expected``: how many two plans that remove as many each at random, independently, have in
@@ -106,7 +104,7 @@ def overlaps(plans: Mapping[str, PruningPlan]) -> pd.DataFrame:
     rows = [
         (first, second, kind, block, *_counts(a[kind], b[kind]))
         for first, second in combinations(masks, 2)
-        for kind in KINDS
+        for kind in UNIT_KINDS
         for block, (a, b) in enumerate(zip(masks[first], masks[second], strict=True))
     ]
     return _with_shares(pd.DataFrame(rows, columns=[*_PAIR, "block", *_COUNTS, "expected"]))
@@ -160,7 +158,7 @@ def overlap_matrix(overall: pd.DataFrame, kind: str, measure: str = "share") -> 
 def compare_plans(first: PruningPlan, second: PruningPlan) -> pd.DataFrame:
     """What one plan keeps and the other does not.
 
-    One row for each block and kind (of `KINDS`): columns block, kind, the numbers
+    One row for each block and kind (of `UNIT_KINDS`): columns block, kind, the numbers
     ``kept_by_both``, ``removed_by_both``, ``only_first`` (the first alone removes them) and
     ``only_second``, and of the last two the indices, ``only_first_removes`` and
     ``only_second_removes``, ascending tuples. Raises InputError for plans of models of different
@@ -201,7 +199,7 @@ def _pairs(
     _check_same({"first": first.shape, "second": second.shape})
     both = zip(removed_masks(first), removed_masks(second), strict=True)
     for block, (a, b) in enumerate(both):
-        for kind in KINDS:
+        for kind in UNIT_KINDS:
             yield block, kind, a[kind], b[kind]
 
 

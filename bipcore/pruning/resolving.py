@@ -45,7 +45,7 @@ def resolve(plan: PlanSpec, criterion: Criterion, shape: ModelShape) -> Resolved
     """The settings of ``plan`` for a model of the sizes ``shape``.
 
     Raises InputError for settings that no plan of such a model can have; whether the sparsity can
-    be reached is `allocation.check_reachable`'s.
+    be reached is `choosing.check_possible`'s.
     """
     if isinstance(plan, Resolved):
         return plan

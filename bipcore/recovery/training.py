@@ -106,7 +106,7 @@ def recover(
     if micro_batch is not None and micro_batch < 1:
         raise InputError(f"The micro-batch is at least 1 sample, not {micro_batch}.")
     _check_tokens(model, tokens, spec)
-    run = _Run(model, tokens, spec, micro_batch or max(1, _TOKENS // spec.seq_len))
+    run = _Training(model, tokens, spec, micro_batch or max(1, _TOKENS // spec.seq_len))
     if checkpoints is not None and (found := checkpoints.latest()) is not None:
         run.restore(*found)
     try:
@@ -136,7 +136,7 @@ def _check_tokens(model: nn.Module, tokens: Tensor, spec: RecoverySpec) -> None:
         )
 
 
-class _Run:
+class _Training:
     """One training: the model with its adapter, the optimiser, and how far it is."""
 
     def __init__(self, model: nn.Module, tokens: Tensor, spec: RecoverySpec, micro_batch: int):

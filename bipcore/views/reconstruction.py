@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from ..evaluation.reconstruction import ReconstructionErrors
 from .style import criterion_style, styled
 
 if TYPE_CHECKING:
@@ -22,7 +24,7 @@ _NAMES = {
 def error_by_block(frame: pd.DataFrame, kind: str) -> go.Figure:
     """Figure 3 of the paper: mean reconstruction error by block, a line a model.
 
-    ``frame`` is a `frames.reconstruction_frame`, ``kind`` one of its error columns.
+    ``frame`` is a `reconstruction_frame`, ``kind`` one of its error columns.
     """
     import plotly.graph_objects as go
 
@@ -91,3 +93,26 @@ def bound_against_error(frame: pd.DataFrame) -> go.Figure:
     )
     figure.update_xaxes(type="log", exponentformat="power", dtick=1)
     return figure
+
+
+ERRORS = ("accumulated", "local", "accumulated_relative", "local_relative")
+
+
+def reconstruction_frame(
+    errors: Mapping[str, ReconstructionErrors],
+    bounds: Mapping[str, Sequence[float]] | None = None,
+) -> pd.DataFrame:
+    """One row a block of every model: columns block, model and `ERRORS`.
+
+    With ``bounds`` (by model, one number a block) also ``bound``; nan for a model that has none,
+    a compensated one for instance.
+    """
+    columns = ["block", "model", *ERRORS, *(["bound"] if bounds is not None else [])]
+    parts = []
+    for model, of_model in errors.items():
+        values = {"block": range(len(of_model.local)), "model": model}
+        values |= {name: getattr(of_model, name) for name in ERRORS}
+        if bounds is not None:
+            values["bound"] = bounds.get(model, float("nan"))
+        parts.append(pd.DataFrame(values, columns=columns))
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)

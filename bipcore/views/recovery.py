@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from ..recovery.training import Step
 from .style import KEPT, RECOVERED_COLOR, styled
 
 if TYPE_CHECKING:
@@ -15,7 +18,7 @@ if TYPE_CHECKING:
 def loss_chart(history: pd.DataFrame, chosen: int | None = None) -> go.Figure:
     """Loss against the optimiser step: of every batch, and of the held-out samples.
 
-    ``history`` is a `frames.history_frame`; ``chosen`` marks the step that was kept.
+    ``history`` is a `history_frame`; ``chosen`` marks the step that was kept.
     """
     import plotly.graph_objects as go
 
@@ -62,3 +65,9 @@ def rate_chart(history: pd.DataFrame) -> go.Figure:
     figure = styled(figure, "Optimiser step", "Learning rate", title="Learning rate")
     figure.update_yaxes(exponentformat="power", rangemode="tozero")
     return figure
+
+
+def history_frame(history: Sequence[Step]) -> pd.DataFrame:
+    """One row an optimiser step of a recovery: columns step, loss, learning_rate, validation."""
+    frame = pd.DataFrame([asdict(step) for step in history], columns=list(Step.__annotations__))
+    return frame.astype({name: "float64" for name in frame.columns if name != "step"})

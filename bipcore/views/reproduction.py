@@ -16,8 +16,7 @@ from ..studies.reproduction.published import comparability, notes, published_row
 from ..studies.reproduction.rows import Row
 from ..studies.reproduction.scale import sizes_sentence
 from ..studies.reproduction.spec import Reproduction
-from .frames import ERRORS, reconstruction_frame
-from .reconstruction import error_by_block
+from .reconstruction import ERRORS, error_by_block, reconstruction_frame
 from .report import Section, facts_table, report_html, versions, write_report
 from .reproduction_tables import (
     TITLES,
@@ -160,7 +159,7 @@ def _error_charts(rows: Sequence[Row]) -> dict[str, go.Figure]:
 
 
 def error_frame(rows: Sequence[Row]) -> pd.DataFrame:
-    """The rows of figure 3 at one sparsity as a `frames.reconstruction_frame`."""
+    """The rows of figure 3 at one sparsity as a `reconstruction_frame`."""
     errors = {row.key.method: ReconstructionErrors(**row.series) for row in rows if row.series}
     found = reconstruction_frame(errors)
     return found.astype(dict.fromkeys(ERRORS, "float64"))

@@ -219,7 +219,7 @@ COLORS = {"dense": DENSE_COLOR, "pruned": PRUNED_COLOR, "recovered": RECOVERED_C
 def accuracy_chart(frame: pd.DataFrame, *, title: str = "Accuracy by task") -> go.Figure:
     """A bar for every task and state, with one standard error up and down.
 
-    ``frame`` is a `zero_shot_frames.results_frame`; of each task its metric that counts is drawn.
+    ``frame`` is a `results_frame`; of each task its metric that counts is drawn.
     """
     import plotly.graph_objects as go
 

@@ -13,7 +13,7 @@ from bipcore.pipeline.pipeline import Pipeline
 from bipcore.pruning.plan import BlockPlan, PruningPlan, load_plan
 from bipcore.settings import PRESETS
 from bipcore.specs import CalibrationSpec, EvaluationSpec, ModelSpec, PlanSpec, ScoreSpec
-from bipcore.views.frames import ERRORS
+from bipcore.views.reconstruction import ERRORS
 from tests.helpers.folders import model_folder
 from tests.helpers.passes import counted_passes
 

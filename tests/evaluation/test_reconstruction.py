@@ -14,7 +14,7 @@ from bipcore.models.adapters import Adapter
 from bipcore.models.running import Entrance
 from bipcore.pruning.plan import BlockPlan, PruningPlan
 from bipcore.pruning.slicing import apply_plan
-from bipcore.views.frames import reconstruction_frame
+from bipcore.views.reconstruction import reconstruction_frame
 from tests.helpers.pruning import mixed_plan, plan_for
 from tests.helpers.tiny import FAMILIES, tiny_model, tiny_tokens
 from tests.helpers.tiny import one_thread as one_thread

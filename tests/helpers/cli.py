@@ -36,7 +36,7 @@ class Ended:
 
 _DRIVER = """
 import json, os, resource, sys, traceback
-import torch, transformers, bipcore.cli.main, bipcore.views.frames, bipcore.export.export, datasets
+import torch, transformers, bipcore.cli.main, bipcore.views.scores, bipcore.export.export, datasets
 
 def child(call, place):
     os.chdir(call["cwd"])

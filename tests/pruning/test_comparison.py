@@ -28,7 +28,7 @@ from tests.helpers.shapes import SMALL_GQA, SMALL_MHA, random_scores
 
 def _naive_ranks(values) -> list[float]:
     return [
-        sum(other < value for other in values) + (sum(other == value for other in values) - 1) / 2
+        sum(other < value for other in values) + (sum(other == value for other in values) + 1) / 2
         for value in values
     ]
 

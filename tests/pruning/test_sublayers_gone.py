@@ -13,7 +13,7 @@ from bipcore.pruning.choosing import make_plan
 from bipcore.pruning.plan import BlockPlan, PruningPlan
 from bipcore.pruning.slicing import apply_plan
 from bipcore.views import scores as drawn
-from bipcore.views.frames import KINDS, extreme_scores, scores_frame, summary_frame
+from bipcore.views.scores import SCORED, extreme_scores, scores_frame, summary_frame
 from tests.helpers.apptest import charts, errors, open_page
 from tests.helpers.folders import byte_model, text_tokenizer
 from tests.helpers.shapes import model_shape, random_scores
@@ -101,7 +101,7 @@ def test_tables_have_no_rows_for_what_is_gone(scored):
     summary = summary_frame(*scored)
     assert summary["ffn_median"].isna().tolist() == [False, False, True]
     assert summary["head_max"].isna().tolist() == [True, False, False]
-    for kind in KINDS:
+    for kind in SCORED:
         assert all(len(rows) for rows in extreme_scores(*scored, kind))
 
 

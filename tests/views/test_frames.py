@@ -6,7 +6,7 @@ import pytest
 from bipcore.criteria import Scores
 from bipcore.pruning.choosing import make_plan
 from bipcore.pruning.plan import PruningPlan
-from bipcore.views.frames import extreme_scores, scores_frame, summary_frame
+from bipcore.views.scores import extreme_scores, scores_frame, summary_frame
 from tests.helpers.shapes import SMALL_GQA, random_scores
 
 SHAPE = SMALL_GQA  # 6 blocks of 8 query heads, 2 key/value heads, 96 channels

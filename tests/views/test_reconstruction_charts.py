@@ -5,8 +5,12 @@ import math
 import pytest
 
 from bipcore.evaluation.reconstruction import ReconstructionErrors
-from bipcore.views.frames import ERRORS, reconstruction_frame
-from bipcore.views.reconstruction import bound_against_error, error_by_block
+from bipcore.views.reconstruction import (
+    ERRORS,
+    bound_against_error,
+    error_by_block,
+    reconstruction_frame,
+)
 from bipcore.views.style import criterion_style
 
 ACCUMULATED = {"llm-bip": (0.1, 0.3, 0.6), "wanda-sp": (0.2, 0.5, 0.9)}

@@ -26,7 +26,7 @@ from ...specs import (
 )
 from ..points import DENSE, SweepSpec, point_specs
 
-KINDS = ("accuracy", "seconds", "compression", "sweep", "reconstruction")
+TABLE_KINDS = ("accuracy", "seconds", "compression", "sweep", "reconstruction")
 _FOLDER = Path(__file__).parent / "specs"
 
 
@@ -60,10 +60,10 @@ class Group:
 class Reproduction:
     """One table or figure, as it will be measured.
 
-    ``kind`` is one of `KINDS`; ``table`` the number of the published one, 0 for a figure.
+    ``kind`` is one of `TABLE_KINDS`; ``table`` the number of the published one, 0 for a figure.
     ``models`` are those of the paper, ``model`` the one to measure. ``preset`` and ``allocation``
     say how plans are made. A sweep has ``sparsities``, ``methods`` and ``sizes`` (calibration
-    samples) instead of ``groups``. ``limit`` is that of `reproduction_scale.limited`, None for
+    samples) instead of ``groups``. ``limit`` is that of `scale.limited`, None for
     the whole of it; ``notes`` is what a reader has to know.
     """
 
@@ -183,8 +183,10 @@ def _group(data: Mapping[str, Any]) -> Group:
 
 def check_reproduction(spec: Reproduction) -> None:
     """Raise InputError for what no run could do. Nothing is loaded for it."""
-    if spec.kind not in KINDS:
-        raise InputError(f"The spec {spec.name!r} is of kind {spec.kind!r}, not {_or(KINDS)}.")
+    if spec.kind not in TABLE_KINDS:
+        raise InputError(
+            f"The spec {spec.name!r} is of kind {spec.kind!r}, not {_or(TABLE_KINDS)}."
+        )
     find_preset(spec.preset)
     for method in (*spec.methods, *(m for group in spec.groups for m in group.methods)):
         find_criterion(method)
