@@ -143,7 +143,7 @@ def ended(tmp_path_factory):
     root = tmp_path_factory.mktemp("errors")
     names = _fixtures(root)
     calls = {case: _call(case, root, names) for case in CASES}
-    return root, run_all(calls, root)
+    return root, run_all(calls)
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -231,7 +231,7 @@ def ended(folders, tmp_path_factory):
             str(cwd),
             {"BIPCORE_CACHE": str(root / "store"), "BIPCORE_DATA": ""},
         )
-    return root, run_all(calls, root)
+    return root, run_all(calls)
 
 
 @pytest.mark.parametrize("case", CASES)

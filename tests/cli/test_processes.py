@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -14,37 +13,25 @@ import pytest
 from bipcore.pipeline.pipeline import Pipeline
 from bipcore.specs import CalibrationSpec, ModelSpec, ScoreSpec
 from bipcore.store.runs import RunStore
-from tests.helpers.cli import Call, run_all
+from tests.helpers.cli import Call, run_all, start
 from tests.helpers.folders import model_folder, truncate
 
 ROOT = Path(__file__).resolve().parents[2]
 UNKNOWN = "bipcore-no-such-owner/no-such-model-4f1d"
 
-_LOADER = """
-import importlib.util, json, sys, torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
-assert importlib.util.find_spec("bipcore") is None
-model = AutoModelForCausalLM.from_pretrained(sys.argv[1])
-tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])
-batch = tokenizer("The capital of France is", return_tensors="pt")
-new = model.generate(**batch, max_new_tokens=2, do_sample=False)
-print(json.dumps([sum(p.numel() for p in model.parameters()), tokenizer.decode(new[0])]))
-"""
-
-
-def _start(*arguments: object, cache: Path) -> subprocess.Popen:
-    """``python -m bipcore`` with these arguments."""
-    command = [sys.executable, "-m", "bipcore", *map(str, arguments)]
-    environment = {**os.environ, "BIPCORE_CACHE": str(cache)}
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, text=True)
-
 
 def _run(*arguments: object, cache: Path) -> tuple[int, str, str]:
-    """Its exit status, standard output and standard error."""
-    process = _start(*arguments, cache=cache)
-    out, err = process.communicate(timeout=200)
-    return process.returncode, out, err
+    """How ``python -m bipcore`` ends: its exit status, standard output and standard error."""
+    done = subprocess.run(
+        [sys.executable, "-m", "bipcore", *map(str, arguments)],
+        cwd=ROOT,
+        env={**os.environ, "BIPCORE_CACHE": str(cache)},
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    return done.returncode, done.stdout, done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -56,36 +43,13 @@ def _score(model: str) -> tuple:
     return ("score", model, "--samples", 4, "--seq-len", 16, "--json")
 
 
-@pytest.fixture
-def demo_export(session_cache, demo, tmp_path):
-    """The demo model pruned from the command line: the folder, and how the command ended."""
-    out = tmp_path / "out"
-    settings = ("--samples", 8, "--seq-len", 64, "--no-evaluate", "--json")
-    arguments = ("prune", "demo", "--criterion", "llm-bip", "--sparsity", 0.2, *settings)
-    yield out, _run(*arguments, "--output", out, cache=session_cache)
-    shutil.rmtree(out, ignore_errors=True)
-
-
-def test_the_pruned_demo_model_loads_by_transformers_alone(demo_export, tmp_path):
-    out, (status, printed, err) = demo_export
-    assert status == 0, err
-    facts = json.loads(printed)
-    assert abs(facts["realised"] - 0.2) < 0.005
-    command = [sys.executable, "-I", "-c", _LOADER, str(out)]
-    done = subprocess.run(
-        command, cwd=tmp_path, capture_output=True, text=True, timeout=200, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    parameters, text = json.loads(done.stdout)
-    assert parameters == facts["parameters"] < 114e6
-    assert text.startswith("The capital of France is ")
-
-
 def test_two_commands_that_compute_the_same_at_once_both_succeed(model, tmp_path):
-    both = [_start(*_score(model), cache=tmp_path) for _ in range(2)]
-    ended = [(*process.communicate(timeout=200), process.returncode) for process in both]
-    assert [status for _, _, status in ended] == [0, 0], ended
-    first, second = (json.loads(out)["blocks"] for out, _, _ in ended)
+    env = {"BIPCORE_CACHE": str(tmp_path)}
+    call = Call([str(word) for word in _score(model)], str(tmp_path), env)
+    both = [start(call) for _ in range(2)]
+    ended = [process.wait() for process in both]
+    assert [one.status for one in ended] == [0, 0], ended
+    first, second = (json.loads(one.out)["blocks"] for one in ended)
     assert first == second
     assert all(entry.whole for entry in RunStore(tmp_path).entries())
 
@@ -100,7 +64,7 @@ def ended(model, tmp_path_factory):
     truncate(entry.path / "data.safetensors", by=8)
     calls = {"damaged": [str(word) for word in _score(model)], "nothing": [], "help": ["--help"]}
     env = {"BIPCORE_CACHE": str(root / "store")}
-    results = run_all({name: Call(words, str(root), env) for name, words in calls.items()}, root)
+    results = run_all({name: Call(words, str(root), env) for name, words in calls.items()})
     return scores, results
 
 
@@ -124,9 +88,9 @@ def test_without_a_command_the_commands_are_listed(ended, call):
 
 
 def test_an_unknown_hub_id_is_refused_quickly_with_or_without_a_network(tmp_path):
-    start = time.perf_counter()
+    began = time.perf_counter()
     status, out, err = _run("score", UNKNOWN, cache=tmp_path)
-    assert time.perf_counter() - start < 60
+    assert time.perf_counter() - began < 60
     assert (status, out) == (2, "")
     (line,) = err.strip().splitlines()
     assert line.startswith("error: ")

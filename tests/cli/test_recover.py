@@ -2,10 +2,7 @@
 
 import csv
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -17,10 +14,10 @@ from bipcore.pipeline.pipeline import Pipeline
 from bipcore.specs import EvaluationSpec, ModelSpec
 from bipcore.store.resume import CHECKPOINTS
 from bipcore.store.runs import RunStore
-from tests.helpers.cli import Call, run_all
+from tests.helpers.cli import Call, run_all, start
 from tests.helpers.folders import model_folder, tree
+from tests.helpers.processes import Running
 
-ROOT = Path(__file__).resolve().parents[2]
 TINY = "--samples 4 --seq-len 16 --sparsity 0.5 --window 32 --max-tokens 96"
 TRAIN = (
     "--train-text builtin --train-samples 12 --train-seq-len 32 --batch-size 4 --validation 2 "
@@ -98,29 +95,24 @@ def test_killed_and_started_again_it_goes_on_to_the_same_adapter(tmp_path, model
     stores = {name: RunStore(tmp_path / name) for name in ("whole", "killed")}
     words = [*TINY.split(), *TRAIN.split(), "--epochs", "15", "--no-evaluate", "--json"]
     checkpoints = RunStore(tmp_path / "checkpoints")
-    code = (
-        "import sys, bipcore.recovery.training as r, bipcore.cli.main as m\n"
-        "r.recover.__kwdefaults__['checkpoint_seconds'] = 0.0\n"
-        "sys.exit(m.main(sys.argv[1:]))"
+    often = (
+        "import bipcore.recovery.training as r\n"
+        "r.recover.__kwdefaults__['checkpoint_seconds'] = 0.0"
     )
 
-    def start(name: str, *more: str) -> subprocess.Popen:
-        return subprocess.Popen(
-            [sys.executable, "-c", code, "recover", model, *words, *more],
-            cwd=ROOT,
-            env={**os.environ, "BIPCORE_CACHE": str(stores[name].root), "OMP_NUM_THREADS": "1"},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+    def begin(name: str, *more: str) -> Running:
+        env = {"BIPCORE_CACHE": str(stores[name].root), "OMP_NUM_THREADS": "1"}
+        arguments = ["recover", model, *words, *more]
+        return start(Call(arguments, str(tmp_path), env, first=often))
 
     own = ("--checkpoints", str(checkpoints.root))
-    process = start("killed", *own)
+    process = begin("killed", *own)
     steps = _wait_for_checkpoint(checkpoints, process)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    process.kill()
+    assert process.wait().status == -signal.SIGKILL
     assert 0 < steps < 45
-    resumed, whole = start("killed", *own), start("whole")
-    results = [json.loads(process.communicate(timeout=200)[0]) for process in (resumed, whole)]
+    resumed, whole = begin("killed", *own), begin("whole")
+    results = [json.loads(process.wait().out) for process in (resumed, whole)]
     assert results[0]["steps"] == results[1]["steps"]
     adapters = []
     for store in stores.values():
@@ -129,10 +121,10 @@ def test_killed_and_started_again_it_goes_on_to_the_same_adapter(tmp_path, model
     assert all(torch.equal(adapters[0][name], adapters[1][name]) for name in adapters[0])
 
 
-def _wait_for_checkpoint(store: RunStore, process: subprocess.Popen, *, step: int = 5) -> int:
+def _wait_for_checkpoint(store: RunStore, process: Running, *, step: int = 5) -> int:
     limit = time.monotonic() + 120
     while time.monotonic() < limit:
-        assert process.poll() is None, "the training ended"
+        assert not process.ended, "the training ended"
         steps = [e.spec["step"] for e in store.entries(CHECKPOINTS) if e.whole and e.spec]
         if steps and max(steps) >= step:
             return max(steps)
@@ -191,7 +183,7 @@ def ended(tmp_path_factory):
     (root / "texts").mkdir()
     (root / "texts" / "short.txt").write_text("short")
     _keep_a_checkpoint(names, root)
-    return root, run_all({case: _call(case, root, names) for case in CASES}, root)
+    return root, run_all({case: _call(case, root, names) for case in CASES})
 
 
 def _keep_a_checkpoint(names: dict[str, str], root: Path) -> None:

@@ -187,7 +187,7 @@ def ended(tmp_path_factory):
         (root / "runs" / case / "full").mkdir(parents=True)
         env = {"BIPCORE_CACHE": str(root / "stores" / case), "BIPCORE_DATA": data}
         calls[case] = Call(words.format(model=model).split(), str(root / "runs" / case), env)
-    return root, run_all(calls, root)
+    return root, run_all(calls)
 
 
 @pytest.mark.parametrize("case", CASES)

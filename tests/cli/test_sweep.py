@@ -2,10 +2,7 @@
 
 import csv
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,10 +12,9 @@ from bipcore.cli.main import main
 from bipcore.errors import InputError
 from bipcore.settings import join_list, parse_list
 from bipcore.studies import sweep as sweeps
-from tests.helpers.cli import Call, run_all
+from tests.helpers.cli import Call, run_all, start
 from tests.helpers.folders import model_folder
 
-ROOT = Path(__file__).resolve().parents[2]
 SMALL = ("--sizes", "4", "--seq-len", "16", "--window", "16", "--max-tokens", "64")
 TWO = ("--criteria", "llm-bip,magnitude", "--sparsities", "0.2,0.5")
 
@@ -204,7 +200,7 @@ def ended(model, tmp_path_factory):
             (folder / "sweep.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
         env = {"BIPCORE_CACHE": str(root / "stores" / case), "BIPCORE_DATA": ""}
         calls[case] = Call(["sweep", model, *words], str(folder), env)
-    return root, run_all(calls, root)
+    return root, run_all(calls)
 
 
 @pytest.mark.parametrize("case", [*YAML, *OPTIONS])
@@ -233,20 +229,14 @@ def test_a_killed_sweep_goes_on_and_repeats_no_finished_point(
     arguments = ["sweep", model, "--criteria", "llm-bip,wanda,wanda-sp,flap,random"]
     arguments += ["--sparsities", "0.1,0.2,0.3,0.4,0.5", "--seeds", "0,1"]
     arguments += ["--sizes", "4", "--seq-len", "16", "--window", "128", "--max-tokens", "4096"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "bipcore", *arguments],
-        cwd=ROOT,
-        env={**os.environ, "BIPCORE_CACHE": str(cache.root)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    process = start(Call(arguments, str(tmp_path), {"BIPCORE_CACHE": str(cache.root)}))
     limit = time.monotonic() + 200
     while len(_points(cache.root)) < 5:
-        assert process.poll() is None, "the sweep ended before it could be killed"
+        assert not process.ended, "the sweep ended before it could be killed"
         assert time.monotonic() < limit
         time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    process.kill()
+    assert process.wait().status == -signal.SIGKILL
     before = _points(cache.root)
     computed, original = [], sweeps._Measure._compute
     monkeypatch.setattr(

@@ -174,7 +174,7 @@ def ended(tmp_path_factory):
             env["BIPCORE_DATA"] = ""
         words = said.split() if isinstance(said, str) else said
         calls[case] = Call([word.format(**names) for word in words], str(cwd), env)
-    return root, run_all(calls, root)
+    return root, run_all(calls)
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -1,8 +1,6 @@
 """Exports to a full disk: a process that may write no file larger than some bytes."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,10 +8,10 @@ import pytest
 from bipcore.export.export import save_pruned
 from bipcore.pruning.slicing import apply_plan
 from tests.helpers.folders import tree
+from tests.helpers.processes import Call, with_bipcore
 from tests.helpers.pruning import plan_for
 from tests.helpers.tiny import tiny_model, word_tokenizer
 
-ROOT = Path(__file__).resolve().parents[2]
 CASES = {
     "at-once": (0, 94),
     "configuration": (300, 94),
@@ -60,12 +58,9 @@ def tried(tmp_path_factory):
         (root / case).mkdir()
     save(root / "earlier" / "parent" / "out")
     before = _contents(root / "earlier")
-    command = [sys.executable, "-c", _WRITER, str(root)]
-    done = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return root, before, json.loads(done.stdout)
+    done = with_bipcore().start(Call(_WRITER, [str(root)], str(root))).wait()
+    assert done.status == 0, done.err
+    return root, before, json.loads(done.out)
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -149,8 +149,8 @@ def test_without_trust_transformers_says_that_the_folder_has_code(root):
         "AutoModelForCausalLM.from_pretrained(sys.argv[1], trust_remote_code=False)"
     )
     done = run_fresh(root, script, str(root / "llama.mixed"))
-    assert done.returncode == 1
-    last = done.stderr.strip().splitlines()
+    assert done.status == 1
+    last = done.err.strip().splitlines()
     assert any("contains custom code which must be executed" in line for line in last)
     assert "pass the argument `trust_remote_code=True`" in last[-1]
 
@@ -171,7 +171,7 @@ one(tokens, labels=tokens).loss.backward()
 @pytest.mark.parametrize("case", ["llama.biased-gone", "gemma2.6-heads"])
 def test_a_user_can_save_it_again_and_train_it(root, tmp_path, case):
     done = run_fresh(root, _SAVE_AGAIN, str(root / case), str(tmp_path / "my model v1.5"))
-    assert done.returncode == 0, done.stderr
+    assert done.status == 0, done.err
     assert [file.name for file in (tmp_path / "my model v1.5").glob("*.py")] == [
         next((root / case).glob("*.py")).name
     ]

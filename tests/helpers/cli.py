@@ -1,86 +1,33 @@
-"""The command line as real processes, many for the price of one import.
+"""The command line as real processes: each has its own working folder, output and environment, as
+if it had been started by itself."""
 
-A driver imports `bipcore` once and forks a child for every case: its own working folder, output
-files and environment, as if each had been started by itself.
-"""
-
-import json
-import os
-import subprocess
-import sys
 from dataclasses import dataclass, field
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.helpers import processes
+from tests.helpers.processes import Ended, Running
+
+_COMMAND = "import sys; from bipcore.cli.main import main; sys.exit(main(sys.argv[1:]))"
 
 
 @dataclass(frozen=True)
 class Call:
     """``python -m bipcore arguments`` in the folder ``cwd``, with more in its environment; it
-    can write no file larger than ``file_limit`` bytes."""
+    can write no file larger than ``file_limit`` bytes. ``first``: Python that it runs before."""
 
     arguments: list[str]
     cwd: str
     env: dict[str, str] = field(default_factory=dict)
     file_limit: int = 2**40
+    first: str = ""
 
 
-@dataclass(frozen=True)
-class Ended:
-    """How a process ended: exit status, standard output, standard error."""
-
-    status: int
-    out: str
-    err: str
+def start(call: Call) -> Running:
+    """Start the command, which goes on by itself."""
+    code = f"{call.first}\n{_COMMAND}"
+    program = processes.Call(code, call.arguments, call.cwd, call.env, call.file_limit)
+    return processes.with_bipcore().start(program)
 
 
-_DRIVER = """
-import json, os, resource, sys, traceback
-import torch, transformers, bipcore.cli.main, bipcore.views.scores, bipcore.export.export, datasets
-
-def child(call, place):
-    os.chdir(call["cwd"])
-    os.environ.update(call["env"])
-    for number, suffix in ((1, "out"), (2, "err")):
-        os.dup2(os.open(f"{place}.{suffix}", os.O_WRONLY | os.O_CREAT), number)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (call["file_limit"],) * 2)
-    status = 1
-    try:
-        status = bipcore.cli.main.main(call["arguments"])
-    except BaseException:
-        traceback.print_exc()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
-
-calls, statuses = json.load(open(sys.argv[1])), {}
-for name, call in calls.items():
-    pid = os.fork()
-    if pid == 0:
-        child(call, f"{sys.argv[2]}/{name}")
-    statuses[name] = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-print(json.dumps(statuses))
-"""
-
-
-def run_all(calls: dict[str, Call], folder: Path) -> dict[str, Ended]:
-    """Run the calls one after the other; ``folder`` takes their output."""
-    request = folder / "calls.json"
-    request.write_text(json.dumps({name: vars(call) for name, call in calls.items()}))
-    done = subprocess.run(
-        [sys.executable, "-c", _DRIVER, str(request), str(folder)],
-        cwd=ROOT,
-        env={**os.environ, "HF_HUB_OFFLINE": "1"},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return {
-        name: Ended(
-            status, (folder / f"{name}.out").read_text(), (folder / f"{name}.err").read_text()
-        )
-        for name, status in json.loads(done.stdout).items()
-    }
+def run_all(calls: dict[str, Call]) -> dict[str, Ended]:
+    """Run the calls one after the other; how each ended."""
+    return {name: start(call).wait() for name, call in calls.items()}

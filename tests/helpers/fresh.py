@@ -1,15 +1,13 @@
 """Exported folders, loaded by stock transformers in a process that has no bipcore."""
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from tests.helpers.processes import Call, Ended, without_bipcore
 from tests.helpers.tiny import padded_batch
 
 _READER = """
@@ -57,18 +55,9 @@ class Read:
     err: str
 
 
-def run_fresh(root: Path, script: str, *arguments: str) -> subprocess.CompletedProcess:
-    """Run ``script`` by an interpreter of its own, offline, its Hugging Face caches in ``root``."""
-    return subprocess.run(
-        [sys.executable, "-I", "-c", script, *arguments],
-        cwd=root,
-        env={**os.environ, "HF_HOME": str(root / "hf"), "HF_HUB_OFFLINE": "1"},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
+def run_fresh(root: Path, script: str, *arguments: str) -> Ended:
+    """Run ``script`` in the folder ``root``, offline, in a process that cannot import bipcore."""
+    return without_bipcore().start(Call(script, arguments, str(root))).wait()
 
 
 def read_exports(root: Path, **how: bool) -> Read:
@@ -76,6 +65,6 @@ def read_exports(root: Path, **how: bool) -> Read:
     tokens, mask = padded_batch()
     save_file({"tokens": tokens, "mask": mask}, root / "batch.safetensors")
     done = run_fresh(root, _READER, str(root), json.dumps(how))
-    assert done.returncode == 0, done.stderr
+    assert done.status == 0, done.err
     outputs = load_file(root / "outputs.safetensors")
-    return Read(root, json.loads(done.stdout), outputs, done.stderr)
+    return Read(root, json.loads(done.out), outputs, done.err)

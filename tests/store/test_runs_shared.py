@@ -1,16 +1,14 @@
 """Several processes on one run store; real ones."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from bipcore.store.kinds import Kind, digest
+from bipcore.store.kinds import digest
 from bipcore.store.runs import RunStore
+from tests.helpers.processes import Call, Running, with_bipcore
 
-ROOT = Path(__file__).resolve().parents[2]
 SPEC = {"n": 1}
 
 _COMPUTE = """
@@ -44,10 +42,8 @@ RunStore(sys.argv[1]).folder(Kind("evaluations"), {"n": 1}, build)
 """
 
 
-def _start(code: str, *arguments) -> subprocess.Popen:
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe, text=True)
+def _start(code: str, folder: Path, *arguments: str) -> Running:
+    return with_bipcore().start(Call(code, [str(folder), *arguments], str(folder.parent)))
 
 
 @pytest.fixture(scope="module")
@@ -55,13 +51,13 @@ def raced(tmp_path_factory):
     """A store on which two processes computed the same spec at once, and what they said."""
     root = tmp_path_factory.mktemp("raced") / "store"
     both = [_start(_COMPUTE, root, me) for me in ("a", "b")]
-    return RunStore(root), [(*process.communicate(timeout=120), process) for process in both]
+    return RunStore(root), [process.wait() for process in both]
 
 
 def test_two_processes_that_compute_the_same_both_succeed(raced):
     _, ended = raced
-    assert [(process.returncode, err) for _, err, process in ended] == [(0, ""), (0, "")]
-    assert [json.loads(out)["from"] for out, _, _ in ended] == ["a", "b"]
+    assert [(one.status, one.err) for one in ended] == [(0, ""), (0, "")]
+    assert [json.loads(one.out)["from"] for one in ended] == ["a", "b"]
 
 
 def test_two_processes_that_compute_the_same_leave_one_whole_entry(raced):
@@ -71,9 +67,7 @@ def test_two_processes_that_compute_the_same_leave_one_whole_entry(raced):
 
 
 def test_what_a_killed_process_left_does_not_count(tmp_path):
-    process = _start(_KILLED, tmp_path)
-    process.communicate(timeout=120)
-    assert process.returncode == 9
+    assert _start(_KILLED, tmp_path).wait().status == 9
     store = RunStore(tmp_path)
     assert [entry.whole for entry in store.entries()] == [False]
     assert store.get(Kind("evaluations"), SPEC, lambda: {"a": 1}) == {"a": 1}
