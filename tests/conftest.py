@@ -1,5 +1,6 @@
 """What the tests share: a run store of their own, the demo model, the command line."""
 
+import gc
 import json
 import logging
 import os
@@ -9,16 +10,36 @@ from pathlib import Path
 
 import pytest
 
+# What hands tests out to workers needs nothing slow, so bipcore is imported by fixtures.
+
 # Two workers share two cores: OpenMP threads of both would wait for each other.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from bipcore.cli.main import main
-from bipcore.pipeline.pipeline import Pipeline
-from bipcore.specs import ModelSpec
-from bipcore.store.runs import RunStore, cache_root
+from tests.helpers import order
+from tests.helpers.processes import drivers
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """With ``--dist loadfile``, files stay whole and are given out in an order of our own."""
+    return order.scheduler(config, log) if config.option.dist == "loadfile" else None
+
+
+def pytest_collection_modifyitems(items):
+    """What takes longest comes first."""
+    items.sort(key=lambda item: order.rank(item.nodeid))
+
+
+def pytest_collection_finish(session):
+    """What is imported by now stays: no garbage collection need look through it again.
+
+    Streamlit collects after every run of a page, which takes a second with all of torch to see.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -27,6 +48,8 @@ def session_cache(tmp_path_factory):
 
     A demo model that the user's store already holds is linked into it: converting takes 20 s.
     """
+    from bipcore.store.runs import cache_root
+
     users, ours = cache_root(), tmp_path_factory.mktemp("cache")
     _link_models(users / "models", ours / "models")
     with pytest.MonkeyPatch.context() as patch:
@@ -43,15 +66,28 @@ def _link_models(source: Path, target: Path) -> None:
                 (target / entry.name / file.name).symlink_to(file)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_driver_outlives_the_session():
+    """Processes that tests share are started by the first that needs one, and ended here."""
+    with drivers():
+        yield
+
+
 @pytest.fixture
-def store(tmp_path) -> RunStore:
+def store(tmp_path):
     """An empty run store."""
+    from bipcore.store.runs import RunStore
+
     return RunStore(tmp_path / "store")
 
 
 @pytest.fixture(scope="session")
-def demo_pipeline(session_cache) -> Pipeline:
+def demo_pipeline(session_cache):
     """A pipeline over the session's store that holds the demo model."""
+    from bipcore.pipeline.pipeline import Pipeline
+    from bipcore.specs import ModelSpec
+    from bipcore.store.runs import RunStore
+
     pipeline = Pipeline(RunStore(session_cache))
     pipeline.model(ModelSpec(device="cpu"))
     return pipeline
@@ -60,6 +96,8 @@ def demo_pipeline(session_cache) -> Pipeline:
 @pytest.fixture(scope="session")
 def demo(demo_pipeline):
     """The demo model and its tokenizer, shared: a test must leave them as they are."""
+    from bipcore.specs import ModelSpec
+
     return demo_pipeline.model(ModelSpec(device="cpu"))
 
 
@@ -73,8 +111,10 @@ def data_folder() -> Path:
 
 
 @pytest.fixture
-def cache(tmp_path, monkeypatch) -> RunStore:
+def cache(tmp_path, monkeypatch):
     """The run store of the commands: an empty one."""
+    from bipcore.store.runs import RunStore
+
     monkeypatch.setenv("BIPCORE_CACHE", str(tmp_path / "store"))
     return RunStore()
 
@@ -82,6 +122,8 @@ def cache(tmp_path, monkeypatch) -> RunStore:
 @pytest.fixture
 def run(capsys, monkeypatch, cache):
     """Runs a command that has to succeed in silence; what it printed on stdout."""
+    from bipcore.cli.main import main
+
     monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
     levels = {name: logging.getLogger(name).level for name in ("transformers", "huggingface_hub")}
 

@@ -34,7 +34,11 @@ PAGES = {
 
 @pytest.fixture(autouse=True)
 def _demo(demo):
-    """The demo model is converted before the app asks for it."""
+    """The demo model is converted before the app asks for it; what a page still computes when its
+    test has ended is not waited for."""
+    yield
+    for job in worker().active():
+        job.cancel()
 
 
 def test_all_pages_are_in_the_navigation():

@@ -105,8 +105,9 @@ def test_protecting_every_block_is_refused():
 @pytest.mark.parametrize(
     ("folder", "said"), [("/proc/export", "cannot be written"), ("", "has no name")]
 )
-def test_an_export_folder_that_cannot_be_written_is_refused(folder, said):
-    app = open_page("pages/export.py")
+def test_an_export_folder_that_cannot_be_written_is_refused(tmp_path, folder, said):
+    app = open_page("pages/export.py", model=str(model_folder(tmp_path / "model")))
+    assert app.checkbox(key="measure").value
     field(app, "Folder").set_value(folder)
     app.button(key="export").click().run()
     settle(app)

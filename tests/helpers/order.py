@@ -1,0 +1,76 @@
+"""Which test files share a worker, and which begin: what takes longest, so that none ends alone."""
+
+DEMO = (
+    "pipeline/test_demo.py",
+    "app/test_app.py",
+    "app/test_errors.py",
+    "criteria/test_criteria_demo.py",
+    "cli/test_demo.py",
+    "evaluation/test_zero_shot.py",
+    "evaluation/test_evaluation.py",
+    "models/test_generation.py",
+    "models/test_models.py",
+    "studies/test_estimates.py",
+)
+"""They load the demo model: it is converted, loaded and scored by one worker alone."""
+
+PROCESSES = (
+    "cli/test_sweep.py",
+    "cli/test_recover.py",
+    "cli/test_errors.py",
+    "export/test_code.py",
+    "pipeline/test_recovery.py",
+    "cli/test_processes.py",
+    "cli/test_plan.py",
+    "cli/test_reproduce.py",
+    "cli/test_zero_shot.py",
+    "export/test_reload.py",
+    "export/test_full_disk.py",
+    "store/test_runs_shared.py",
+)
+"""They start real processes: those are forked from drivers of one worker alone."""
+
+LONG = (
+    "app/test_paper.py",
+    "pruning/test_slicing_sublayers.py",
+    "app/test_plan.py",
+    "app/test_sweep.py",
+    "pruning/test_slicing.py",
+    "pruning/test_compensation.py",
+    "studies/test_sweeps.py",
+    "app/test_sidebar.py",
+    "pipeline/test_presets.py",
+    "app/test_recover.py",
+    "app/test_reconstruction.py",
+)
+"""Each by itself, but before the files that are not named here."""
+
+_GROUPS = dict.fromkeys(DEMO, "demo") | dict.fromkeys(PROCESSES, "processes")
+_RANKS = {file: rank for rank, file in enumerate((*DEMO, *PROCESSES, *LONG))}
+
+
+def file_of(nodeid: str) -> str:
+    """The file of a test, below the folder of the tests."""
+    return nodeid.partition("::")[0].removeprefix("tests/")
+
+
+def rank(nodeid: str) -> int:
+    """Where the file of a test stands in the order; all others come after."""
+    return _RANKS.get(file_of(nodeid), len(_RANKS))
+
+
+def group(nodeid: str) -> str:
+    """What a worker takes as one piece: a group above, or a file."""
+    return _GROUPS.get(file_of(nodeid), file_of(nodeid))
+
+
+def scheduler(config, log):
+    """Gives out whole groups, in the order in which the tests were collected."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class InOrder(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return group(nodeid)
+
+    config.option.loadscopereorder = False
+    return InOrder(config, log)
