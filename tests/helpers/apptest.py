@@ -1,8 +1,10 @@
 """Driving the app without a browser."""
 
 import time
+from functools import cache
 from pathlib import Path
 
+from streamlit.components.v2.component_manager import BidiComponentManager
 from streamlit.testing.v1 import AppTest
 
 from ui.jobs import worker
@@ -12,9 +14,19 @@ SMALL = {"samples": "4", "seq_len": "64"}
 """Settings in the address that keep calibration short."""
 
 
+@cache
+def _components() -> BidiComponentManager:
+    """The components of installed packages, of which there are none: to look takes half a second,
+    and otherwise every `AppTest` would."""
+    manager = BidiComponentManager()
+    manager.discover_and_register_components(start_file_watching=False)
+    return manager
+
+
 def start(page: str, **address: str) -> AppTest:
     """The page as a deep link opens it, run once: what it needs may still be computed."""
     app = AppTest.from_file(str(ROOT / page), default_timeout=60)
+    app._bidi_component_manager = _components()
     for name, value in {**SMALL, **address}.items():
         app.query_params[name] = value
     return app.run()
