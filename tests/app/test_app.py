@@ -15,6 +15,7 @@ from tests.helpers.apptest import (
     settle,
     start,
 )
+from tests.helpers.folders import model_folder
 from ui.jobs import worker
 
 PAGES = {
@@ -126,8 +127,9 @@ def test_both_models_continue_the_prompt():
     assert all(text.value.strip() for text in app.text)
 
 
-def test_at_sparsity_zero_both_continuations_are_the_same():
-    app = open_page("pages/generate.py", sparsity="0.0")
+def test_at_sparsity_zero_both_continuations_are_the_same(tmp_path):
+    model = str(model_folder(tmp_path / "model"))
+    app = open_page("pages/generate.py", model=model, sparsity="0.0")
     app.number_input(key="new-tokens").set_value(6)
     app.button(key="generate").click().run()
     settle(app)

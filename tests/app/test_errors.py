@@ -133,8 +133,8 @@ def test_a_plan_that_no_stock_class_holds_can_be_exported_and_the_reason_is_said
     assert not app.button(key="export").disabled
 
 
-def test_an_empty_prompt_is_refused():
-    app = open_page("pages/generate.py")
+def test_an_empty_prompt_is_refused(tmp_path):
+    app = open_page("pages/generate.py", model=str(model_folder(tmp_path / "model")))
     app.text_area(key="prompt").set_value("   ")
     app.button(key="generate").click().run()
     settle(app)

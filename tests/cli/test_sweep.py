@@ -228,7 +228,7 @@ def test_a_killed_sweep_goes_on_and_repeats_no_finished_point(
 ):
     arguments = ["sweep", model, "--criteria", "llm-bip,wanda,wanda-sp,flap,random"]
     arguments += ["--sparsities", "0.1,0.2,0.3,0.4,0.5", "--seeds", "0,1"]
-    arguments += ["--sizes", "4", "--seq-len", "16", "--window", "128", "--max-tokens", "4096"]
+    arguments += ["--sizes", "4", "--seq-len", "16", "--window", "128", "--max-tokens", "2048"]
     process = start(Call(arguments, str(tmp_path), {"BIPCORE_CACHE": str(cache.root)}))
     limit = time.monotonic() + 200
     while len(_points(cache.root)) < 5:

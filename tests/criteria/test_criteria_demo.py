@@ -16,7 +16,8 @@ def calibrated(demo):
     """The statistics and the reference's blocks on the same tokens of real text."""
     model, tokenizer = demo
     calibration = load_calibration("builtin", tokenizer, samples=4, seq_len=64, seed=0)
-    return collect_statistics(model, calibration), reference_blocks(model, calibration.tokens)
+    reference = reference_blocks(model, calibration.tokens, BLOCKS)
+    return collect_statistics(model, calibration), dict(zip(BLOCKS, reference, strict=True))
 
 
 @pytest.mark.parametrize(

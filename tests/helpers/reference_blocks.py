@@ -3,6 +3,7 @@
 Written from the formulas of the design, not from bipcore, which nothing here may import.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -90,12 +91,15 @@ class ReferenceBlock:
         return head // (self.heads // self.kv_heads)
 
 
-def reference_blocks(model: nn.Module, tokens: Tensor) -> list[ReferenceBlock]:
-    """Every block of ``model`` with what its projections read when it runs over ``tokens``."""
-    count = model.config.num_hidden_layers
+def reference_blocks(
+    model: nn.Module, tokens: Tensor, indices: Iterable[int] | None = None
+) -> list[ReferenceBlock]:
+    """The blocks of ``model`` with these ``indices``, or all of them, with what their projections
+    read when it runs over ``tokens``."""
+    chosen = range(model.config.num_hidden_layers) if indices is None else tuple(indices)
     stored: dict[tuple[int, str], Tensor] = {}
     handles = []
-    for index in range(count):
+    for index in chosen:
         for site, module in _watched(model, index).items():
             keep = _keeper(stored, (index, site))
             handles.append(module.register_forward_pre_hook(keep))
@@ -110,7 +114,7 @@ def reference_blocks(model: nn.Module, tokens: Tensor) -> list[ReferenceBlock]:
             inputs={site: stored[index, site] for site in ("qkv", "o", "up", "down")},
             gain=_ffn_gain(model, index, tokens),
         )
-        for index in range(count)
+        for index in chosen
     ]
 
 

@@ -1,5 +1,8 @@
 """Tiny random models of every supported family, and tiny tokenizers: no downloads."""
 
+import copy
+from functools import cache
+
 import pytest
 import torch
 import transformers as tf
@@ -59,11 +62,16 @@ def one_thread():
 
 
 def tiny_model(name: str, *, seed: int = 0) -> nn.Module:
-    """The model called ``name`` in evaluation mode, float32.
+    """The model called ``name`` in evaluation mode, float32: one of the caller's own.
 
     Weights are wide enough for outputs to differ from token to token; biases and the gains of
     the norms are not the neutral ones that initialisation leaves.
     """
+    return copy.deepcopy(_built(name, seed))
+
+
+@cache
+def _built(name: str, seed: int) -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = tf.AutoModelForCausalLM.from_config(CONFIGS[name]()).eval()
