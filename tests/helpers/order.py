@@ -18,7 +18,7 @@ PROCESSES = (
     "cli/test_sweep.py",
     "cli/test_recover.py",
     "cli/test_errors.py",
-    "export/test_code.py",
+    "export/test_modelling_file.py",
     "pipeline/test_recovery.py",
     "cli/test_processes.py",
     "cli/test_plan.py",

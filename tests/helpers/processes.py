@@ -25,7 +25,7 @@ _IMPORTS = (
     "peft",
     "plotly.graph_objects",
     "bipcore.cli.main",
-    "bipcore.views.frames",
+    "bipcore.views.scores",
     "bipcore.export.export",
 )
 _FRESH_IMPORTS = ("torch", "transformers", "safetensors.torch")

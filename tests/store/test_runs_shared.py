@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bipcore.store.kinds import digest
+from bipcore.store.kinds import Kind, digest
 from bipcore.store.runs import RunStore
 from tests.helpers.processes import Call, Running, with_bipcore
 
