@@ -78,20 +78,21 @@ def check_file(path: str | Path, *, kind: str = "", ours: Callable[[Path], bool]
     if not str(path).strip():
         raise InputError("The output file has no name; give one.")
     try:
-        target = Path(path).expanduser().resolve()
+        said = Path(path).expanduser()
+        target = said.resolve()
         is_folder, has_parent = target.is_dir(), target.parent.is_dir()
         strange = ours is not None and target.is_file() and not ours(target)
     except (OSError, RuntimeError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"{str(path)[:200]!r} cannot be written: {reason}.") from None
     if is_folder:
-        raise InputError(f"{target} is a folder; give the name of a file.")
+        raise InputError(f"{said} is a folder; give the name of a file.")
     if strange:
-        raise InputError(f"{target} is not {kind}; give a new file, it is not overwritten.")
+        raise InputError(f"{said} is not {kind}; give a new file, it is not overwritten.")
     if not has_parent:
-        raise InputError(f"{target} cannot be written: there is no folder {target.parent}.")
+        raise InputError(f"{said} cannot be written: there is no folder {said.parent}.")
     if not os.access(target if target.exists() else target.parent, os.W_OK):
-        raise InputError(f"{target} cannot be written: there is no permission to.")
+        raise InputError(f"{said} cannot be written: there is no permission to.")
     return target
 
 

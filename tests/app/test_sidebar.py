@@ -41,10 +41,10 @@ def choose(app, name: str | None):
 
 def controls(app) -> dict:
     """The plan's controls, by the names of the settings."""
-    keys = {"protect_first": "first", "protect_last": "last", "round_to": "round"}
-    names = ("criterion", "allocation", "compensation", "propagation", "floor", *keys)
+    names = ("criterion", "allocation", "compensation", "propagation", "floor", "round_to")
+    names = (*names, "protect_first", "protect_last")
     widgets = {w.key: w.value for w in (*app.sidebar.selectbox, *app.sidebar.number_input)}
-    return {name: widgets[f"set-{keys.get(name, name)}"] for name in names}
+    return {name: widgets[f"set-{name}"] for name in names}
 
 
 def settings(app) -> Settings:

@@ -201,7 +201,7 @@ SAYS = {
     "edit-other-model": "another shape",
     "over-a-text": "is not a plan",
     "over-a-folder": "is a folder",
-    "below-nothing": "does not exist",
+    "below-nothing": "there is no folder nowhere",
     "compare-one": "two different criteria",
     "compare-unknown": "no criterion 'no-such'",
 }

@@ -214,10 +214,7 @@ def test_propagated_scores_are_stored_by_what_they_cut(pipeline, spec):
     "plan",
     [
         PlanSpec(sparsity=0.5, allocation="global", floor=0.8),
-        PlanSpec(floor=2.0),
         PlanSpec(allocation="sublayer"),
-        PlanSpec(compensation="glue"),
-        PlanSpec(propagation="sideways"),
         PlanSpec(propagation="pruned", allocation="global"),
     ],
     ids=str,

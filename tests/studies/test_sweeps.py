@@ -210,7 +210,7 @@ def test_a_point_that_cannot_be_is_noted_and_the_others_go_on(pipeline, spec):
     assert "ask for less" in by_key["llm-bip", 0.99].error
     assert "nothing to propagate" in by_key["magnitude", 0.2].error
     assert len(stored(pipeline)) == 2
-    assert refused(sweep_frame(found))[0].startswith("magnitude at 20%: The criterion")
+    assert refused(sweep_frame(found))[0].startswith("magnitude at 20%, 99%: The criterion")
 
 
 def test_refused_points_that_say_the_same_are_noted_together(pipeline, spec):
