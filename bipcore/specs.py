@@ -211,9 +211,17 @@ class PlanSpec(Checked):
         return {name: value for name, value in asdict(self).items() if name not in others}
 
 
+PERPLEXITY = "perplexity"
+"""The metric that is measured where none is named."""
+
+
 @dataclass(frozen=True)
 class EvaluationSpec(Checked):
-    """Figures on the test text ``text``, its first ``max_tokens`` tokens (None: all)."""
+    """Figures on the test text ``text``, its first ``max_tokens`` tokens (None: all).
+
+    ``metrics`` are names of `evaluation.metrics.METRICS`. Each figure is stored by itself, so they
+    are no part of the `identity` that it is found by.
+    """
 
     text: str = setting("builtin", "test text", f"Test text: {_TEXTS} file.", offered=NAMED)
     window: int = setting(512, "window", "Perplexity window, in tokens.", least=2)
@@ -224,10 +232,28 @@ class EvaluationSpec(Checked):
         least=2,
         optional=True,
     )
+    metrics: tuple[str, ...] = setting(
+        (PERPLEXITY,), "metrics", "Metrics by name, with commas between."
+    )
+
+    @property
+    def facts(self) -> dict:
+        """The spec as plain data; the metrics are named where they are not perplexity alone."""
+        said = asdict(self)
+        if set(self.metrics) == {PERPLEXITY}:
+            del said["metrics"]
+        return said
 
     def identity(self) -> dict:
-        """The spec with the text's content; raises InputError where there is no such text."""
-        return asdict(self) | {"content": find_text(self.text, purpose="test").identity}
+        """The text with its content; raises InputError where there is no such text."""
+        said = {name: value for name, value in asdict(self).items() if name != "metrics"}
+        return said | {"content": find_text(self.text, purpose="test").identity}
+
+    def asked(self) -> dict:
+        """`identity`, and which metrics where `facts` names them: what all the figures together
+        depend on."""
+        named = {"metrics": sorted(set(self.metrics))} if "metrics" in self.facts else {}
+        return self.identity() | named
 
 
 SEVEN = ("boolq", "piqa", "hellaswag", "winogrande", "arc_easy", "arc_challenge", "openbookqa")

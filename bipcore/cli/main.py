@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ..errors import explain
+from ..evaluation.metrics import chosen_metrics
 from ..evaluation.profiling import profile_rows
 from ..export.formats import AUTO
 from ..pipeline.pipeline import Pipeline
@@ -21,7 +22,7 @@ from . import recover as commands_recover
 from . import reproduce as commands_reproduce
 from . import sweep as commands_sweep
 from .options import ExportFormat, with_specs
-from .recover import RecoveryName, chosen_states
+from .recover import RecoveryName, chosen_states, emit_figures
 
 app = typer.Typer(
     help="LLM-BIP structured pruning of causal language models.",
@@ -104,8 +105,9 @@ def prune_command(
             else []
         )
     facts = {"spec": asdict(score), "cached": cached, **_plan_facts(chosen), **asdict(export)}
-    for name, result in zip(("before", "after"), results, strict=False):
-        facts[f"perplexity_{name}"] = result["perplexity"]
+    for metric in chosen_metrics(evaluation.metrics):
+        for name, result in zip(("before", "after"), results, strict=False):
+            facts[f"{metric.name}_{name}"] = result[metric.name]
     if json:
         console.emit_json(facts)
     else:
@@ -138,9 +140,7 @@ def evaluate_command(
     if json:
         console.emit_json({"spec": asdict(score), **_plan_facts(chosen), **results})
         return
-    title = f"Perplexity on {evaluation.text}, window {evaluation.window}"
-    rows = [[name, f"{r['perplexity']:.2f}", f"{r['tokens']:,}"] for name, r in results.items()]
-    console.emit_table(title, ["Model", "Perplexity", "Tokens"], rows)
+    emit_figures(evaluation, results)
 
 
 @app.command("profile")

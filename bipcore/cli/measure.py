@@ -28,12 +28,12 @@ def register(app: typer.Typer) -> None:
     app.command("zero-shot")(zero_shot_command)
 
 
-@with_specs("score", "plan", "evaluation")
+@with_specs("score", "plan", "test_text")
 def reconstruct_command(
     *,
     score: ScoreSpec,
     plan: PlanSpec,
-    evaluation: EvaluationSpec,
+    test_text: EvaluationSpec,
     criteria: Annotated[
         str | None,
         typer.Option(
@@ -53,22 +53,22 @@ def reconstruct_command(
     from ..views.reconstruction import reconstruction_frame
 
     wanted = _wanted(criteria, score, plan)
-    evaluation.identity()  # refuses a text that is not there before anything is scored
+    test_text.identity()  # refuses a text that is not there before anything is scored
     with console.progress_bar() as progress:
         pipeline = Pipeline(progress=progress)
         plans = {name: pipeline.plan(*specs) for name, specs in wanted.items()}
         bip = pipeline.scores(replace(score, criterion="llm-bip", options=()))
-        errors = pipeline.reconstruction(score.model, plans, evaluation)
+        errors = pipeline.reconstruction(score.model, plans, test_text)
     bounds = {name: llm_bip_bound(bip, chosen) for name, chosen in plans.items()}
     frame = reconstruction_frame(errors, bounds)
     if csv:
         console.write_csv(frame, csv)
     if json:
         plan_facts = {name: dict(p.spec) | {"realised": p.realised} for name, p in plans.items()}
-        facts = {"spec": asdict(score), "evaluation": asdict(evaluation), "plans": plan_facts}
+        facts = {"spec": asdict(score), "evaluation": test_text.facts, "plans": plan_facts}
         console.emit_json(facts | {"errors": frame.to_dict("records")})
         return
-    console.emit_frame(f"Reconstruction error of {score.model.name} on {evaluation.text}", frame)
+    console.emit_frame(f"Reconstruction error of {score.model.name} on {test_text.text}", frame)
 
 
 def _wanted(

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import InputError
+from ..evaluation.metrics import chosen_metrics
 from ..export.formats import AUTO, FORMATS
 from ..settings import PRESETS, Setting, find_preset, join_list, parse_list, settings_of
 from ..specs import (
@@ -124,7 +125,9 @@ def _evaluation(values: dict) -> EvaluationSpec:
     if values["max_tokens"] < 0:
         raise InputError("The number of test tokens is at least 0 (0: all of them).")
     everything = {"max_tokens": None} if values["max_tokens"] == 0 else {}
-    return EvaluationSpec(**_values(EvaluationSpec, values) | everything)
+    spec = EvaluationSpec(**_values(EvaluationSpec, values) | everything)
+    chosen_metrics(spec.metrics)  # refuses an unknown one before anything is computed
+    return spec
 
 
 def _sweep(values: dict) -> SweepSpec:
@@ -178,6 +181,7 @@ _MAYBE_PLAN = _PLAN | {
     )
 }
 _EVALUATION = _options(EvaluationSpec)
+_TEST_TEXT = {name: each for name, each in _EVALUATION.items() if name != "metrics"}
 _SWEPT_PLAN = {
     name: each for name, each in _PLAN.items() if name not in ("sparsity", "preset", "source")
 }
@@ -195,6 +199,7 @@ _SWEEP = _MODEL | {
     ),
     "window": _EVALUATION["window"],
     "max_tokens": _EVALUATION["max_tokens"],
+    "metrics": _EVALUATION["metrics"],
     "profile": _option(bool, False, "Measure latency and peak memory, too.", "--profile"),
 }
 
@@ -204,6 +209,7 @@ GROUPS: dict[str, Group] = {
     "plan": Group(_PLAN, _plan),
     "maybe_plan": Group(_MAYBE_PLAN, _plan),
     "evaluation": Group(_EVALUATION, _evaluation),
+    "test_text": Group(_TEST_TEXT, _evaluation),
     "recovery": Group(
         _options(RecoverySpec), lambda values: RecoverySpec(**_values(RecoverySpec, values))
     ),

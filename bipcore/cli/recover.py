@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import InputError
+from ..evaluation.metrics import chosen_metrics
 from ..export.formats import AUTO
 from ..pipeline.pipeline import Pipeline
 from ..pipeline.recoveries import Recovery
@@ -72,7 +73,7 @@ def recover_command(
     with console.progress_bar() as progress:
         pipeline = Pipeline(progress=progress)
         done = _recover(pipeline, score, plan, recovery, micro_batch=micro_batch, store=store)
-        figures = perplexities(pipeline, score.model, evaluation, done) if evaluate else {}
+        figures = figures_of(pipeline, score.model, evaluation, done) if evaluate else {}
         exported = {}
         if output is not None:
             settings = {"evaluation": evaluation if evaluate else None, "recovery": recovery}
@@ -126,7 +127,7 @@ def checkpoint_store(folder: Path | None) -> RunStore | None:
     return RunStore(folder)
 
 
-def perplexities(
+def figures_of(
     pipeline: Pipeline, model: ModelSpec, text: EvaluationSpec, done: Recovery
 ) -> dict[str, dict]:
     """What `Pipeline.evaluate` says of the dense, the pruned and the recovered model."""
@@ -135,6 +136,18 @@ def perplexities(
         "pruned": pipeline.evaluate(model, text, done.plan),
         "recovered": pipeline.evaluate(model, text, done.plan, done.spec),
     }
+
+
+def emit_figures(evaluation: EvaluationSpec, figures: Mapping[str, dict]) -> None:
+    """Print what `Pipeline.evaluate` says of every state: a column for each metric."""
+    metrics = chosen_metrics(evaluation.metrics)
+    titles = ", ".join(metric.title for metric in metrics)
+    rows = [
+        [name, *(metric.say(found[metric.name]) for metric in metrics), f"{found['tokens']:,}"]
+        for name, found in figures.items()
+    ]
+    header = ["Model", *(metric.heading for metric in metrics), "Tokens"]
+    console.emit_table(f"{titles} on {evaluation.text}, window {evaluation.window}", header, rows)
 
 
 def chosen_states(
@@ -181,8 +194,6 @@ def _show(
     shown = {k: f"{v:,.4g}" if isinstance(v, float) else v for k, v in facts.items()}
     console.emit_facts(f"{model.name}, recovered", shown)
     if figures:
-        title = f"Perplexity on {evaluation.text}, window {evaluation.window}"
-        rows = [[name, f"{r['perplexity']:.2f}", f"{r['tokens']:,}"] for name, r in figures.items()]
-        console.emit_table(title, ["Model", "Perplexity", "Tokens"], rows)
+        emit_figures(evaluation, figures)
     for export in exported.values():
         console.emit_facts("Exported", export)

@@ -219,7 +219,7 @@ def _facts(spec: Reproduction, rows: list[Row]) -> dict:
     frame = comparison_frame(spec, rows).astype(object)
     figures = frame.where(frame.notna(), None).to_dict("records")
     return {
-        "spec": asdict(spec),
+        "spec": asdict(spec) | {"texts": [text.facts for text in spec.texts]},
         "limited": spec.limit is not None,
         "rows": rows,
         "figures": figures,

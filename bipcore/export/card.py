@@ -1,10 +1,11 @@
 """The model card (README.md) of an export."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..evaluation.metrics import chosen_metrics
 from ..pruning.plan import PruningPlan
-from ..specs import RecoverySpec
+from ..specs import EvaluationSpec, RecoverySpec
 from .base import Format
 
 ADAPTER = "adapter"
@@ -91,6 +92,20 @@ def model_card(
         recovered=_recovered(recovery) if recovery else "",
         figures=_table(("", *states), ((k, *v) for k, v in rows.items())),
     )
+
+
+def figure_rows(
+    evaluation: EvaluationSpec, found: Sequence[Mapping[str, Any]]
+) -> dict[str, tuple[str, ...]]:
+    """The ``figures`` of a card: a row for each metric, of what was ``found`` for every state."""
+    measured_on = (
+        f"{evaluation.text} test text, first {found[0]['tokens']:,} tokens, "
+        f"window {evaluation.window}"
+    )
+    return {
+        f"{metric.heading}, {measured_on}": tuple(metric.say(one[metric.name]) for one in found)
+        for metric in chosen_metrics(evaluation.metrics)
+    }
 
 
 def _recovered(spec: RecoverySpec) -> str:

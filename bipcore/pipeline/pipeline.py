@@ -6,7 +6,7 @@ and kept. A `Pipeline` is used by one thread at a time.
 
 import functools
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,14 @@ from ..criteria import find_criterion
 from ..data.calibration import CalibrationSet
 from ..data.tasks import check_data
 from ..errors import InputError
-from ..evaluation.metrics import EVALUATIONS, cut_windows, load_test_tokens, perplexity
+from ..evaluation.metrics import (
+    EVALUATIONS,
+    Metric,
+    chosen_metrics,
+    cut_windows,
+    figure,
+    load_test_tokens,
+)
 from ..evaluation.profiling import Profile, profile_model, profile_shape
 from ..evaluation.reconstruction import (
     RECONSTRUCTION,
@@ -29,6 +36,7 @@ from ..evaluation.zero_shot import (
     shares,
     task_identity,
 )
+from ..export.card import figure_rows
 from ..export.export import Export, same_export, save_pruned
 from ..export.formats import AUTO, choose_format
 from ..models.adapters import Adapter
@@ -99,22 +107,31 @@ class Pipeline:
         plan: PruningPlan | None = None,
         recovery: RecoverySpec | None = None,
     ) -> dict:
-        """Perplexity of the dense model, with ``plan`` of the pruned one, and with ``recovery``
-        of that, recovered: a dictionary with ``perplexity``, ``text``, ``window``, ``tokens``."""
+        """Figures of the dense model, with ``plan`` of the pruned one, and with ``recovery`` of
+        that, recovered: a dictionary with each metric of ``evaluation`` by its name ("perplexity"),
+        and ``text``, ``window``, ``max_tokens``, ``tokens``.
 
-        def compute() -> dict:
-            _, tokenizer = self.model(spec)
-            tokens = load_test_tokens(evaluation.text, tokenizer, max_tokens=evaluation.max_tokens)
+        Each is stored by itself. Raises InputError at once for a metric that there is not.
+        """
+        metrics = chosen_metrics(evaluation.metrics)
+
+        def compute(metric: Metric) -> dict:
+            dense, tokenizer = self.model(spec)
             start = 0.2 if plan is None else 0.5
             with self.progress.within(0.2, start):
                 model = self.variant(spec, plan, recovery)
             with self.progress.within(start, 1.0) as progress:
-                value = perplexity(model, tokens, window=evaluation.window, progress=progress)
-            return {"perplexity": value, **asdict(evaluation), "tokens": len(tokens)}
+                return figure(metric, model, tokenizer, evaluation, dense=dense, progress=progress)
 
         identity = self.variant_identity(spec, plan, recovery)
         identity |= {"evaluation": evaluation.identity()}
-        return self.store.get(EVALUATIONS, identity, compute)
+        values, found = {}, {}
+        for index, metric in enumerate(metrics):
+            one, make = identity | metric.identity, functools.partial(compute, metric)
+            with self.progress.share(index, len(metrics)):
+                found = self.store.get(EVALUATIONS, one, make)
+            values[metric.name] = found[metric.name]
+        return values | found
 
     def reconstruction(
         self, spec: ModelSpec, plans: Mapping[str, PruningPlan], text: EvaluationSpec
@@ -311,13 +328,15 @@ class Pipeline:
         """Export the pruned model, or the recovered one with its adapter; what is already there,
         whole and the same, is left as it is.
 
-        With ``evaluation`` the card says the perplexity before and after. ``format`` is one of
+        With ``evaluation`` the card says its metrics before and after. ``format`` is one of
         `export.formats.FORMATS`, or "auto". Raises InputError, before anything is computed, where
         that cannot hold the plan.
         """
         check_destination(folder)
+        if evaluation:
+            chosen_metrics(evaluation.metrics)  # refuses an unknown one before anything is loaded
         self.bench.ensure_content(spec)
-        measured = evaluation.identity() if evaluation else None
+        measured = evaluation.asked() if evaluation else None
         made_from = [spec.identity(), plan.to_json(), measured]
         made_from += [recovery.identity()] if recovery else []
         source = digest(made_from + ([format] if format != AUTO else []))
@@ -326,7 +345,7 @@ class Pipeline:
         if done := same_export(folder, source):
             return done
         _, tokenizer = self.model(spec)
-        figures = self._figures(spec, plan, evaluation, recovery) if evaluation else None
+        figures = self._figures(spec, evaluation, plan, recovery) if evaluation else None
         with self.progress.within(0.5, 0.8):
             model = self.variant(spec, plan, recovery)
         with self.progress.within(0.8, 1.0) as progress:
@@ -344,26 +363,13 @@ class Pipeline:
                 progress=progress,
             )
 
-    def _figures(
-        self,
-        spec: ModelSpec,
-        plan: PruningPlan,
-        evaluation: EvaluationSpec,
-        recovery: RecoverySpec | None,
-    ) -> dict:
-        """The perplexity of the dense, the pruned and the recovered model, as a row of the card."""
-        with self.progress.within(0.2, 0.4):
-            found = [self.evaluate(spec, evaluation)]
-        with self.progress.within(0.4, 0.6):
-            found.append(self.evaluate(spec, evaluation, plan))
-        if recovery:
-            with self.progress.within(0.6, 0.8):
-                found.append(self.evaluate(spec, evaluation, plan, recovery))
-        label = (
-            f"Perplexity, {evaluation.text} test text, first {found[0]['tokens']:,} tokens, "
-            f"window {evaluation.window}"
-        )
-        return {label: tuple(f"{one['perplexity']:.2f}" for one in found)}
+    def _figures(self, spec: ModelSpec, evaluation: EvaluationSpec, *made: Any) -> dict:
+        """The metrics of a pruned or recovered model and those before it, as rows of the card."""
+        found = []
+        for index, state in enumerate(states_of(*made).values()):
+            with self.progress.within(0.2 + 0.2 * index, 0.4 + 0.2 * index):
+                found.append(self.evaluate(spec, evaluation, *state))
+        return figure_rows(evaluation, found)
 
 
 def measure_states(

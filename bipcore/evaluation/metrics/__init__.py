@@ -1,0 +1,70 @@
+"""What is measured of a model on a test text: the metrics, in the order in which they are shown.
+
+To add one, write its file and list it here. It may import what the package `evaluation` may.
+"""
+
+from collections.abc import Iterable
+
+from torch import nn
+
+from ...errors import InputError
+from ...progress import Progress
+from ...specs import EvaluationSpec
+from .base import EVALUATIONS, Metric
+from .perplexity import METRIC as _PERPLEXITY
+from .perplexity import perplexity
+from .texts import cut_windows, load_test_tokens
+
+METRICS: dict[str, Metric] = {
+    metric.name: metric
+    for metric in [
+        _PERPLEXITY,
+    ]
+}
+
+__all__ = [
+    "EVALUATIONS",
+    "METRICS",
+    "Metric",
+    "chosen_metrics",
+    "cut_windows",
+    "figure",
+    "find_metric",
+    "load_test_tokens",
+    "perplexity",
+]
+
+
+def find_metric(name: str) -> Metric:
+    """The metric called ``name``; raises InputError with the known names."""
+    if name not in METRICS:
+        raise InputError(f"There is no metric {name!r}; there are {', '.join(METRICS)}.")
+    return METRICS[name]
+
+
+def chosen_metrics(names: Iterable[str]) -> list[Metric]:
+    """The metrics with these names, each once, in the order in which they are shown.
+
+    Raises InputError for an unknown name, or where there is none.
+    """
+    wanted = {find_metric(name).name for name in names}
+    if not wanted:
+        raise InputError("The list of metrics is empty; give at least one.")
+    return [metric for name, metric in METRICS.items() if name in wanted]
+
+
+def figure(
+    metric: Metric,
+    model: nn.Module,
+    tokenizer,
+    spec: EvaluationSpec,
+    *,
+    dense: nn.Module,
+    progress: Progress | None = None,
+) -> dict:
+    """One figure of ``model`` on the text of ``spec``, as it is stored. Raises InputError."""
+    tokens = load_test_tokens(spec.text, tokenizer, max_tokens=spec.max_tokens)
+    beside = dense if metric.needs_dense else None
+    value = metric.measure(model, tokens, window=spec.window, dense=beside, progress=progress)
+    said = {"text": spec.text, "window": spec.window, "max_tokens": spec.max_tokens}
+    return {metric.name: value, **said, "tokens": len(tokens)}

@@ -1,0 +1,64 @@
+"""Perplexity."""
+
+import torch
+from torch import Tensor, nn
+
+from ...models.adapters import Adapter
+from ...models.running import evaluation_mode, exp_of, negative_log_likelihood
+from ...progress import Progress, silent
+from .base import Metric
+from .texts import cut_windows
+
+
+@torch.no_grad()
+def perplexity(
+    model: nn.Module,
+    tokens: Tensor,
+    *,
+    window: int,
+    batch_size: int = 1,
+    progress: Progress | None = None,
+) -> float:
+    """exp of the mean negative log-likelihood of ``tokens`` (n,), in windows of ``window`` tokens.
+
+    The windows do not overlap; each predicts its tokens but the first from those before them
+    in the window; the tokens after the last whole window are left out. A tensor (N, T) is read
+    as one row. Raises InputError when there are fewer tokens than one window, or the window is
+    longer than the model's positions.
+    """
+    windows = cut_windows(model, tokens, window)
+    report = progress or silent
+    device = Adapter(model).input_device
+    total, count = 0.0, 0
+    with evaluation_mode(model):
+        for start in range(0, len(windows), batch_size):
+            report(start / len(windows), f"Perplexity, window {window}")
+            batch = windows[start : start + batch_size].to(device)  # (B, window)
+            logits = model(input_ids=batch, use_cache=False).logits  # (B, window, vocabulary)
+            total += negative_log_likelihood(logits, batch)
+            count += batch.shape[0] * (window - 1)
+    report(1.0, f"Perplexity, window {window}")
+    mean = total / count
+    return exp_of(mean)
+
+
+def _measure(
+    model: nn.Module,
+    tokens: Tensor,
+    *,
+    window: int,
+    dense: nn.Module | None = None,
+    progress: Progress | None = None,
+) -> float:
+    """`perplexity`, as a metric is called."""
+    return perplexity(model, tokens, window=window, progress=progress)
+
+
+METRIC = Metric(
+    name="perplexity",
+    title="Perplexity",
+    measure=_measure,
+    explanation="exp of the mean negative log-likelihood of the text's tokens, in windows that do "
+    "not overlap; each window starts anew, so a short one has less to go by and a higher "
+    "perplexity.",
+)
