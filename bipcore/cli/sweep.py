@@ -122,7 +122,9 @@ def _emit(spec: SweepSpec, points: list[Point], *, csv: Path | None, json: bool)
     if json:
         means = summary(frame).astype(object)
         rows = means.where(means.notna(), None).to_dict("records")
-        console.emit_json({"spec": asdict(spec), "points": points, "summary": rows})
+        said = asdict(spec) | {"texts": [text.facts for text in spec.texts]}
+        every = [point.to_dict() for point in points]
+        console.emit_json({"spec": said, "points": every, "summary": rows})
         return
     table = readable(frame, spec)
     console.emit_table(f"Sweep of {spec.model.name}", list(table.columns), table.values.tolist())

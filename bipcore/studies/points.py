@@ -1,16 +1,24 @@
 """What a sweep measures: its spec, the lines of its chart, its points before and after."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from ..criteria import find_criterion
 from ..errors import InputError
+from ..evaluation.metrics import Metric, chosen_metrics
 from ..pruning.resolving import compensation_for
 from ..settings import find_preset
-from ..specs import CalibrationSpec, EvaluationSpec, ModelSpec, PlanSpec, ScoreSpec
+from ..specs import (
+    PERPLEXITY,
+    CalibrationSpec,
+    EvaluationSpec,
+    ModelSpec,
+    PlanSpec,
+    ScoreSpec,
+)
 from ..store.kinds import Kind
 
 DENSE = "dense"
@@ -133,8 +141,13 @@ def point_specs(spec: SweepSpec) -> list[PointSpec]:
 
 
 def text_names(texts: Sequence[EvaluationSpec]) -> dict[str, EvaluationSpec]:
-    """The test texts by short names: the window is said only where it tells two apart."""
-    texts = tuple(dict.fromkeys(texts))
+    """The test texts by short names: the window is said only where it tells two apart. Those that
+    differ in their metrics alone are one, with the metrics of both."""
+    together: dict[EvaluationSpec, tuple[str, ...]] = {}
+    for text in texts:
+        same = replace(text, metrics=())
+        together[same] = (*together.get(same, ()), *text.metrics)
+    texts = [replace(text, metrics=metrics) for text, metrics in together.items()]
     ways: tuple[Callable[[EvaluationSpec], str], ...] = (
         lambda e: Path(e.text).name,
         lambda e: f"{Path(e.text).name}-{e.window}",
@@ -145,6 +158,14 @@ def text_names(texts: Sequence[EvaluationSpec]) -> dict[str, EvaluationSpec]:
         if len(found) == len(texts):
             break
     return found
+
+
+def figures_of(spec: SweepSpec) -> list[tuple[Metric, str]]:
+    """What is measured of every point: each metric with the names of its texts, in the order in
+    which they are shown."""
+    texts = text_names(spec.texts)
+    metrics = chosen_metrics(name for text in texts.values() for name in text.metrics)
+    return [(one, text) for one in metrics for text in texts if one.name in texts[text].metrics]
 
 
 def check_sweep(spec: SweepSpec) -> None:
@@ -159,6 +180,8 @@ def check_sweep(spec: SweepSpec) -> None:
         if not getattr(spec, name):
             what = {"samples": "calibration sizes", "texts": "test texts"}.get(name, name)
             raise InputError(f"The list of {what} is empty; give at least one.")
+    for text in spec.texts:
+        chosen_metrics(text.metrics)
     for sparsity in spec.sparsities:
         replace(spec.plan, sparsity=sparsity)
     for seed, samples in product(spec.seeds, spec.samples):
@@ -172,9 +195,9 @@ class Point:
     ``label`` is the criterion's or the preset's name, or `DENSE`. ``seed`` and ``samples`` are
     None where the point does not depend on them. ``realised`` and ``realised_total``: the share
     of the blocks' and of all parameters that is gone. ``macs`` are those of ``seq_len`` tokens.
-    ``perplexity`` is by the names that `text_names` gives. ``latency`` is in seconds,
-    ``peak_memory`` in bytes (see `profile_alone`); ``seconds`` is what the point took when it was
-    computed.
+    ``perplexity`` is by the names that `text_names` gives, and so is every other metric in
+    ``more``, by its own name. ``latency`` is in seconds, ``peak_memory`` in bytes (see
+    `profile_alone`); ``seconds`` is what the point took when it was computed.
     """
 
     label: str
@@ -193,6 +216,18 @@ class Point:
     peak_memory: int | None = None
     seconds: float | None = None
     error: str = ""
+    more: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    @property
+    def measured(self) -> dict[str, Mapping[str, float]]:
+        """Every metric by its name: its values by the names of the texts."""
+        return ({PERPLEXITY: self.perplexity} if self.perplexity else {}) | dict(self.more)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The point as plain data, each metric under its own name."""
+        said = asdict(self)
+        more = said.pop("more")
+        return said | more
 
 
 POINTS: Kind[dict] = Kind("points", "points of sweeps")

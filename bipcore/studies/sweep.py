@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from ..criteria import find_criterion
+from ..evaluation.metrics import chosen_metrics
 from ..evaluation.profiling import (
     SEQ_LEN,
     profile_alone,
@@ -22,6 +23,7 @@ from ..pipeline.provenance import score_identity
 from ..progress import Progress
 from ..pruning.plan import PruningPlan
 from ..pruning.resolving import for_criterion
+from ..specs import PERPLEXITY
 from ..store.kinds import digest
 from .pieces import one_by_one
 from .points import POINTS, Point, PointSpec, SweepSpec, check_sweep, point_specs, text_names
@@ -55,7 +57,7 @@ class _Measure:
     def __init__(self, pipeline: Pipeline, spec: SweepSpec):
         self.pipeline, self.spec = pipeline, spec
         self.texts = text_names(spec.texts)
-        self.digests = {name: digest(text.identity()) for name, text in self.texts.items()}
+        self.digests = {name: digest(text.asked()) for name, text in self.texts.items()}
         self.dense: dict[str, Any] = {}
 
     def __call__(self, wanted: PointSpec) -> Point:
@@ -72,8 +74,12 @@ class _Measure:
             self.pipeline.model(self.spec.model)
         store = self.pipeline.store
         found = store.get(POINTS, self._identity(wanted), lambda: self._compute(wanted))
-        values = {name: found["perplexity"][key] for name, key in self.digests.items()}
-        return found | {"perplexity": values}
+        stored = {PERPLEXITY: found["perplexity"], **found.get("more", {})}
+        values = {
+            metric: {name: of_text[key] for name, key in self.digests.items() if key in of_text}
+            for metric, of_text in stored.items()
+        }
+        return found | {"perplexity": values.pop(PERPLEXITY), "more": values}
 
     def _identity(self, wanted: PointSpec) -> dict:
         """What the point depends on: the order and the names of the texts do not count."""
@@ -94,17 +100,20 @@ class _Measure:
         with progress.within(0.5, 0.6):
             dense, _ = pipeline.model(self.spec.model)
             model = pipeline.pruned(self.spec.model, plan) if plan else dense
-        perplexities = {}
+        values: dict[str, dict[str, float]] = {PERPLEXITY: {}}
         for index, (name, text) in enumerate(self.texts.items()):
             with progress.within(0.6, 0.9), progress.share(index, len(self.texts)):
                 found = pipeline.evaluate(self.spec.model, text, plan)
-            perplexities[self.digests[name]] = found["perplexity"]
+            for metric in chosen_metrics(text.metrics):
+                of_text = values.setdefault(metric.name, {})
+                of_text[self.digests[name]] = found[metric.name]
+        measured = {"perplexity": values.pop(PERPLEXITY)} | ({"more": values} if values else {})
         with progress.within(0.9, 1.0):
             profile = _measured(model, progress) if self.spec.profile else {}
         return {
             **_counted(plan, dense),
             **profile,
-            "perplexity": perplexities,
+            **measured,
             "seconds": time.perf_counter() - started,
         }
 

@@ -30,8 +30,8 @@ from .reproduction_tables import (
     title_of,
 )
 from .style import DENSE_COLOR, criterion_style, styled
-from .sweep import perplexity_chart, size_chart, sizes_of, sparsities_of
-from .sweep_tables import sweep_frame, texts_of
+from .sweep import metric_chart, size_chart, sizes_of, sparsities_of
+from .sweep_tables import measured_in, sweep_frame
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -135,14 +135,14 @@ def chart_title(name: str) -> str:
 def _sweep_charts(spec: Reproduction, rows: Sequence[Row]) -> dict[str, go.Figure]:
     frame, sweep = sweep_frame(points_of(spec, rows)), spec.sweep
     charts = {}
-    for name in texts_of(frame):
+    for _, name in measured_in(frame):
         if spec.sizes:
             if sizes_of(frame):
                 for share in sparsities_of(frame):
                     key = f"{name}-{100 * share:g}"
                     charts[key] = size_chart(frame, sweep, name, share)
         else:
-            charts[name] = perplexity_chart(frame, sweep, name)
+            charts[name] = metric_chart(frame, sweep, name)
     return charts
 
 

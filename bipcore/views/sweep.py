@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from ..criteria import CRITERIA
+from ..evaluation.metrics import METRICS, Metric
 from ..pipeline.provenance import base_name
 from ..settings import PRESETS
-from ..studies.points import DENSE, Point, SweepSpec, lines, text_names
+from ..specs import PERPLEXITY
+from ..studies.points import DENSE, Point, SweepSpec, figures_of, lines, text_names
 from .report import Section, facts_table, report_html, versions, write_report
 from .style import DENSE_COLOR, Style, criterion_style, styled
-from .sweep_tables import PREFIX, readable, refused, summary, sweep_frame
+from .sweep_tables import column, readable, refused, summary, sweep_frame
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -42,10 +44,15 @@ def sparsities_of(frame: pd.DataFrame) -> list[float]:
     return sorted({float(value) for value in frame["sparsity"]} - {0.0})
 
 
-def perplexity_chart(
-    frame: pd.DataFrame, spec: SweepSpec, text: str, samples: int | None = None
+def metric_chart(
+    frame: pd.DataFrame,
+    spec: SweepSpec,
+    text: str,
+    samples: int | None = None,
+    *,
+    metric: Metric = METRICS[PERPLEXITY],
 ) -> go.Figure:
-    """Perplexity on ``text`` (a name that `text_names` gives) against the realised sparsity.
+    """A metric on ``text`` (a name that `text_names` gives) against the realised sparsity.
 
     A line for each criterion and preset, error bars of one standard deviation over the seeds, and
     the dense model across. ``samples``: of which calibration size, the largest if not given; lines
@@ -54,42 +61,52 @@ def perplexity_chart(
     import plotly.graph_objects as go
 
     samples = samples if samples is not None else _largest(frame, spec)
-    values = _finite(_of_size(summary(frame), samples), text)
+    values = _finite(_of_size(summary(frame), samples), column(metric.name, text))
     figure = go.Figure()
     for label, rows in _lines(values, spec):
-        figure.add_scatter(x=rows["realised"], **_line(label, rows, text))
-    _add_dense(figure, values, text)
-    title = f"Perplexity on {_describe(spec, text)}<br><sup>{_calibrated_on(spec, samples)}</sup>"
-    x = "Removed share of the decoder blocks' parameters"
-    figure = styled(figure, x, "Perplexity", log=_wide(values, text), title=title)
+        figure.add_scatter(x=rows["realised"], **_line(label, rows, metric, text))
+    _add_dense(figure, values, metric, text)
+    described = f"{metric.title} on {_describe(spec, text)}"
+    title = f"{described}<br><sup>{_calibrated_on(spec, samples)}</sup>"
+    x, wide = "Removed share of the decoder blocks' parameters", _wide(values, metric, text)
+    figure = styled(figure, x, metric.heading, log=wide, title=title)
     figure.update_xaxes(tickformat=".0%", rangemode="tozero")
     return _finish(figure)
 
 
-def size_chart(frame: pd.DataFrame, spec: SweepSpec, text: str, sparsity: float) -> go.Figure:
-    """Perplexity on ``text`` at one asked ``sparsity`` against the number of calibration samples.
+def size_chart(
+    frame: pd.DataFrame,
+    spec: SweepSpec,
+    text: str,
+    sparsity: float,
+    *,
+    metric: Metric = METRICS[PERPLEXITY],
+) -> go.Figure:
+    """A metric on ``text`` at one asked ``sparsity`` against the number of calibration samples.
 
     What is not calibrated is drawn across.
     """
     import plotly.graph_objects as go
 
     sizes, means = sizes_of(frame), summary(frame)
-    values = _finite(means[means["sparsity"].isin([sparsity, 0.0])], text)
+    values = _finite(means[means["sparsity"].isin([sparsity, 0.0])], column(metric.name, text))
     at = values[values["sparsity"] == sparsity]
     figure = go.Figure()
     for label, rows in _lines(at, spec):
         if rows["samples"].isna().all():
             rows = pd.concat([rows.assign(samples=size) for size in sizes])
         rows = rows.sort_values("samples")
-        figure.add_scatter(x=[int(size) for size in rows["samples"]], **_line(label, rows, text))
-    _add_dense(figure, values, text)
+        figure.add_scatter(
+            x=[int(size) for size in rows["samples"]], **_line(label, rows, metric, text)
+        )
+    _add_dense(figure, values, metric, text)
     source = f"{spec.calibration.source}, samples of {spec.calibration.seq_len} tokens"
     title = (
-        f"Perplexity on {_describe(spec, text)}, {100 * sparsity:g} % of the blocks asked for"
+        f"{metric.title} on {_describe(spec, text)}, {100 * sparsity:g} % of the blocks asked for"
         f"<br><sup>calibrated on {source}{_seeds(spec)}</sup>"
     )
-    wide = _wide(values, text)
-    figure = styled(figure, "Calibration samples (log scale)", "Perplexity", log=wide, title=title)
+    x, wide = "Calibration samples (log scale)", _wide(values, metric, text)
+    figure = styled(figure, x, metric.heading, log=wide, title=title)
     figure.update_xaxes(type="log", tickvals=sizes, ticktext=[str(size) for size in sizes])
     return _finish(figure)
 
@@ -156,41 +173,46 @@ def _lines(values: pd.DataFrame, spec: SweepSpec) -> list[tuple[str, pd.DataFram
     return [(label, rows.sort_values("realised")) for label, rows in found if len(rows)]
 
 
-def _line(label: str, rows: pd.DataFrame, text: str) -> dict:
+def _line(label: str, rows: pd.DataFrame, metric: Metric, text: str) -> dict:
     """The scatter's settings for one line; its x is the caller's."""
-    style, column = _style(label, rows), PREFIX + text
-    spread = rows[f"{column}_std"]
+    style, name = _style(label, rows), column(metric.name, text)
+    spread, form = rows[f"{name}_std"], f",.{metric.decimals + 1}f"
     has_spread = bool(spread.notna().any())
     data = [
-        [100 * row["sparsity"], 100 * row["realised"], _spread(row[f"{column}_std"], row["seeds"])]
+        [
+            100 * row["sparsity"],
+            100 * row["realised"],
+            _spread(row[f"{name}_std"], row["seeds"], form),
+        ]
         for row in rows.to_dict("records")
     ]
     return {
-        "y": rows[column],
+        "y": rows[name],
         "customdata": data,
         "mode": "lines+markers",
         "name": _name(label),
         "line": {"color": style.color, "dash": style.dash},
         "marker": {"color": style.color, "symbol": style.symbol, "size": 9},
         "error_y": {"array": spread.fillna(0.0), "visible": has_spread, "thickness": 1.5},
-        "hovertemplate": f"<b>{_name(label)}</b>: %{{y:,.3f}}%{{customdata[2]}}<br>"
+        "hovertemplate": f"<b>{_name(label)}</b>: %{{y:{form}}}%{{customdata[2]}}<br>"
         "asked %{customdata[0]:.3g} %, removed %{customdata[1]:.2f} %<extra></extra>",
     }
 
 
-def _spread(deviation: float, seeds: int) -> str:
-    return "" if pd.isna(deviation) else f" ± {deviation:,.3f} ({seeds} seeds)"
+def _spread(deviation: float, seeds: int, form: str) -> str:
+    return "" if pd.isna(deviation) else f" ± {deviation:{form}} ({seeds} seeds)"
 
 
-def _add_dense(figure: go.Figure, values: pd.DataFrame, text: str) -> None:
-    """The dense model's perplexity as a line across, with a place in the legend."""
+def _add_dense(figure: go.Figure, values: pd.DataFrame, metric: Metric, text: str) -> None:
+    """The dense model's figure as a line across, with a place in the legend."""
     dense = values[values["label"] == DENSE]
     if dense.empty:
         return
-    value = float(dense[PREFIX + text].iloc[0])
+    value = float(dense[column(metric.name, text)].iloc[0])
+    said = metric.say(value, grouped=True)
     line = {"color": DENSE_COLOR, "dash": "dash", "width": 1.5}
     figure.add_hline(y=value, line=line)
-    figure.add_scatter(x=[None], y=[None], mode="lines", name=f"dense: {value:,.2f}", line=line)
+    figure.add_scatter(x=[None], y=[None], mode="lines", name=f"dense: {said}", line=line)
 
 
 def _style(label: str, rows: pd.DataFrame) -> Style:
@@ -208,18 +230,18 @@ def _name(label: str) -> str:
     return "dense" if label == DENSE else f"preset {label}"
 
 
-def _finite(means: pd.DataFrame, text: str) -> pd.DataFrame:
-    """Without the points whose perplexity is no number that can be drawn."""
-    values = means[PREFIX + text] if PREFIX + text in means else pd.Series(float("nan"))
+def _finite(means: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Without the points whose figure in the column ``name`` is no number that can be drawn."""
+    values = means[name] if name in means else pd.Series(float("nan"))
     return means[values.map(math.isfinite)] if len(means) else means
 
 
-def _wide(values: pd.DataFrame, text: str) -> bool:
-    """Whether the perplexities span more than a decade."""
+def _wide(values: pd.DataFrame, metric: Metric, text: str) -> bool:
+    """Whether the figures span more than a decade."""
     if values.empty:
         return False
-    column = values[PREFIX + text]
-    return bool(column.min() > 0 and column.max() / column.min() > 10)
+    shown = values[column(metric.name, text)]
+    return bool(shown.min() > 0 and shown.max() / shown.min() > 10)
 
 
 def _describe(spec: SweepSpec, text: str) -> str:
@@ -258,9 +280,10 @@ def opening(spec: SweepSpec) -> str:
         + (f"first {text.max_tokens:,} tokens)" if text.max_tokens else "all of it)")
         for name, text in text_names(spec.texts).items()
     )
+    titles = dict.fromkeys(metric.title for metric, _ in figures_of(spec))
     shares = _and(f"{100 * sparsity:g} %" for sparsity in sorted(set(spec.sparsities)))
     sentence = (
-        f"Perplexity of {base_name(spec.model.name)} on {texts}, after "
+        f"{_and(titles)} of {base_name(spec.model.name)} on {texts}, after "
         f"{_and(_title(line.label) for line in lines(spec))} removed {shares} of the parameters of "
         "its decoder blocks"
     )
@@ -284,11 +307,12 @@ def sections(spec: SweepSpec, points: Iterable[Point]) -> list[Section]:
     """What the report shows, for `write_report`."""
     frame = sweep_frame(points)
     found: list[Section] = []
-    for name in text_names(spec.texts):
-        parts: list = [perplexity_chart(frame, spec, name)]
+    for metric, name in figures_of(spec):
+        parts: list = [metric_chart(frame, spec, name, metric=metric)]
         if len(sizes_of(frame)) > 1:
-            parts += [size_chart(frame, spec, name, s) for s in sparsities_of(frame)]
-        found.append((f"Perplexity on {name}", parts))
+            shares = sparsities_of(frame)
+            parts += [size_chart(frame, spec, name, s, metric=metric) for s in shares]
+        found.append((f"{metric.title} on {name}", parts))
     found.append(("Cost", [cost_chart(frame, spec), _cost_note(spec)]))
     table = (
         "Means over the seeds, ± one sample standard deviation where there are several. "

@@ -7,7 +7,7 @@ import pytest
 from bipcore.specs import EvaluationSpec
 from bipcore.studies.points import DENSE, Point, SweepSpec
 from bipcore.views.style import criterion_style
-from bipcore.views.sweep import cost_chart, perplexity_chart, size_chart
+from bipcore.views.sweep import cost_chart, metric_chart, size_chart
 from bipcore.views.sweep_tables import sweep_frame
 
 SPEC = SweepSpec(
@@ -47,7 +47,7 @@ def traces(figure) -> dict:
 
 
 def test_each_criterion_is_a_line_over_the_realised_sparsity_with_error_bars():
-    lines = traces(perplexity_chart(sweep_frame(points()), SPEC, "wikitext2"))
+    lines = traces(metric_chart(sweep_frame(points()), SPEC, "wikitext2"))
     line = lines["LLM-BIP"]
     assert list(line.x) == pytest.approx([0.198, 0.495])
     assert list(line.y) == pytest.approx([25.75, 50.75])
@@ -57,37 +57,37 @@ def test_each_criterion_is_a_line_over_the_realised_sparsity_with_error_bars():
 
 
 def test_lines_come_in_the_order_of_the_spec_then_the_dense_model():
-    names = list(traces(perplexity_chart(sweep_frame(points()), SPEC, "wikitext2")))
+    names = list(traces(metric_chart(sweep_frame(points()), SPEC, "wikitext2")))
     assert names == ["Magnitude", "LLM-BIP", "preset recommended", "dense: 20.00"]
 
 
 def test_another_calibration_size_is_shown_on_request():
-    lines = traces(perplexity_chart(sweep_frame(points()), SPEC, "wikitext2", 8))
+    lines = traces(metric_chart(sweep_frame(points()), SPEC, "wikitext2", 8))
     assert list(lines["LLM-BIP"].y) == pytest.approx([26.5, 51.5])
     assert list(lines["Magnitude"].y) == [60.0, 90.0]
 
 
 def test_the_dense_model_is_a_line_across():
-    figure = perplexity_chart(sweep_frame(points()), SPEC, "wikitext2")
+    figure = metric_chart(sweep_frame(points()), SPEC, "wikitext2")
     (across,) = figure.layout.shapes
     assert (across.y0, across.y1) == (20.0, 20.0)
 
 
 @pytest.mark.parametrize(("top", "kind"), [(90.0, "-"), (1e7, "log")])
 def test_the_axis_is_logarithmic_where_the_values_span_more_than_a_decade(top, kind):
-    figure = perplexity_chart(sweep_frame(points(top)), SPEC, "wikitext2")
+    figure = metric_chart(sweep_frame(points(top)), SPEC, "wikitext2")
     assert (figure.layout.yaxis.type or "-") == kind
     assert ("log scale" in figure.layout.yaxis.title.text) == (kind == "log")
 
 
 def test_the_title_names_text_window_tokens_and_calibration():
-    title = perplexity_chart(sweep_frame(points()), SPEC, "wikitext2").layout.title.text
+    title = metric_chart(sweep_frame(points()), SPEC, "wikitext2").layout.title.text
     for word in ("wikitext2", "window 1024", "8,192 tokens", "builtin, 32 × 256", "seeds 0, 1"):
         assert word in title
 
 
 def test_styles_are_those_of_the_criterion_and_a_preset_has_marks_of_its_own():
-    lines = traces(perplexity_chart(sweep_frame(points()), SPEC, "wikitext2"))
+    lines = traces(metric_chart(sweep_frame(points()), SPEC, "wikitext2"))
     style = criterion_style("llm-bip")
     line = lines["LLM-BIP"]
     assert (line.line.color, line.line.dash) == (style.color, style.dash)
@@ -98,13 +98,13 @@ def test_styles_are_those_of_the_criterion_and_a_preset_has_marks_of_its_own():
 
 
 def test_perplexities_that_are_infinite_are_left_out():
-    lines = traces(perplexity_chart(sweep_frame(points(math.inf)), SPEC, "wikitext2"))
+    lines = traces(metric_chart(sweep_frame(points(math.inf)), SPEC, "wikitext2"))
     assert list(lines["Magnitude"].y) == [60.0]
 
 
 def test_the_dense_model_alone_is_a_chart():
     frame = sweep_frame(points()[:1])
-    assert list(traces(perplexity_chart(frame, SPEC, "wikitext2"))) == ["dense: 20.00"]
+    assert list(traces(metric_chart(frame, SPEC, "wikitext2"))) == ["dense: 20.00"]
     assert len(cost_chart(frame, SPEC).data) == 2
 
 
@@ -136,7 +136,7 @@ def test_costs_are_drawn_in_their_units():
 def test_axes_are_titled_and_there_is_a_legend():
     frame = sweep_frame(points())
     for figure in (
-        perplexity_chart(frame, SPEC, "wikitext2"),
+        metric_chart(frame, SPEC, "wikitext2"),
         size_chart(frame, SPEC, "wikitext2", 0.2),
         cost_chart(frame, SPEC),
     ):
