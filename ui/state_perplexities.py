@@ -1,12 +1,13 @@
-"""Perplexity of the dense, the pruned and the recovered model, side by side."""
+"""Perplexity, and other metrics, of the dense, the pruned and the recovered model."""
 
 import pandas as pd
 import streamlit as st
 
 from bipcore.data.texts import NAMED
+from bipcore.evaluation.metrics import METRICS, chosen_metrics
 from bipcore.pipeline.pipeline import Pipeline
 from bipcore.pruning.plan import PruningPlan
-from bipcore.specs import EvaluationSpec, RecoverySpec
+from bipcore.specs import PERPLEXITY, EvaluationSpec, RecoverySpec
 from bipcore.store.kinds import digest
 from bipcore.studies.points import text_names
 
@@ -19,7 +20,7 @@ _ASKED = "states-asked"
 
 
 def compare_states(settings: Settings, plan: PruningPlan, recovery: RecoverySpec | None) -> None:
-    """A form for texts and windows, and the perplexities of every state of the model."""
+    """A form for texts and windows, and the figures of every state of the model."""
     limit = plan.shape.max_positions or WINDOWS[-1]
     with st.form("states-form"):
         columns = st.columns([3, 3, 2, 1], vertical_alignment="bottom")
@@ -36,17 +37,25 @@ def compare_states(settings: Settings, plan: PruningPlan, recovery: RecoverySpec
         tokens = columns[2].number_input(
             "Test tokens", 0, None, 4096, 1024, key="states-tokens", help="0: all of them."
         )
+        metrics = choose_metrics(st, "states-metrics")
         pressed = columns[3].form_submit_button("Measure", width="stretch")
     if pressed:
         st.session_state[_ASKED] = True
-    if not st.session_state.get(_ASKED) or not texts or not windows:
+    if not st.session_state.get(_ASKED) or not (texts and windows and metrics):
         return
-    specs = [EvaluationSpec(t, w, int(tokens) or None) for t in texts for w in windows]
+    specs = [EvaluationSpec(t, w, int(tokens) or None, metrics) for t in texts for w in windows]
     st.dataframe(_measured(settings, plan, recovery, specs), hide_index=True)
-    st.caption(
-        "exp of the mean negative log-likelihood of the text's tokens, in windows that do not "
-        "overlap; each window starts anew, so a short one has less to go by and a higher "
-        "perplexity."
+    for metric in chosen_metrics(metrics):
+        st.caption(metric.explanation)
+
+
+def choose_metrics(place, key: str) -> tuple[str, ...]:
+    """The names of the metrics to measure; nothing is asked where there is one alone."""
+    if len(METRICS) == 1:
+        return tuple(METRICS)
+    titles = {name: metric.heading for name, metric in METRICS.items()}
+    return tuple(
+        place.multiselect("Metrics", titles, [PERPLEXITY], key=key, format_func=titles.get)
     )
 
 
@@ -56,7 +65,7 @@ def _measured(
     recovery: RecoverySpec | None,
     specs: list[EvaluationSpec],
 ) -> pd.DataFrame:
-    """One row a text and window, a column for each state; measured first where not stored."""
+    """One row a text, window and metric, a column for each state; measured where not stored."""
     states = {"Dense": (None, None), "Pruned": (plan, None)}
     if recovery is not None:
         states["Recovered"] = (plan, recovery)
@@ -69,7 +78,7 @@ def _measured(
         ]
 
     with error_box():
-        identities = [spec.identity() for spec in specs]
+        identities = [spec.asked() for spec in specs]
         made = [recovery.identity()] if recovery else []
         key = "states-" + digest([plan.to_json(), model.identity(), identities, made])
     if (job := worker().find(key)) is not None and job.error:
@@ -81,7 +90,9 @@ def _measured(
             "Text": names[spec],
             "Window": spec.window,
             "Tokens": row["Dense"]["tokens"],
-            **{title: f"{result['perplexity']:,.2f}" for title, result in row.items()},
+            **({"Metric": metric.heading} if len(METRICS) > 1 else {}),
+            **{title: metric.say(one[metric.name], grouped=True) for title, one in row.items()},
         }
         for spec, row in zip(specs, found, strict=True)
+        for metric in chosen_metrics(spec.metrics)
     )

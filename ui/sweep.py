@@ -10,21 +10,36 @@ import streamlit as st
 
 from bipcore.criteria import CRITERIA
 from bipcore.data.texts import NAMED
+from bipcore.evaluation.metrics import METRICS
 from bipcore.settings import PRESETS, parse_list
 from bipcore.specs import CalibrationSpec, EvaluationSpec, PlanSpec
 from bipcore.store.kinds import digest
-from bipcore.studies.points import Point, SweepSpec, check_sweep, point_specs, text_names
+from bipcore.studies.points import (
+    Point,
+    SweepSpec,
+    check_sweep,
+    figures_of,
+    point_specs,
+    text_names,
+)
 from bipcore.studies.sweep import run_sweep
 from bipcore.views.sweep import (
     cost_chart,
+    metric_chart,
     opening,
-    perplexity_chart,
     size_chart,
     sizes_of,
     sparsities_of,
     sweep_html,
 )
-from bipcore.views.sweep_tables import PREFIX, readable, refused, summary, sweep_frame
+from bipcore.views.sweep_tables import (
+    column,
+    measured_in,
+    readable,
+    refused,
+    summary,
+    sweep_frame,
+)
 
 from .figures import download, show_chart
 from .forms import Form
@@ -57,6 +72,7 @@ def sweep_form(settings: Settings) -> tuple[SweepSpec | None, bool]:
         "window": default.texts[0].window,
         "tokens": default.texts[0].max_tokens,
         "profile": False,
+        "metrics": list(default.texts[0].metrics),
     }
     form = Form("sweep", values, _HELP, group=settings.model_spec)
     with st.container(border=True):
@@ -84,6 +100,9 @@ def _texts_part(form: Form) -> None:
     form.number(window, "Window, tokens", "window", 2)
     form.number(tokens, "Test tokens", "tokens", 0)
     form.field(profile.checkbox, "Profile", "profile")
+    if len(METRICS) > 1:
+        titles = {name: metric.heading for name, metric in METRICS.items()}
+        form.field(st.multiselect, "Metrics", "metrics", titles, format_func=titles.get)
 
 
 def _spec(settings: Settings, values: dict[str, Any]) -> SweepSpec:
@@ -91,7 +110,9 @@ def _spec(settings: Settings, values: dict[str, Any]) -> SweepSpec:
     it does not make another sweep of it."""
     default = PlanSpec()
     percents = parse_list(values["percents"], float, "sparsities")
-    texts = [EvaluationSpec(t, values["window"], values["tokens"] or None) for t in values["texts"]]
+    size = {"window": values["window"], "max_tokens": values["tokens"] or None}
+    metrics = tuple(values["metrics"])
+    texts = [EvaluationSpec(text, **size, metrics=metrics) for text in values["texts"]]
     calibration = settings.score_spec.calibration
     spec = SweepSpec(
         model=settings.model_spec,
@@ -146,14 +167,15 @@ def show_results(spec: SweepSpec, points: tuple[Point, ...]) -> None:
     say_refused(refused(frame))
     means, sizes = summary(frame), sizes_of(frame)
     size = _choice("Calibration samples", sizes, sizes[-1:], "sweep-size")
-    for index, name in enumerate(text_names(spec.texts)):
-        figure = perplexity_chart(frame, spec, name, size)
+    shown = list(enumerate(figures_of(spec)))
+    for index, (metric, name) in shown:
+        figure = metric_chart(frame, spec, name, size, metric=metric)
         show_chart(figure, means, f"sweep-{index}-{_slug(name)}")
     if len(sizes) > 1:
         shares = sparsities_of(frame)
         share = _choice("Sparsity", shares, shares[:1], "sweep-share", form=lambda s: f"{s:.3g}")
-        for index, name in enumerate(text_names(spec.texts)):
-            figure = size_chart(frame, spec, name, share)
+        for index, (metric, name) in shown:
+            figure = size_chart(frame, spec, name, share, metric=metric)
             show_chart(figure, means, f"sweep-sizes-{index}-{_slug(name)}")
     show_chart(cost_chart(frame, spec), means, "sweep-cost")
     _tables(spec, points, frame)
@@ -176,7 +198,8 @@ def _tables(spec: SweepSpec, points: tuple[Point, ...], frame: pd.DataFrame) -> 
     st.dataframe(readable(frame, spec), hide_index=True)
     st.subheader("All points")
     shown = frame.dropna(axis="columns", how="all")
-    numbers = [name for name in shown if name.startswith((PREFIX, "realised"))]
+    measured = [column(metric.name, text) for metric, text in measured_in(frame)]
+    numbers = [name for name in shown if name.startswith("realised") or name in measured]
     config = {name: st.column_config.NumberColumn(format="%.4g") for name in numbers}
     st.dataframe(shown, hide_index=True, column_config=config)
     with st.container(horizontal=True):
