@@ -6,12 +6,13 @@ from typing import Any
 
 import streamlit as st
 
-from bipcore.criteria import Scores
+from bipcore.criteria import Scores, find_criterion
 from bipcore.criteria.base import SCORES
 from bipcore.errors import InputError, explain
 from bipcore.pipeline.pipeline import Pipeline, describe, score_identity
 from bipcore.pruning.choosing import make_plan
 from bipcore.pruning.plan import PruningPlan
+from bipcore.pruning.resolving import resolve
 from bipcore.specs import PlanSpec, ScoreSpec
 from bipcore.store.kinds import digest
 from bipcore.store.runs import RunStore
@@ -90,7 +91,8 @@ def need_scores(settings: Settings) -> tuple[Scores, PruningPlan]:
     with error_box():
         if plan.source:
             return scores, stored_plan(plan.source, scores)
-        return scores, describe(_plan(key, scores, plan), spec, plan)
+        resolved = resolve(plan, find_criterion(spec.criterion), scores.shape)
+        return scores, describe(_plan(key, scores, plan), spec, resolved)
 
 
 def need_scores_of(spec: ScoreSpec) -> Scores:
