@@ -31,9 +31,14 @@ _MARKS = (".tmp-", ".damaged-")
 
 
 def cache_root() -> Path:
-    """The folder of the run store: ``BIPCORE_CACHE``, or ``cache/`` beside the package."""
-    default = Path(__file__).resolve().parents[2] / "cache"
-    return Path(os.environ.get("BIPCORE_CACHE") or default).expanduser()
+    """The folder of the run store: ``BIPCORE_CACHE``; else, in a checkout, ``cache/`` beside the
+    package; else ``bipcore/`` in the user's cache folder."""
+    if chosen := os.environ.get("BIPCORE_CACHE"):
+        return Path(chosen).expanduser()
+    above = Path(__file__).resolve().parents[2]
+    if all((above / name).is_file() for name in ("app.py", "pyproject.toml")):
+        return above / "cache"
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "bipcore"
 
 
 @dataclass(frozen=True)
