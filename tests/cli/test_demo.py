@@ -12,9 +12,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 _LOADER = """
-import importlib.util, json, sys, torch
+import json, sys, torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
-assert importlib.util.find_spec("bipcore") is None
+sys.modules["bipcore"] = None  # importing it fails, installed or not
 model = AutoModelForCausalLM.from_pretrained(sys.argv[1])
 tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])
 batch = tokenizer("The capital of France is", return_tensors="pt")
