@@ -42,6 +42,7 @@ LONG = (
     "pipeline/test_presets.py",
     "app/test_recover.py",
     "app/test_reconstruction.py",
+    "packaging/test_wheel.py",
 )
 """Each by itself, but before the files that are not named here."""
 
