@@ -6,16 +6,12 @@ from typing import Annotated
 import typer
 
 from ..errors import InputError
+from ..kinds import KINDS
 from ..store.runs import RunStore
 from . import console
+from .options import Json
 
 cache_app = typer.Typer(help="The run store, where results are kept.")
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands to ``app``."""
-    app.add_typer(cache_app, name="cache")
 
 
 @cache_app.command("list")
@@ -49,7 +45,10 @@ def cache_size(json: Json = False) -> None:
 
 @cache_app.command("clear")
 def cache_clear(
-    kind: Annotated[str | None, typer.Option(help="Only entries of this kind.")] = None,
+    kind: Annotated[
+        str | None,
+        typer.Option(help=f"Only entries of this kind: {', '.join(one.name for one in KINDS)}."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Remove what is stored; everything can be computed again."""

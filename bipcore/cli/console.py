@@ -98,6 +98,11 @@ def emit_frame(title: str, frame: pd.DataFrame) -> None:
     emit_table(title, [name.replace("_", " ") for name in frame.columns], rows)
 
 
+def emit_line(line: str) -> None:
+    """Print a line as it is."""
+    print(line)
+
+
 def emit_text(title: str, text: str) -> None:
     """Print a text under its title, as it is."""
     _out().rule(title, align="left")

@@ -1,4 +1,4 @@
-"""The commands ``reconstruct`` (reconstruction error by block) and ``zero-shot`` (accuracies)."""
+"""The commands that measure: ``evaluate``, ``profile``, ``reconstruct`` and ``zero-shot``."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -9,23 +9,18 @@ import typer
 
 from ..criteria import find_criterion
 from ..errors import InputError
+from ..evaluation.profiling import profile_rows
 from ..evaluation.zero_shot import TaskResult, average
 from ..pipeline.pipeline import Pipeline
 from ..settings import parse_list
 from ..specs import EvaluationSpec, ModelSpec, PlanSpec, ScoreSpec, ZeroShotSpec
 from . import console
-from .options import with_specs
+from .options import Json, with_specs
 from .plans import plan_facts
-from .recover import RecoveryName, chosen_states
+from .recover import RecoveryName, chosen_states, emit_figures
 
 _PLAN = "plan"
 """The name of the plan of a file."""
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands to ``app``."""
-    app.command("reconstruct")(reconstruct_command)
-    app.command("zero-shot")(zero_shot_command)
 
 
 @with_specs("score", "plan", "test_text")
@@ -42,7 +37,7 @@ def reconstruct_command(
         ),
     ] = None,
     csv: Annotated[Path | None, typer.Option(help="Also write the table to a CSV file.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
+    json: Json = False,
 ) -> None:
     """Reconstruction error of every block, accumulated and local, and the LLM-BIP bound beside it.
 
@@ -102,7 +97,7 @@ def zero_shot_command(
     zero_shot: ZeroShotSpec,
     recovery: RecoveryName = "",
     csv: Annotated[Path | None, typer.Option(help="Also write every figure to a CSV file.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
+    json: Json = False,
 ) -> None:
     """Accuracies in zero-shot tasks, by lm_eval; with --sparsity of the pruned model, too, and
     with --recovery of the pruned and of the recovered model.
@@ -131,7 +126,7 @@ def zero_shot_command(
         _show(score.model, results)
         return
     facts = {"spec": asdict(score), "zero_shot": asdict(zero_shot)}
-    plans = plan_facts(chosen) if chosen else {}
+    plans = plan_facts(chosen)
     rows = {name: [_row(result) for result in found] for name, found in results.items()}
     means = {name: average(found) for name, found in results.items()}
     console.emit_json(facts | plans | rows | {"average": means})
@@ -148,3 +143,63 @@ def _show(model: ModelSpec, results: Mapping[str, Sequence[TaskResult]]) -> None
     title = f"Accuracy of {model.name}, % ± standard error"
     console.emit_table(title, list(table.columns), table.values.tolist())
     console.emit_text("What was measured", f"{rows_note(results)} {MEAN_NOTE}")
+
+
+@with_specs("score", "maybe_plan", "evaluation")
+def evaluate_command(
+    *,
+    score: ScoreSpec,
+    plan: PlanSpec | None,
+    evaluation: EvaluationSpec,
+    recovery: RecoveryName = "",
+    json: Json = False,
+) -> None:
+    """Perplexity of a model, with --sparsity of the pruned model beside it, and with --recovery
+    of the pruned and of the recovered model."""
+    with console.progress_bar() as progress:
+        pipeline = Pipeline(progress=progress)
+        chosen, recovered = chosen_states(pipeline, score, plan, recovery)
+        results = {"dense": pipeline.evaluate(score.model, evaluation)}
+        if chosen:
+            results["pruned"] = pipeline.evaluate(score.model, evaluation, chosen)
+        if recovered:
+            results["recovered"] = pipeline.evaluate(score.model, evaluation, chosen, recovered)
+    if json:
+        console.emit_json({"spec": asdict(score), **plan_facts(chosen), **results})
+        return
+    emit_figures(evaluation, results)
+
+
+@with_specs("model", "maybe_plan")
+def profile_command(
+    *,
+    model: ModelSpec,
+    plan: PlanSpec | None,
+    seq_len: Annotated[int, typer.Option(help="Tokens in a sequence.")] = 512,
+    batch_size: Annotated[int, typer.Option(help="Sequences in a forward pass.")] = 1,
+    repeats: Annotated[int, typer.Option(help="Forward passes; the median counts.")] = 5,
+    shapes_only: Annotated[
+        bool, typer.Option("--shapes-only", help="Count only; load no weights, run nothing.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Parameters, MACs, latency, tokens a second and peak memory; with --sparsity pruned, too.
+
+    The cost depends on the widths alone, not on which heads and channels go, so nothing is
+    scored.
+    """
+    with console.progress_bar() as progress:
+        pipeline = Pipeline(progress=progress)
+        if shapes_only:
+            dense, pruned = pipeline.profile_shapes(model, plan, seq_len=seq_len)
+        else:
+            settings = {"seq_len": seq_len, "batch_size": batch_size, "repeats": repeats}
+            dense, pruned = pipeline.profile(model, plan, **settings)
+    if json:
+        console.emit_json(asdict(dense) | ({"pruned": asdict(pruned)} if pruned else {}))
+        return
+    rows = [[name, value] for name, value in profile_rows(dense)]
+    if pruned:
+        rows = [[*row, after] for row, (_, after) in zip(rows, profile_rows(pruned), strict=True)]
+    header = ["", "Dense", "Pruned"] if pruned else ["", "Dense"]
+    console.emit_table(f"{model.name}, {seq_len} tokens", header, rows)

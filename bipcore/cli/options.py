@@ -31,6 +31,7 @@ ExportFormat = Annotated[
         "can hold the plan.",
     ),
 ]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Option = tuple[Any, Any]
 """The annotation that typer reads, and the default."""
 

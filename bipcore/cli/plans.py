@@ -17,10 +17,9 @@ from ..pruning.plan import PruningPlan, check_plan_file, load_plan, write_plan
 from ..settings import parse_list
 from ..specs import PlanSpec, ScoreSpec
 from . import console
-from .options import with_specs
+from .options import Json, with_specs
 
 plan_app = typer.Typer(help="Plans as files: make, show, compare and edit them.")
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 PlanFile = Annotated[Path, typer.Argument(help="A plan file, or the folder of an export.")]
 Output = Annotated[Path, typer.Option(help="The plan file to write.")]
 
@@ -250,8 +249,10 @@ def _scores_for(plan: PruningPlan, score: ScoreSpec) -> Scores:
     return scores
 
 
-def plan_facts(plan: PruningPlan) -> dict:
-    """What a plan says and realises, for JSON."""
+def plan_facts(plan: PruningPlan | None) -> dict:
+    """What a plan says and realises, for JSON; nothing of the dense model's, which is None."""
+    if plan is None:
+        return {}
     return {
         "plan": dict(plan.spec),
         "realised": plan.realised,
@@ -281,9 +282,3 @@ def _emit_plan(title: str, plan: PruningPlan) -> None:
     console.emit_facts(title, said | facts)
     if changes := editing.edits(plan):
         console.emit_text("Changed by hand", "\n".join(changes))
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands to ``app``."""
-    app.command("compare")(compare_command)
-    app.add_typer(plan_app, name="plan")

@@ -17,7 +17,7 @@ from ..specs import EvaluationSpec, ModelSpec, PlanSpec, RecoverySpec, ScoreSpec
 from ..store.files import check_destination
 from ..store.runs import RunStore
 from . import console
-from .options import ExportFormat, with_specs
+from .options import ExportFormat, Json, with_specs
 from .plans import plan_facts
 
 RecoveryName = Annotated[
@@ -40,11 +40,6 @@ CheckpointFolder = Annotated[
 ]
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to ``app``."""
-    app.command("recover")(recover_command)
-
-
 @with_specs("score", "plan", "recovery", "evaluation")
 def recover_command(
     *,
@@ -58,7 +53,7 @@ def recover_command(
     format: ExportFormat = AUTO,
     evaluate: Annotated[bool, typer.Option(help="Measure the perplexity of all three.")] = True,
     csv: Annotated[Path | None, typer.Option(help="Also write every step to a CSV file.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
+    json: Json = False,
 ) -> None:
     """Fine-tune a pruned model with LoRA, and measure the dense, pruned and recovered model.
 

@@ -17,6 +17,7 @@ from ..studies.reproduction.rows import Row
 from ..studies.reproduction.scale import Changes, configure
 from ..studies.reproduction.spec import Reproduction, load_reproduction
 from . import console
+from .options import Json
 
 Name = Annotated[str, typer.Argument(help="table1 to table5, figure2, figure3 or figure4.")]
 Model = Annotated[
@@ -52,12 +53,6 @@ Report = Annotated[
     typer.Option(help="The report, one HTML page (default: reproduce-NAME-MODEL.html)."),
 ]
 Csv = Annotated[Path | None, typer.Option(help="Also write every figure to a CSV file.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command to ``app``."""
-    app.command("reproduce")(reproduce_command)
 
 
 def reproduce_command(

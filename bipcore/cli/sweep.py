@@ -13,7 +13,7 @@ from ..settings import join_list
 from ..studies.points import Point, SweepSpec, check_sweep
 from ..studies.sweep import run_sweep
 from . import console
-from .options import with_specs
+from .options import Json, with_specs
 
 
 def _from_file(context: typer.Context, path: Path | None) -> Path | None:
@@ -83,7 +83,7 @@ def sweep_command(
             is_eager=True,
         ),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
+    json: Json = False,
 ) -> None:
     """Perplexity and cost against sparsity, for several criteria, sizes and seeds.
 
@@ -130,8 +130,3 @@ def _emit(spec: SweepSpec, points: list[Point], *, csv: Path | None, json: bool)
     console.emit_table(f"Sweep of {spec.model.name}", list(table.columns), table.values.tolist())
     for note in refused(frame):
         console.emit_text("Not done", note)
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command to ``app``."""
-    app.command("sweep")(sweep_command)

@@ -6,8 +6,9 @@ import math
 
 import pytest
 
+import bipcore
 from bipcore.cli import console
-from bipcore.cli.main import main
+from bipcore.cli.main import COMMANDS, main
 from bipcore.evaluation.metrics import load_test_tokens, perplexity
 from bipcore.export.export import load_pruned
 from bipcore.models.generation import Sampling, stream
@@ -228,3 +229,14 @@ def test_an_interrupted_command_says_so(run, capsys, monkeypatch, model):
     monkeypatch.setattr("bipcore.pipeline.pipeline.Pipeline.scores", interrupt)
     assert main(["score", model]) == 130
     assert capsys.readouterr().err.startswith("error: Interrupted")
+
+
+def test_the_version_is_printed(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"bipcore {bipcore.__version__}\n"
+
+
+def test_every_command_is_in_the_help(capsys):
+    assert main([]) == 0
+    said = capsys.readouterr().out
+    assert [name for name in COMMANDS if f" {name} " not in said] == []

@@ -1,0 +1,87 @@
+"""The commands ``score`` and ``prune``: what is worth how much, and a pruned model as a folder."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..evaluation.metrics import chosen_metrics
+from ..export.formats import AUTO
+from ..pipeline.pipeline import Pipeline
+from ..specs import EvaluationSpec, PlanSpec, ScoreSpec
+from . import console
+from .options import ExportFormat, Json, with_specs
+from .plans import plan_facts
+
+
+@with_specs("score", "maybe_plan")
+def score_command(
+    *,
+    score: ScoreSpec,
+    plan: PlanSpec | None,
+    csv: Annotated[Path | None, typer.Option(help="Also write every score to a CSV file.")] = None,
+    json: Json = False,
+) -> None:
+    """Score every head and channel; with --sparsity also say what would be removed."""
+    from ..views.scores import scores_frame, summary_frame
+
+    with console.progress_bar() as progress:
+        pipeline = Pipeline(progress=progress)
+        cached = pipeline.has_scores(score, plan)
+        chosen = pipeline.plan(score, plan) if plan else None
+        scores = pipeline.scores(score, plan)
+    if csv:
+        console.write_csv(scores_frame(scores, chosen), csv)
+    table = summary_frame(scores, chosen)
+    if not json:
+        title = f"{score.criterion} scores of {score.model.name}"
+        console.emit_frame(title, table)
+        return
+    blocks = [
+        row | {"heads": of_block.heads.tolist(), "kv_groups": of_block.kv_groups.tolist()}
+        for row, of_block in zip(table.to_dict("records"), scores.blocks, strict=True)
+    ]
+    facts = {"spec": asdict(score), "cached": cached, "fingerprint": scores.fingerprint}
+    console.emit_json(facts | plan_facts(chosen) | {"blocks": blocks})
+
+
+@with_specs("score", "plan", "evaluation")
+def prune_command(
+    *,
+    score: ScoreSpec,
+    plan: PlanSpec,
+    evaluation: EvaluationSpec,
+    output: Annotated[Path, typer.Option(help="The folder to export to.")],
+    format: ExportFormat = AUTO,
+    evaluate: Annotated[
+        bool, typer.Option(help="Measure the perplexity before and after, for the model card.")
+    ] = True,
+    json: Json = False,
+) -> None:
+    """Prune a model and export it as a folder that stock transformers loads."""
+    from ..store.files import check_destination
+
+    check_destination(output)
+    with console.progress_bar() as progress:
+        pipeline = Pipeline(progress=progress)
+        cached = pipeline.has_scores(score, plan)
+        chosen = pipeline.plan(score, plan)
+        wanted = evaluation if evaluate else None
+        export = pipeline.export(score.model, chosen, output, evaluation=wanted, format=format)
+        results = (
+            [pipeline.evaluate(score.model, evaluation, which) for which in (None, chosen)]
+            if evaluate
+            else []
+        )
+    facts = {"spec": asdict(score), "cached": cached, **plan_facts(chosen), **asdict(export)}
+    for metric in chosen_metrics(evaluation.metrics):
+        for name, result in zip(("before", "after"), results, strict=False):
+            facts[f"{metric.name}_{name}"] = result[metric.name]
+    if json:
+        console.emit_json(facts)
+    else:
+        hidden = ("spec", "plan", "cached")
+        shown = {name: value for name, value in facts.items() if name not in hidden}
+        criterion = chosen.spec.get("criterion", "hand")
+        console.emit_facts(f"{score.model.name}, pruned by {criterion}", shown)
