@@ -11,6 +11,7 @@ from ..store.runs import RunStore
 from . import console
 from .options import Json
 
+_KINDS = ", ".join(kind.name for kind in KINDS)
 cache_app = typer.Typer(help="The run store, where results are kept.")
 
 
@@ -47,7 +48,7 @@ def cache_size(json: Json = False) -> None:
 def cache_clear(
     kind: Annotated[
         str | None,
-        typer.Option(help=f"Only entries of this kind: {', '.join(one.name for one in KINDS)}."),
+        typer.Option(help=f"Only entries of one kind: {_KINDS}."),
     ] = None,
     json: Json = False,
 ) -> None:

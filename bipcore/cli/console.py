@@ -19,6 +19,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 
 from ..progress import Progress as ProgressCallable
+from ..pruning.plan import PruningPlan
 from ..store.files import write_text
 
 err = Console(stderr=True)
@@ -122,3 +123,16 @@ def megabytes(size: int) -> str:
 def fail(sentence: str) -> None:
     """Print one sentence on stderr."""
     print(f"error: {' '.join(sentence.split())}", file=sys.stderr)
+
+
+def plan_facts(plan: PruningPlan | None) -> dict:
+    """What a plan says and realises, for JSON; nothing of the dense model's, which is None."""
+    if plan is None:
+        return {}
+    return {
+        "plan": dict(plan.spec),
+        "realised": plan.realised,
+        "realised_total": plan.realised_total,
+        "parameters_before": plan.shape.parameters,
+        "parameters": plan.pruned_shape.parameters,
+    }

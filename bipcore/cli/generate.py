@@ -8,8 +8,8 @@ import typer
 from ..pipeline.pipeline import Pipeline
 from ..specs import PlanSpec, ScoreSpec
 from . import console
+from .console import plan_facts
 from .options import Json, with_specs
-from .plans import plan_facts
 from .recover import RecoveryName, chosen_states
 
 

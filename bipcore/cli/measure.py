@@ -15,8 +15,8 @@ from ..pipeline.pipeline import Pipeline
 from ..settings import parse_list
 from ..specs import EvaluationSpec, ModelSpec, PlanSpec, ScoreSpec, ZeroShotSpec
 from . import console
+from .console import plan_facts
 from .options import Json, with_specs
-from .plans import plan_facts
 from .recover import RecoveryName, chosen_states, emit_figures
 
 _PLAN = "plan"

@@ -17,6 +17,7 @@ from ..pruning.plan import PruningPlan, check_plan_file, load_plan, write_plan
 from ..settings import parse_list
 from ..specs import PlanSpec, ScoreSpec
 from . import console
+from .console import plan_facts
 from .options import Json, with_specs
 
 plan_app = typer.Typer(help="Plans as files: make, show, compare and edit them.")
@@ -247,19 +248,6 @@ def _scores_for(plan: PruningPlan, score: ScoreSpec) -> Scores:
         scores = pipeline.scores(replace(score, criterion=criterion, options=pairs))
     editing.check_scores(plan, scores)
     return scores
-
-
-def plan_facts(plan: PruningPlan | None) -> dict:
-    """What a plan says and realises, for JSON; nothing of the dense model's, which is None."""
-    if plan is None:
-        return {}
-    return {
-        "plan": dict(plan.spec),
-        "realised": plan.realised,
-        "realised_total": plan.realised_total,
-        "parameters_before": plan.shape.parameters,
-        "parameters": plan.pruned_shape.parameters,
-    }
 
 
 def _shortened(indices: tuple[int, ...], most: int = 8) -> str:

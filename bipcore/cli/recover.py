@@ -17,8 +17,8 @@ from ..specs import EvaluationSpec, ModelSpec, PlanSpec, RecoverySpec, ScoreSpec
 from ..store.files import check_destination
 from ..store.runs import RunStore
 from . import console
+from .console import plan_facts
 from .options import ExportFormat, Json, with_specs
-from .plans import plan_facts
 
 RecoveryName = Annotated[
     str,

@@ -11,8 +11,8 @@ from ..export.formats import AUTO
 from ..pipeline.pipeline import Pipeline
 from ..specs import EvaluationSpec, PlanSpec, ScoreSpec
 from . import console
+from .console import plan_facts
 from .options import ExportFormat, Json, with_specs
-from .plans import plan_facts
 
 
 @with_specs("score", "maybe_plan")

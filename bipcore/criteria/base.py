@@ -14,7 +14,7 @@ from ..errors import InputError
 from ..models.adapters import BlockWeights
 from ..models.shapes import ModelShape
 from ..store.kinds import Kind
-from .statistics import BlockStatistics
+from .statistics import BlockStatistics, InputMoments
 
 
 @dataclass(frozen=True, eq=False)
@@ -208,3 +208,8 @@ SCORES = Kind(
     write=lambda scores: (scores.to_tensors(), scores.to_dict()),
     read=Scores.from_stored,
 )
+
+
+def input_norm(moments: InputMoments, tokens: int, like: Tensor) -> Tensor:
+    """‖X_j‖₂ over all calibration tokens, shape (n,), on the device of ``like``."""
+    return (moments.mean_square * tokens).sqrt().to(like)

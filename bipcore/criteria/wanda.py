@@ -1,14 +1,6 @@
 """Wanda, summed over whole channels: the group sum that published "Wanda" rows use."""
 
-from torch import Tensor
-
-from .base import BlockInput, ChannelScores, Criterion, Style
-from .statistics import InputMoments
-
-
-def input_norm(moments: InputMoments, tokens: int, like: Tensor) -> Tensor:
-    """‖X_j‖₂ over all calibration tokens, shape (n,), on the device of ``like``."""
-    return (moments.mean_square * tokens).sqrt().to(like)
+from .base import BlockInput, ChannelScores, Criterion, Style, input_norm
 
 
 def score_block(block: BlockInput) -> ChannelScores:

@@ -1,7 +1,6 @@
 """Wanda-sp: FLAP's structured form of Wanda, over the output projections only."""
 
-from .base import BlockInput, ChannelScores, Criterion, Style
-from .wanda import input_norm
+from .base import BlockInput, ChannelScores, Criterion, Style, input_norm
 
 
 def score_block(block: BlockInput) -> ChannelScores:

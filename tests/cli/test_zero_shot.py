@@ -108,7 +108,7 @@ def test_a_recovery_is_measured_beside_the_dense_and_the_pruned_model(run, run_j
 
 def test_a_second_run_measures_nothing(run_json, model, monkeypatch):
     first = run_json("zero-shot", model, "--tasks", "piqa")
-    monkeypatch.setattr("bipcore.pipeline.pipeline.run_task", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("bipcore.pipeline.measuring.run_task", lambda *_, **__: 1 / 0)
     assert (
         run_json("zero-shot", model, "--tasks", "piqa", "--batch-size", "2")["dense"]
         == first["dense"]

@@ -49,7 +49,7 @@ def measured(monkeypatch) -> list[list[str]]:
         calls.append(list(pruned))
         return reconstruction_errors(dense, pruned, *args, **options)
 
-    monkeypatch.setattr("bipcore.pipeline.pipeline.reconstruction_errors", spy)
+    monkeypatch.setattr("bipcore.pipeline.measuring.reconstruction_errors", spy)
     return calls
 
 

@@ -59,7 +59,7 @@ def measured(monkeypatch) -> list[str]:
         names.append(task)
         return result
 
-    monkeypatch.setattr("bipcore.pipeline.pipeline.run_task", counted)
+    monkeypatch.setattr("bipcore.pipeline.measuring.run_task", counted)
     return names
 
 
@@ -212,7 +212,7 @@ def test_stored_results_are_read_without_their_rows(pipeline, model, data, monke
     spec = ZeroShotSpec(("piqa",))
     made = run_task(byte_model(), text_tokenizer(), "boolq")
     with monkeypatch.context() as patch:
-        patch.setattr("bipcore.pipeline.pipeline.run_task", lambda *_, **__: made)
+        patch.setattr("bipcore.pipeline.measuring.run_task", lambda *_, **__: made)
         patch.setattr("bipcore.hub._unreachable", lambda: None)
         list(pipeline.zero_shot(model, spec))
     no_model()

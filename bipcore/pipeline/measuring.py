@@ -1,0 +1,264 @@
+"""What a model is worth in whichever of its states: figures, errors, tasks, cost, continuations."""
+
+import functools
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from ..criteria import find_criterion
+from ..data.calibration import CalibrationSet
+from ..data.tasks import check_data
+from ..errors import InputError
+from ..evaluation.metrics import (
+    EVALUATIONS,
+    Metric,
+    chosen_metrics,
+    cut_windows,
+    figure,
+    load_test_tokens,
+)
+from ..evaluation.profiling import Profile, profile_model, profile_shape
+from ..evaluation.reconstruction import (
+    RECONSTRUCTION,
+    ReconstructionErrors,
+    reconstruction_errors,
+)
+from ..evaluation.zero_shot import (
+    ZERO_SHOT,
+    TaskResult,
+    check_tasks,
+    run_task,
+    shares,
+    task_identity,
+)
+from ..models.adapters import Adapter
+from ..models.generation import Generated, Sampling, stream
+from ..models.loading import empty_model, load_config
+from ..pruning.allocation import allocated_shape
+from ..pruning.plan import PruningPlan
+from ..pruning.resolving import resolve
+from ..specs import EvaluationSpec, ModelSpec, PlanSpec, RecoverySpec, ScoreSpec, ZeroShotSpec
+from ..store.kinds import digest
+from .recoveries import Recoveries, states_of
+
+
+class Measurements:
+    """Measures models in the states that `Recoveries` hands out."""
+
+    def __init__(self, states: Recoveries) -> None:
+        self.states, self.plans, self.bench = states, states.plans, states.bench
+
+    def evaluate(
+        self,
+        spec: ModelSpec,
+        evaluation: EvaluationSpec,
+        plan: PruningPlan | None = None,
+        recovery: RecoverySpec | None = None,
+    ) -> dict:
+        """Figures of the dense model, with ``plan`` of the pruned one, and with ``recovery`` of
+        that, recovered: a dictionary with each metric of ``evaluation`` by its name ("perplexity"),
+        and ``text``, ``window``, ``max_tokens``, ``tokens``.
+
+        Each is stored by itself. Raises InputError at once for a metric that there is not.
+        """
+        metrics = chosen_metrics(evaluation.metrics)
+
+        def compute(metric: Metric) -> dict:
+            dense, tokenizer = self.bench.model(spec)
+            start = 0.2 if plan is None else 0.5
+            with self.bench.progress.within(0.2, start):
+                model = self.states.variant(spec, plan, recovery)
+            with self.bench.progress.within(start, 1.0) as progress:
+                return figure(metric, model, tokenizer, evaluation, dense=dense, progress=progress)
+
+        identity = self.states.variant_identity(spec, plan, recovery)
+        identity |= {"evaluation": evaluation.identity()}
+        values, found = {}, {}
+        for index, metric in enumerate(metrics):
+            one, make = identity | metric.identity, functools.partial(compute, metric)
+            with self.bench.progress.share(index, len(metrics)):
+                found = self.bench.store.get(EVALUATIONS, one, make)
+            values[metric.name] = found[metric.name]
+        return values | found
+
+    def reconstruction(
+        self, spec: ModelSpec, plans: Mapping[str, PruningPlan], text: EvaluationSpec
+    ) -> dict[str, ReconstructionErrors]:
+        """The reconstruction errors of each plan's model, by its name, on windows of ``text``.
+
+        Those that are not stored are measured in one pass, side by side.
+        """
+        self.bench.ensure_content(spec)
+        identities = {
+            name: {
+                "model": spec.identity(),
+                "plan": digest(plan.to_json()),
+                "evaluation": text.identity(),
+            }
+            for name, plan in plans.items()
+        }
+        missing = {
+            name: plans[name]
+            for name, one in identities.items()
+            if self.bench.store.find(RECONSTRUCTION, one) is None
+        }
+        measured = self._reconstruct(spec, missing, text) if missing else {}
+        return {
+            name: self.bench.store.get(RECONSTRUCTION, one, lambda n=name: measured[n])
+            for name, one in identities.items()
+        }
+
+    def _reconstruct(
+        self, spec: ModelSpec, plans: Mapping[str, PruningPlan], text: EvaluationSpec
+    ) -> dict[str, ReconstructionErrors]:
+        dense, tokenizer = self.bench.model(spec)
+        tokens = load_test_tokens(text.text, tokenizer, max_tokens=text.max_tokens)
+        windows = CalibrationSet.from_tokens(cut_windows(dense, tokens, text.window))
+        models = {}
+        for index, (name, plan) in enumerate(plans.items()):
+            with self.bench.progress.within(0.2, 0.5), self.bench.progress.share(index, len(plans)):
+                models[name] = self.plans.pruned(spec, plan)
+        batch = max(1, 2048 // text.window)
+        with self.bench.progress.within(0.5, 1.0) as progress:
+            return reconstruction_errors(
+                dense, models, windows, batch_size=batch, progress=progress
+            )
+
+    def check_zero_shot(
+        self,
+        spec: ModelSpec,
+        tasks: ZeroShotSpec,
+        plan: PruningPlan | None = None,
+        recovery: RecoverySpec | None = None,
+    ) -> None:
+        """Raise InputError where `zero_shot` could not go through with it; loads nothing.
+
+        Of the tasks that are stored already no rows are needed.
+        """
+        check_tasks(tasks)
+        identities = {}
+        if spec.identity()["content"] is not None:  # else nothing of it can be stored
+            identities = self._task_identities(spec, tasks, plan, recovery)
+        for task in tasks.tasks:
+            one = identities.get(task)
+            if one is None or self.bench.store.find(ZERO_SHOT, one) is None:
+                check_data(task, tasks.num_fewshot)
+
+    def _task_identities(
+        self,
+        spec: ModelSpec,
+        tasks: ZeroShotSpec,
+        plan: PruningPlan | None,
+        recovery: RecoverySpec | None,
+    ) -> dict[str, dict]:
+        made = self.states.variant_identity(spec, plan, recovery)
+        how = {"num_fewshot": tasks.num_fewshot, "limit": tasks.limit}
+        return {task: made | {"zero_shot": task_identity(task, **how)} for task in tasks.tasks}
+
+    def zero_shot(
+        self,
+        spec: ModelSpec,
+        tasks: ZeroShotSpec,
+        plan: PruningPlan | None = None,
+        recovery: RecoverySpec | None = None,
+    ) -> Iterator[TaskResult]:
+        """The tasks' results of the dense model, with ``plan`` of the pruned one, and with
+        ``recovery`` of that, recovered, one by one.
+
+        Each is stored when it is done, so a run that was stopped goes on where it was. Raises
+        InputError at once, before a model is loaded, for what `check_zero_shot` refuses.
+        """
+        self.check_zero_shot(spec, tasks, plan, recovery)
+        return self._zero_shot(spec, tasks, plan, recovery)
+
+    def _zero_shot(
+        self,
+        spec: ModelSpec,
+        tasks: ZeroShotSpec,
+        plan: PruningPlan | None,
+        recovery: RecoverySpec | None,
+    ) -> Iterator[TaskResult]:
+        settings = {name: getattr(tasks, name) for name in ("num_fewshot", "limit", "batch_size")}
+
+        def compute(task: str) -> TaskResult:
+            with self.bench.progress.within(0.0, 0.1):
+                model = self.states.variant(spec, plan, recovery)
+            tokenizer = self.bench.model(spec)[1]
+            with self.bench.progress.within(0.1, 1.0) as progress:
+                return run_task(model, tokenizer, task, **settings, progress=progress)
+
+        identities = self._task_identities(spec, tasks, plan, recovery)
+        for (task, one), (start, end) in zip(identities.items(), shares(tasks), strict=True):
+            with self.bench.progress.within(start, end):
+                result = self.bench.store.get(ZERO_SHOT, one, lambda t=task: compute(t))
+            yield result
+
+    def profile(
+        self, spec: ModelSpec, plan: PlanSpec | None = None, **settings: Any
+    ) -> tuple[Profile, Profile | None]:
+        """The cost of the dense model and of the pruned one, by `profile_model` (``settings``).
+
+        Measured anew each time: it depends on what else the machine is doing. What goes is
+        chosen at random, since the cost depends on the widths alone.
+        """
+        model, _ = self.bench.model(spec)
+        chosen = self._any_plan(spec, plan) if plan else None
+        with self.bench.progress.within(0.2, 0.6) as progress:
+            dense = profile_model(model, progress=progress, **settings)
+        if chosen is None:
+            return dense, None
+        pruned = self.plans.pruned(spec, chosen)
+        with self.bench.progress.within(0.6, 1.0) as progress:
+            return dense, profile_model(pruned, progress=progress, **settings)
+
+    def profile_shapes(
+        self, spec: ModelSpec, plan: PlanSpec | None = None, *, seq_len: int
+    ) -> tuple[Profile, Profile | None]:
+        """The same from the configuration alone: counts only, nothing is loaded or run."""
+        shape = Adapter(empty_model(load_config(spec.name, store=self.bench.store))).shape
+        dense = profile_shape(shape, seq_len=seq_len)
+        if plan is None:
+            return dense, None
+        if plan.source:
+            stored = self.plans.stored_plan(plan.source)
+            if stored.shape != shape:
+                raise InputError("The plan was made for a model of another shape.")
+            return dense, profile_shape(stored.pruned_shape, seq_len=seq_len)
+        anyhow = replace(plan, propagation="dense")
+        resolved = resolve(anyhow, find_criterion("random"), shape)
+        return dense, profile_shape(allocated_shape(shape, resolved), seq_len=seq_len)
+
+    def _any_plan(self, spec: ModelSpec, plan: PlanSpec) -> PruningPlan:
+        """A plan that costs what ``plan`` does: scored at random, on the dense model, and nothing
+        refitted, which changes no width."""
+        score = ScoreSpec(spec, criterion="random")
+        chosen = self.plans.plan(score, replace(plan, propagation="dense"))
+        if chosen.spec.get("compensation") != "least-squares":
+            return chosen
+        return replace(chosen, spec={**chosen.spec, "compensation": "none"})
+
+    def generate(
+        self,
+        spec: ModelSpec,
+        plan: PruningPlan | None,
+        prompt: str,
+        sampling: Sampling,
+        recovery: RecoverySpec | None = None,
+    ) -> Iterator[dict[str, Generated]]:
+        """Continue ``prompt`` with the dense model, with ``plan`` the pruned one in turn, and with
+        ``recovery`` that, recovered, too.
+
+        Yields the state of all ("dense", "pruned", "recovered") after every round of one token
+        each.
+        """
+        _, tokenizer = self.bench.model(spec)
+        states = states_of(plan, recovery)
+        models = {name: self.states.variant(spec, *state) for name, state in states.items()}
+        streams = {name: stream(m, tokenizer, prompt, sampling) for name, m in models.items()}
+        state: dict[str, Generated] = {}
+        while streams:
+            for name in list(streams):
+                state[name] = next(streams[name])
+                if state[name].done:
+                    del streams[name]
+            yield dict(state)
