@@ -8,7 +8,7 @@ from bipcore.export.formats import choose_format
 from bipcore.models.loading import load_config
 from bipcore.specs import EvaluationSpec
 from bipcore.store.kinds import digest
-from ui.exports import show_export
+from ui.exports import choose_export_format, show_export
 from ui.page import begin
 from ui.recoveries import choose_recovery
 from ui.results import error_box, need_scores
@@ -26,9 +26,11 @@ tuned = recovery.spec if recovery else None
 if recovery:
     st.caption("Its adapter is merged into the weights, and kept in a folder of its own besides.")
 
+wanted = choose_export_format()
 with error_box():
-    written_as, reason = choose_format(plan, load_config(settings.model))
-(st.info if reason else st.success)(written_as.notice.format(reason=reason))
+    written_as, reason = choose_format(plan, load_config(settings.model), name=wanted)
+reason = reason or "It is asked for in this form."
+(st.success if written_as.tier == 1 else st.info)(written_as.notice.format(reason=reason))
 
 short = re.sub(r"[^\w.-]+", "-", settings.model.rstrip("/").split("/")[-1])
 cut = settings.source or f"{settings.criterion}-{settings.sparsity * 100:.0f}"
@@ -47,7 +49,7 @@ with st.form("export-form"):
     pressed = st.form_submit_button("Export", type="primary", key="export")
 
 made = [plan.to_json(), settings.model_spec.identity(), *([recovery.name] if recovery else [])]
-key = "export-" + digest([*made, folder, measure])
+key = "export-" + digest([*made, folder, measure, wanted])
 text = EvaluationSpec(window=min(EvaluationSpec.window, plan.shape.max_positions or 2**31))
 measured = text if measure else None
-show_export(key, settings, plan, folder, measured, tuned, start=pressed)
+show_export(key, settings, plan, folder, measured, tuned, format=wanted, start=pressed)

@@ -3,7 +3,7 @@
 import streamlit as st
 
 from bipcore.export.export import Export
-from bipcore.export.formats import find_format
+from bipcore.export.formats import AUTO, FORMATS, find_format
 from bipcore.pipeline.pipeline import Pipeline
 from bipcore.pruning.plan import PruningPlan
 from bipcore.specs import EvaluationSpec, RecoverySpec
@@ -11,6 +11,13 @@ from bipcore.specs import EvaluationSpec, RecoverySpec
 from .jobs import Job, worker
 from .results import need
 from .settings import Settings
+
+
+def choose_export_format() -> str:
+    """A choice among the export formats, at first the one that can hold the plan."""
+    titles = {AUTO: "the first that can hold the plan"}
+    titles |= {name: one.title for name, one in FORMATS.items()}
+    return st.selectbox("Format", titles, key="export-format", format_func=titles.get)
 
 
 def show_export(
@@ -21,14 +28,14 @@ def show_export(
     evaluation: EvaluationSpec | None,
     recovery: RecoverySpec | None = None,
     *,
+    format: str,
     start: bool,
 ) -> None:
     """Start the export where asked, and show its progress or its result; else nothing."""
 
     def work(pipeline: Pipeline, job: Job) -> Export:
-        return pipeline.export(
-            settings.model_spec, plan, folder, evaluation=evaluation, recovery=recovery
-        )
+        settled = {"evaluation": evaluation, "recovery": recovery, "format": format}
+        return pipeline.export(settings.model_spec, plan, folder, **settled)
 
     if start:
         worker().forget(key)

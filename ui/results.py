@@ -6,13 +6,12 @@ from typing import Any
 
 import streamlit as st
 
-from bipcore.criteria import Scores, find_criterion
+from bipcore.criteria import Scores
 from bipcore.criteria.base import SCORES
 from bipcore.errors import InputError, explain
-from bipcore.pipeline.pipeline import Pipeline, describe, score_identity
-from bipcore.pruning.choosing import make_plan
+from bipcore.pipeline.pipeline import Pipeline, score_identity
+from bipcore.pipeline.plans import plan_of
 from bipcore.pruning.plan import PruningPlan
-from bipcore.pruning.resolving import resolve
 from bipcore.specs import PlanSpec, ScoreSpec
 from bipcore.store.kinds import digest
 from bipcore.store.runs import RunStore
@@ -91,8 +90,7 @@ def need_scores(settings: Settings) -> tuple[Scores, PruningPlan]:
     with error_box():
         if plan.source:
             return scores, stored_plan(plan.source, scores)
-        resolved = resolve(plan, find_criterion(spec.criterion), scores.shape)
-        return scores, describe(_plan(key, scores, plan), spec, resolved)
+        return scores, _plan(key, scores, spec, plan)
 
 
 def need_scores_of(spec: ScoreSpec) -> Scores:
@@ -131,10 +129,9 @@ def _memory() -> dict[str, Scores]:
 
 
 @st.cache_resource(max_entries=32, show_spinner=False)
-def _plan(key: str, _scores: Scores, plan: PlanSpec) -> PruningPlan:
-    """``key`` identifies the scores. What they were not made from, such as the calibration text
-    of a compensation, is not in it."""
-    return make_plan(_scores, **plan.choice)
+def _plan(key: str, _scores: Scores, spec: ScoreSpec, plan: PlanSpec) -> PruningPlan:
+    """The plan of the scores that ``key`` identifies."""
+    return plan_of(_scores, spec, plan)
 
 
 def stored_plan(source: str, scores: Scores) -> PruningPlan:

@@ -58,8 +58,8 @@ def recover_command(
     """Fine-tune a pruned model with LoRA, and measure the dense, pruned and recovered model.
 
     Stopped and started again with the same settings, it goes on from its last checkpoint. The
-    defaults of the training are the paper's, meant for a GPU: see the README for sizes that take
-    minutes on a CPU.
+    defaults of the training are the paper's, meant for a GPU: docs/zero-shot-and-recovery.md has
+    sizes that take minutes on a CPU.
     """
     _check_files(output, csv)
     if evaluate:

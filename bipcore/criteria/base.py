@@ -74,7 +74,7 @@ class Style:
 
 @dataclass(frozen=True)
 class Criterion:
-    """A named way to score channels.
+    """A named way to score channels: finite numbers, at least 0, the higher the more important.
 
     ``needs``: "nothing", "weights", "activations" (the statistics of one forward pass),
     "gradients" or "search" (both run the calibration set themselves). One of two computes it:

@@ -27,6 +27,9 @@ class Format:
     {reason}, which says why a format before it in the list cannot hold the plan. ``notice``:
     what a page says beforehand, with {reason}. ``caption``: what it says below the lines of
     Python afterwards, with {folder}.
+    ``tolerance``: by how much the logits of what is read back may differ from those of the model in
+    memory, as a share of the largest; None: by what rounding in the dtype of ``form`` does. A
+    format that rounds the weights says more.
     """
 
     name: str
@@ -40,3 +43,4 @@ class Format:
     card: str
     notice: str
     caption: str = ""
+    tolerance: float | None = None

@@ -16,7 +16,7 @@ from ..models.loading import load_model
 from ..progress import Progress, silent
 from ..pruning.plan import PruningPlan
 from ..recovery.lora import LoraAdapter, write_adapter
-from ..store.files import FORMAT, MANIFEST, check_destination, read_manifest, replacing
+from ..store.files import MANIFEST, MANIFEST_FORMAT, check_destination, read_manifest, replacing
 from .base import Format
 from .card import ADAPTER, model_card
 from .formats import AUTO, FORMATS, choose_format
@@ -87,7 +87,8 @@ def save_pruned(
                 about["recovery"] = adapter.spec
             (unfinished / "README.md").write_text(model_card(plan, **about, **made), "utf-8")
             report(0.5, "Reading it back")
-            made["max_logit_difference"] = compare(model, form, chosen.read_back(unfinished, form))
+            again = chosen.read_back(unfinished, form)
+            made["max_logit_difference"] = compare(model, form, again, tolerance=chosen.tolerance)
             _write_manifest(unfinished, chosen, made | {"base_model": base_model, "source": source})
     except safetensors.SafetensorError as error:
         raise InputError(f"The export to {target} failed: {error}; nothing was kept.") from error
@@ -172,5 +173,5 @@ def _write_manifest(folder: Path, chosen: Format, facts: dict) -> None:
         if file.is_file()
     }
     facts = {"tier": chosen.tier, "export_format": chosen.name, **facts}
-    manifest = {"format": FORMAT, **facts, "files": files}
+    manifest = {"format": MANIFEST_FORMAT, **facts, "files": files}
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")

@@ -27,6 +27,12 @@ from .provenance import (
 from .workbench import Workbench, batch_of
 
 
+def plan_of(scores: Scores, spec: ScoreSpec, plan: PlanSpec) -> PruningPlan:
+    """The plan of ``scores``, which are those of ``spec``, and where it comes from."""
+    resolved = resolve(plan, find_criterion(spec.criterion), scores.shape)
+    return describe(planned(scores, resolved), spec, resolved)
+
+
 class Plans:
     """Scores models, plans what goes, and prunes them, on a workbench."""
 
@@ -91,13 +97,10 @@ class Plans:
             stored = self.stored_plan(plan.source)
             check_fits(Adapter(self.bench.model(spec.model)[0]), stored)
             return stored
-        criterion = find_criterion(spec.criterion)
         if not self.has_scores(spec, plan):
             shape = Adapter(self.bench.model(spec.model)[0]).shape
-            check_possible(shape, resolve(plan, criterion, shape))
-        scores = self.scores(spec, plan)
-        resolved = resolve(plan, criterion, scores.shape)
-        return describe(planned(scores, resolved), spec, resolved)
+            check_possible(shape, resolve(plan, find_criterion(spec.criterion), shape))
+        return plan_of(self.scores(spec, plan), spec, plan)
 
     def keep_plan(self, plan: PruningPlan) -> str:
         """Store a plan; the name that `stored_plan` finds it by."""

@@ -17,7 +17,7 @@ from ..models.shapes import BlockShape, ModelShape
 from ..store.files import check_file, write_text
 from ..store.kinds import Kind
 
-FORMAT = "bipcore-plan/1"
+PLAN_FORMAT = "bipcore-plan/1"
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class PruningPlan:
         blocks = [{"heads": list(b.heads), "channels": list(b.channels)} for b in self.blocks]
         return json.dumps(
             {
-                "format": FORMAT,
+                "format": PLAN_FORMAT,
                 "spec": dict(self.spec),
                 "realised": {"block": self.realised, "total": self.realised_total},
                 "shape": self.shape.to_dict(),
@@ -90,8 +90,10 @@ class PruningPlan:
         """The plan in ``text``; raises InputError when it is not a plan, or contradicts itself."""
         try:
             data = json.loads(text)
-            if data["format"] != FORMAT:
-                raise InputError(f"This plan has the format {data['format']!r}, not {FORMAT!r}.")
+            if data["format"] != PLAN_FORMAT:
+                raise InputError(
+                    f"This plan has the format {data['format']!r}, not {PLAN_FORMAT!r}."
+                )
             blocks = tuple(
                 BlockPlan(tuple(block["heads"]), tuple(block["channels"]))
                 for block in data["blocks"]
@@ -149,7 +151,7 @@ def check_plan_file(path: str | Path) -> Path:
 def _is_plan(file: Path) -> bool:
     """Whether it begins as the text of a plan does."""
     with file.open("rb") as text:
-        return f'"format": "{FORMAT}"'.encode() in text.read(200)
+        return f'"format": "{PLAN_FORMAT}"'.encode() in text.read(200)
 
 
 def write_plan(plan: PruningPlan, path: str | Path) -> Path:

@@ -15,7 +15,7 @@ from pathlib import Path
 from ..errors import InputError
 
 MANIFEST = "bipcore.json"
-FORMAT = "bipcore-export/1"
+MANIFEST_FORMAT = "bipcore-export/1"
 
 
 def read_manifest(folder: Path) -> dict:
@@ -24,7 +24,7 @@ def read_manifest(folder: Path) -> dict:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    known = isinstance(manifest, dict) and manifest.get("format") == FORMAT
+    known = isinstance(manifest, dict) and manifest.get("format") == MANIFEST_FORMAT
     return manifest if known else {}
 
 

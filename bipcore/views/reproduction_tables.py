@@ -246,7 +246,7 @@ def sample_sizes(rows: Iterable[Row]) -> str:
 
 
 def points_of(spec: Reproduction, rows: Iterable[Row]) -> list[Point]:
-    """The rows of a sweep as the points that `sweep_charts` draw."""
+    """The rows of a sweep as the points that the charts of `views.sweep` draw."""
     names = {column(t.text, t.window): name for name, t in text_names(spec.texts).items()}
     return [
         Point(

@@ -5,6 +5,7 @@ import csv
 import pytest
 
 from bipcore.cli.main import main
+from bipcore.evaluation.metrics import METRICS
 from tests.helpers.folders import model_folder
 from tests.helpers.metrics import NAME, add_divergence
 from tests.helpers.passes import counted_passes
@@ -116,7 +117,7 @@ def test_a_yaml_file_may_name_them(run_json, model, tmp_path, measured):
 @pytest.mark.parametrize(
     ("metrics", "said"),
     [
-        ("perplexity,luck", "There is no metric 'luck'; there are perplexity."),
+        ("perplexity,luck", f"There is no metric 'luck'; there are {', '.join(METRICS)}."),
         ("", "The list of metrics is empty; give at least one."),
     ],
 )

@@ -1,5 +1,9 @@
 """The list of kinds of stored results: names, versions, and that each comes back as it was."""
 
+import importlib
+import pkgutil
+
+import bipcore
 from bipcore.kinds import KINDS
 from bipcore.store.kinds import Kind, digest, is_digest
 from bipcore.store.runs import RunStore
@@ -9,6 +13,13 @@ def test_every_kind_has_a_name_of_its_own_and_says_what_it_holds():
     names = [kind.name for kind in KINDS]
     assert len(set(names)) == len(names)
     assert all(kind.holds for kind in KINDS)
+
+
+def test_every_kind_that_a_module_declares_is_listed():
+    for found in pkgutil.walk_packages(bipcore.__path__, "bipcore."):
+        if not found.name.endswith("__main__"):
+            for name, value in vars(importlib.import_module(found.name)).items():
+                assert not isinstance(value, Kind) or value in KINDS, f"{found.name}.{name}"
 
 
 def test_all_that_is_stored_today_has_the_version_that_older_stores_have():

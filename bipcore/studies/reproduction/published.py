@@ -12,7 +12,6 @@ import pandas as pd
 
 from ...errors import InputError
 
-PAPER = "arXiv 2412.06419"
 TABLES = (1, 2, 3, 4, 5)
 TEXTS = {"wikitext2": "wikitext2_ppl", "ptb": "ptb_ppl"}
 """The column of each test text's perplexity, by the text's name."""

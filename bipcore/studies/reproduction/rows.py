@@ -65,7 +65,7 @@ def count_cells(parameters: int, macs: int, seq_len: int) -> dict[str, Measured]
     }
 
 
-def settings_of(spec: Reproduction) -> dict[str, Any]:
+def run_settings(spec: Reproduction) -> dict[str, Any]:
     """What all rows of a run are a function of, and what a reader wants to know of it."""
     settings = {
         "model": spec.model.identity(),
@@ -92,7 +92,7 @@ def _tasks(spec: Reproduction) -> dict | None:
 
 def row_identity(spec: Reproduction, key: RowKey) -> dict:
     """What a stored row is found by."""
-    return {"reproduction": spec.name, "row": asdict(key), "settings": settings_of(spec)}
+    return {"reproduction": spec.name, "row": asdict(key), "settings": run_settings(spec)}
 
 
 def stored_row(store: RunStore, spec: Reproduction, key: RowKey, compute: Callable[[], Row]) -> Row:

@@ -37,7 +37,7 @@ def limited(spec: Reproduction, limit: int) -> Reproduction:
             batch_size=min(recovery.batch_size, BATCH),
             validation=HELD_OUT,
         )
-    tokens, is_count = test_tokens(limit), spec.kind == "compression"
+    tokens, is_count = limited_tokens(limit), spec.kind == "compression"
     return replace(
         spec,
         limit=limit,
@@ -55,7 +55,7 @@ def limited(spec: Reproduction, limit: int) -> Reproduction:
     )
 
 
-def test_tokens(limit: int) -> int:
+def limited_tokens(limit: int) -> int:
     """How many tokens of each test text a limited run reads."""
     return max(2048, 32 * limit)
 
