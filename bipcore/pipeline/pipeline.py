@@ -4,9 +4,9 @@ Expensive results go through the run store; models are loaded when something has
 and kept. A `Pipeline` is used by one thread at a time.
 """
 
-import functools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +36,9 @@ from .workbench import Workbench
 __all__ = ["Pipeline", "base_name", "describe", "score_identity"]
 
 
-def _verb(method: Callable, *, of: str) -> Callable:
-    """A method of `Pipeline` that is the ``method`` of what it holds as ``of``."""
-
-    @functools.wraps(method)
-    def verb(pipeline: "Pipeline", *args: Any, **named: Any) -> Any:
-        return method(getattr(pipeline, of), *args, **named)
-
-    return verb
+def _verb(of: str, method: Callable) -> property:
+    """A verb of `Pipeline`: the ``method`` of what it holds as ``of``."""
+    return property(attrgetter(f"{of}.{method.__name__}"), doc=method.__doc__)
 
 
 class Pipeline:
@@ -61,32 +56,32 @@ class Pipeline:
         self.measurements = Measurements(self.states)
         self.store, self.progress = self.bench.store, self.bench.progress
 
-    model = _verb(Workbench.model, of="bench")
-    calibration = _verb(Workbench.calibration, of="bench")
-    statistics = _verb(Workbench.statistics, of="bench")
-    second_moments = _verb(Workbench.second_moments, of="bench")
-    scores = _verb(Plans.scores, of="plans")
-    has_scores = _verb(Plans.has_scores, of="plans")
-    plan = _verb(Plans.plan, of="plans")
-    keep_plan = _verb(Plans.keep_plan, of="plans")
-    stored_plan = _verb(Plans.stored_plan, of="plans")
-    pruned = _verb(Plans.pruned, of="plans")
-    variant = _verb(Recoveries.variant, of="states")
-    variant_identity = _verb(Recoveries.variant_identity, of="states")
-    check_recovery = _verb(Recoveries.check_recovery, of="states")
-    recover = _verb(Recoveries.recover, of="states")
-    recovered = _verb(Recoveries.recovered, of="states")
-    adapter = _verb(Recoveries.adapter, of="states")
-    recoveries = _verb(Recoveries.recoveries, of="states")
-    stored_recovery = _verb(Recoveries.stored_recovery, of="states")
+    model = _verb("bench", Workbench.model)
+    calibration = _verb("bench", Workbench.calibration)
+    statistics = _verb("bench", Workbench.statistics)
+    second_moments = _verb("bench", Workbench.second_moments)
+    scores = _verb("plans", Plans.scores)
+    has_scores = _verb("plans", Plans.has_scores)
+    plan = _verb("plans", Plans.plan)
+    keep_plan = _verb("plans", Plans.keep_plan)
+    stored_plan = _verb("plans", Plans.stored_plan)
+    pruned = _verb("plans", Plans.pruned)
+    variant = _verb("states", Recoveries.variant)
+    variant_identity = _verb("states", Recoveries.variant_identity)
+    check_recovery = _verb("states", Recoveries.check_recovery)
+    recover = _verb("states", Recoveries.recover)
+    recovered = _verb("states", Recoveries.recovered)
+    adapter = _verb("states", Recoveries.adapter)
+    recoveries = _verb("states", Recoveries.recoveries)
+    stored_recovery = _verb("states", Recoveries.stored_recovery)
 
-    evaluate = _verb(Measurements.evaluate, of="measurements")
-    reconstruction = _verb(Measurements.reconstruction, of="measurements")
-    check_zero_shot = _verb(Measurements.check_zero_shot, of="measurements")
-    zero_shot = _verb(Measurements.zero_shot, of="measurements")
-    profile = _verb(Measurements.profile, of="measurements")
-    profile_shapes = _verb(Measurements.profile_shapes, of="measurements")
-    generate = _verb(Measurements.generate, of="measurements")
+    evaluate = _verb("measurements", Measurements.evaluate)
+    reconstruction = _verb("measurements", Measurements.reconstruction)
+    check_zero_shot = _verb("measurements", Measurements.check_zero_shot)
+    zero_shot = _verb("measurements", Measurements.zero_shot)
+    profile = _verb("measurements", Measurements.profile)
+    profile_shapes = _verb("measurements", Measurements.profile_shapes)
+    generate = _verb("measurements", Measurements.generate)
 
     def export(
         self,

@@ -123,18 +123,15 @@ class Plans:
 
     def pruned(self, spec: ModelSpec, plan: PruningPlan) -> nn.Module:
         """The model with ``plan`` applied, and compensated as the plan's spec says."""
-
-        def make() -> nn.Module:
-            model, _ = self.bench.model(spec)
+        model, _ = self.bench.model(spec)
+        slot = self.bench.slot("pruned", [spec, spec.identity(), plan.to_json()])
+        if slot.value is None:
             pruned = apply_plan(model, plan)
             kind = plan.spec.get("compensation", "none")
             if kind != "none" and plan.realised:
                 compensate(pruned, model, plan, kind, **self._sources(spec, plan, kind))
-            return pruned
-
-        self.bench.model(spec)  # its files may have changed
-        made_from = [spec, spec.identity(), plan.to_json()]
-        return self.bench.held("pruned", made_from, make)
+            slot.value = pruned
+        return slot.value
 
     def _sources(self, spec: ModelSpec, plan: PruningPlan, kind: str) -> dict[str, Any]:
         """What the compensation ``kind`` is computed from, on the plan's calibration set."""

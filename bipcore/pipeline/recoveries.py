@@ -95,9 +95,10 @@ class Recoveries:
     def _training_tokens(self, spec: ModelSpec, recovery: RecoverySpec) -> Tensor:
         """The samples to train on and those held out (N + V, T); the last are kept in memory."""
         self.bench.model(spec)
-        made_from = [spec.identity(), recovery.identity()]
-        find = self.bench.calibration
-        return self.bench.held("tokens", made_from, lambda: find(spec, recovery.text).tokens)
+        slot = self.bench.slot("tokens", [spec.identity(), recovery.identity()])
+        if slot.value is None:
+            slot.value = self.bench.calibration(spec, recovery.text).tokens
+        return slot.value
 
     def recover(
         self,
@@ -137,14 +138,15 @@ class Recoveries:
     def recovered(self, spec: ModelSpec, plan: PruningPlan, recovery: RecoverySpec) -> nn.Module:
         """The pruned model with its adapter merged; trained first where that is not stored."""
 
-        def make() -> nn.Module:
+        identity = self.variant_identity(spec, plan, recovery)
+        slot = self.bench.slot("recovered", [spec, identity])
+        if slot.value is None:
             with self.bench.progress.within(0.0, 0.9):
                 self.recover(spec, plan, recovery)
             adapter = self.adapter(spec, plan, recovery)
-            return merged(self.plans.pruned(spec, plan), adapter)
-
-        made_from = [spec, self.variant_identity(spec, plan, recovery)]
-        return self.bench.held("recovered", made_from, make)
+            slot = self.bench.slot("recovered", [spec, identity])  # loading empties them
+            slot.value = merged(self.plans.pruned(spec, plan), adapter)
+        return slot.value
 
     def adapter(self, spec: ModelSpec, plan: PruningPlan, recovery: RecoverySpec) -> LoraAdapter:
         """The adapter of a recovery that is stored."""

@@ -1,9 +1,8 @@
 """What everything else works with: the run store, the progress, and the models in memory."""
 
-from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from safetensors.torch import save_file
 from torch import nn
@@ -24,7 +23,13 @@ from ..specs import CalibrationSpec, ModelSpec
 from ..store.kinds import digest
 from ..store.runs import RunStore
 
-Made = TypeVar("Made")
+
+@dataclass
+class Slot:
+    """One thing in memory, None until it is made; ``key`` identifies what it is made from."""
+
+    key: str
+    value: Any = None
 
 
 class Workbench:
@@ -39,29 +44,31 @@ class Workbench:
         self.store = store or RunStore()
         self.progress = Tracker(progress)
         self.found: FoundModel | None = None
-        self._held: dict[str, tuple[str, Any]] = {}
+        self._slots: dict[str, Slot] = {}
 
-    def held(self, slot: str, made_from: Any, make: Callable[[], Made]) -> Made:
-        """What ``make()`` gives, kept in memory under ``slot`` until it is to be ``made_from``
-        something else; the old one is let go of before the new one is made."""
+    def slot(self, name: str, made_from: Any) -> Slot:
+        """A place in memory for what is ``made_from`` something: with it in it, or empty, what was
+        made from something else being let go of first."""
         key = digest(made_from)
-        if self._held.get(slot, ("", None))[0] != key:
-            self._held.pop(slot, None)
-            self._held[slot] = (key, make())
-        return self._held[slot][1]
+        if name not in self._slots or self._slots[name].key != key:
+            self._slots.pop(name, None)
+            self._slots[name] = Slot(key)
+        return self._slots[name]
 
     def model(self, spec: ModelSpec) -> tuple[nn.Module, Any]:
         """The dense model and its tokenizer, loaded again where its files have changed."""
-        key = digest([asdict(spec), spec.identity()])
-        if self._held.get("dense", ("", None))[0] != key:
-            self._held.clear()  # the old ones, before the new one is loaded
+        slot = self._slots.get("dense")
+        if slot is None or slot.key != digest([asdict(spec), spec.identity()]):
+            slot = None
+            self._slots.clear()  # the old ones go before the new one is loaded
             how = {"device": spec.device, "dtype": spec.dtype}
             with self.progress.within(0.0, 0.2) as progress:
                 self.found = find_model(spec.name, store=self.store, progress=progress)
                 loaded = load_found(self.found, **how, progress=progress)
-            key = digest([asdict(spec), spec.identity()])  # a hub model's is known only now
-            self._held["dense"] = (key, loaded)
-        return self._held["dense"][1]
+            # what identifies a hub model is known only now
+            slot = self.slot("dense", [asdict(spec), spec.identity()])
+            slot.value = loaded
+        return slot.value
 
     def ensure_content(self, spec: ModelSpec) -> None:
         """Fetch a hub model that is not here yet: results are kept by its content."""

@@ -47,8 +47,15 @@ def planned(scores: Scores, plan: Resolved) -> PruningPlan:
         "sparsity": float(plan.sparsity),
         "floor": float(plan.floor),
     }
-    blocks = tuple(BlockPlan(*kept) for kept in _kept(scores, plan))
-    return PruningPlan(shape=scores.shape, blocks=blocks, spec=spec)
+    if plan.allocation == "sublayer":
+        kept = keep_sublayers(scores, plan)
+    elif plan.allocation == "global":
+        kept = keep_globally(scores, plan)
+    else:
+        budgets = allocate(scores.shape, plan)
+        blocks = zip(scores.blocks, budgets, scores.shape.blocks, strict=True)
+        kept = tuple(choose(*block, plan.unit) for block in blocks)
+    return PruningPlan(scores.shape, tuple(BlockPlan(*of_block) for of_block in kept), spec)
 
 
 def check_possible(shape: ModelShape, plan: Resolved) -> None:
@@ -57,18 +64,6 @@ def check_possible(shape: ModelShape, plan: Resolved) -> None:
         allocate(shape, plan)
     elif plan.allocation == "global":
         check_reachable(shape, plan)
-
-
-def _kept(scores: Scores, plan: Resolved) -> tuple[Kept, ...]:
-    if plan.allocation == "sublayer":
-        return keep_sublayers(scores, plan)
-    if plan.allocation == "global":
-        return keep_globally(scores, plan)
-    budgets = allocate(scores.shape, plan)
-    return tuple(
-        choose(of_block, budget, was, plan.unit)
-        for of_block, budget, was in zip(scores.blocks, budgets, scores.shape.blocks, strict=True)
-    )
 
 
 def choose(scores: BlockScores, budget: BlockBudget, was: BlockShape, unit: str) -> Kept:

@@ -23,17 +23,21 @@ class Resolved(PlanSpec):
 def for_criterion(plan: PlanSpec, criterion: Criterion) -> PlanSpec:
     """``plan`` with the allocation and the compensation that "auto" stands for: those of the
     criterion's authors. Raises InputError where the two do not go together."""
+    return replace(plan, **_authors_own(plan, criterion))
+
+
+def _authors_own(plan: PlanSpec, criterion: Criterion) -> dict[str, str]:
     own, allocation = criterion.allocation, plan.allocation
-    if allocation == "auto":
-        allocation = own
-    elif (allocation == "sublayer") != (own == "sublayer"):
+    if allocation != "auto" and (allocation == "sublayer") != (own == "sublayer"):
         ranks = "ranks whole sublayers" if own == "sublayer" else "does not rank whole sublayers"
         raise InputError(
             f"The criterion {criterion.name!r} {ranks}, which the allocation {allocation!r} does "
             "not go with; use the allocation auto."
         )
-    named = replace(plan, allocation=allocation)
-    return replace(named, compensation=compensation_for(plan.compensation, criterion))
+    return {
+        "allocation": own if allocation == "auto" else allocation,
+        "compensation": compensation_for(plan.compensation, criterion),
+    }
 
 
 def compensation_for(kind: str, criterion: Criterion) -> str:
@@ -49,12 +53,12 @@ def resolve(plan: PlanSpec, criterion: Criterion, shape: ModelShape) -> Resolved
     """
     if isinstance(plan, Resolved):
         return plan
-    named = for_criterion(plan, criterion)
-    unit = resolve_unit(plan.unit, shape)
-    _check_blocks(plan, shape)
+    settings = asdict(plan) | _authors_own(plan, criterion)
+    resolved = Resolved(**settings | {"unit": resolve_unit(plan.unit, shape)})
+    _check_blocks(resolved, shape)
     if plan.propagation == "pruned":
-        _check_propagated(named, criterion)
-    return Resolved(**asdict(named) | {"unit": unit})
+        _check_propagated(resolved, criterion)
+    return resolved
 
 
 def resolve_unit(unit: str, shape: ModelShape) -> str:
