@@ -6,9 +6,8 @@ import streamlit as st
 
 from bipcore.export.formats import choose_format
 from bipcore.models.loading import load_config
-from bipcore.specs import EvaluationSpec
 from bipcore.store.kinds import digest
-from ui.exports import choose_export_format, show_export
+from ui.exports import choose_export_format, export_text, measured_names, show_export
 from ui.page import begin
 from ui.recoveries import choose_recovery
 from ui.results import error_box, need_scores
@@ -42,7 +41,7 @@ with st.form("export-form"):
         key=f"folder-{short}-{cut}",
     )
     measure = st.checkbox(
-        "Measure the perplexity before and after, for the model card (builtin text)",
+        f"Measure the {measured_names()} before and after, for the model card (builtin text)",
         True,
         key="measure",
     )
@@ -50,6 +49,5 @@ with st.form("export-form"):
 
 made = [plan.to_json(), settings.model_spec.identity(), *([recovery.name] if recovery else [])]
 key = "export-" + digest([*made, folder, measure, wanted])
-text = EvaluationSpec(window=min(EvaluationSpec.window, plan.shape.max_positions or 2**31))
-measured = text if measure else None
-show_export(key, settings, plan, folder, measured, tuned, format=wanted, start=pressed)
+text = export_text(plan) if measure else None
+show_export(key, settings, plan, folder, text, tuned, format=wanted, start=pressed)

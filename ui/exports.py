@@ -1,7 +1,10 @@
 """The export's job, and what came of it."""
 
+from dataclasses import replace
+
 import streamlit as st
 
+from bipcore.evaluation.metrics import METRICS
 from bipcore.export.export import Export
 from bipcore.export.formats import AUTO, FORMATS, find_format
 from bipcore.pipeline.pipeline import Pipeline
@@ -18,6 +21,17 @@ def choose_export_format() -> str:
     titles = {AUTO: "the first that can hold the plan"}
     titles |= {name: one.title for name, one in FORMATS.items()}
     return st.selectbox("Format", titles, key="export-format", format_func=titles.get)
+
+
+def measured_names() -> str:
+    """What is measured for the model card, in words: every metric there is."""
+    return " and ".join(metric.title.lower() for metric in METRICS.values())
+
+
+def export_text(plan: PruningPlan) -> EvaluationSpec:
+    """The text that it is measured on, in windows that the model can read."""
+    text = EvaluationSpec(metrics=tuple(METRICS))
+    return replace(text, window=min(text.window, plan.shape.max_positions or text.window))
 
 
 def show_export(

@@ -5,6 +5,7 @@ from dataclasses import replace
 import streamlit as st
 
 from bipcore.criteria import Scores
+from bipcore.evaluation.metrics import METRICS
 from bipcore.evaluation.reconstruction import llm_bip_parts
 from bipcore.pipeline.pipeline import Pipeline
 from bipcore.pruning import editing
@@ -13,6 +14,7 @@ from bipcore.specs import EvaluationSpec
 from bipcore.store.kinds import digest
 from bipcore.views.plans import Parts, bound_chart, bound_frame, plan_frame, plan_map
 
+from .exports import measured_names
 from .figures import download, show_chart
 from .jobs import Job, worker
 from .plan_editor import Editor, change, clicked, read_plan, toggled, use, with_heads
@@ -205,11 +207,13 @@ def _parts_before(bip: Scores, base: PruningPlan) -> Parts:
 
 
 def measure(settings: Settings, editor: Editor) -> None:
-    """Perplexity of the dense and the edited model, by a job, for the plan it was asked for."""
-    plan, model, text = editor.plan, settings.model_spec, EvaluationSpec()
+    """The figures of the dense and the edited model, by a job, for the plan it was asked for."""
+    plan, model = editor.plan, settings.model_spec
+    text = EvaluationSpec(metrics=tuple(METRICS))
     text = replace(text, window=min(text.window, plan.shape.max_positions or text.window))
+    names = measured_names()
     pressed = st.button(
-        "Measure the perplexity", key="plan-measure", help="Of the builtin text, by both models."
+        f"Measure the {names}", key="plan-measure", help="Of the builtin text, by both models."
     )
     if pressed:
         key = "measure-" + digest([plan.to_json(), model.identity()])
@@ -222,15 +226,16 @@ def measure(settings: Settings, editor: Editor) -> None:
     def work(pipeline: Pipeline, job: Job) -> tuple[dict, dict]:
         return pipeline.evaluate(model, text), pipeline.evaluate(model, text, plan)
 
-    dense, edited = need(measured[2], "Measuring the perplexity of both models", work)
-    columns = st.columns(2)
-    columns[0].metric("Perplexity, dense", f"{dense['perplexity']:,.2f}")
-    columns[1].metric(
-        "Perplexity, this plan",
-        f"{edited['perplexity']:,.2f}",
-        f"{edited['perplexity'] - dense['perplexity']:,.2f}",
-        delta_color="inverse",
-    )
+    dense, edited = need(measured[2], f"Measuring the {names} of both models", work)
+    for name, metric in METRICS.items():
+        columns, change = st.columns(2), edited[name] - dense[name]
+        columns[0].metric(f"{metric.heading}, dense", metric.say(dense[name], grouped=True))
+        columns[1].metric(
+            f"{metric.heading}, this plan",
+            metric.say(edited[name], grouped=True),
+            metric.say(change, grouped=True),
+            delta_color="inverse" if metric.lower_is_better else "normal",
+        )
     st.caption(
         f"On the {text.text} text, first {dense['tokens']:,} tokens, window {text.window}. "
         f"Compensation: {plan.spec.get('compensation', 'none')}."

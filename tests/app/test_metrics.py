@@ -70,3 +70,27 @@ def test_a_sweep_of_no_metric_cannot_be_started(model, measured):
     app.run()
     assert "list of metrics is empty" in errors(app)[0]
     assert app.button(key="sweep-start").disabled
+
+
+def test_the_plan_page_measures_every_metric(model, measured):
+    app = opened("pages/plan.py", model)
+    button(app, "Measure the perplexity and divergence").click().run()
+    settle(app)
+    assert errors(app) == []
+    shown = {metric.label: metric.value for metric in app.metric}
+    assert shown["Divergence, nats, dense"] == "0.0000"
+    assert float(shown["Divergence, nats, this plan"]) > 0
+    assert "Perplexity, this plan" in shown
+
+
+def test_the_card_of_an_export_has_every_metric(model, measured, tmp_path):
+    app = opened("pages/export.py", model)
+    assert app.checkbox(key="measure").label.startswith("Measure the perplexity and divergence")
+    folder = next(one for one in app.text_input if one.label.startswith("Folder"))
+    folder.set_value(str(tmp_path / "out"))
+    app.button(key="export").click().run()
+    settle(app)
+    assert errors(app) == []
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "| Perplexity, builtin test text" in card
+    assert "| Divergence, nats, builtin test text" in card
