@@ -12,14 +12,7 @@ from bipcore.specs import PlanSpec
 
 from .forms import seeded
 from .jobs import worker
-from .settings import (
-    SETTINGS,
-    Settings,
-    preset_in_use,
-    read_settings,
-    with_preset,
-    write_settings,
-)
+from .settings import SETTINGS, Settings, preset_in_use, read_settings, with_preset, write_settings
 
 _FIRST = ("unit", "allocation", "floor", "compensation", "propagation")
 PLAN_OPTIONS = tuple(

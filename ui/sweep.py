@@ -32,14 +32,7 @@ from bipcore.views.sweep import (
     sparsities_of,
     sweep_html,
 )
-from bipcore.views.sweep_tables import (
-    column,
-    measured_in,
-    readable,
-    refused,
-    summary,
-    sweep_frame,
-)
+from bipcore.views.sweep_tables import column, measured_in, readable, refused, summary, sweep_frame
 
 from .figures import download, show_chart
 from .forms import Form

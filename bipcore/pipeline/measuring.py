@@ -18,11 +18,7 @@ from ..evaluation.metrics import (
     load_test_tokens,
 )
 from ..evaluation.profiling import Profile, profile_model, profile_shape
-from ..evaluation.reconstruction import (
-    RECONSTRUCTION,
-    ReconstructionErrors,
-    reconstruction_errors,
-)
+from ..evaluation.reconstruction import RECONSTRUCTION, ReconstructionErrors, reconstruction_errors
 from ..evaluation.zero_shot import (
     ZERO_SHOT,
     TaskResult,

@@ -1,4 +1,4 @@
-"""From specs to results: the one orchestrator behind the command line and the pages.
+"""`Pipeline`: all that the command line and the pages can ask for, and the export.
 
 Expensive results go through the run store; models are loaded when something has to be computed,
 and kept. A `Pipeline` is used by one thread at a time.
@@ -10,13 +10,8 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from ..evaluation.metrics import (
-    chosen_metrics,
-)
-from ..evaluation.zero_shot import (
-    TaskResult,
-    shares,
-)
+from ..evaluation.metrics import chosen_metrics
+from ..evaluation.zero_shot import TaskResult, shares
 from ..export.card import figure_rows
 from ..export.export import Export, same_export, save_pruned
 from ..export.formats import AUTO, choose_format

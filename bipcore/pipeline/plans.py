@@ -17,13 +17,7 @@ from ..pruning.slicing import apply_plan, check_fits
 from ..specs import ModelSpec, PlanSpec, ScoreSpec
 from ..store.kinds import digest, is_digest
 from ..store.resume import StoredJournal
-from .provenance import (
-    compensated_on,
-    describe,
-    is_propagated,
-    score_identity,
-    search_identity,
-)
+from .provenance import compensated_on, describe, is_propagated, score_identity, search_identity
 from .workbench import Workbench, batch_of
 
 

@@ -11,14 +11,7 @@ from ..errors import InputError
 from ..evaluation.metrics import Metric, chosen_metrics
 from ..pruning.resolving import compensation_for
 from ..settings import find_preset
-from ..specs import (
-    PERPLEXITY,
-    CalibrationSpec,
-    EvaluationSpec,
-    ModelSpec,
-    PlanSpec,
-    ScoreSpec,
-)
+from ..specs import PERPLEXITY, CalibrationSpec, EvaluationSpec, ModelSpec, PlanSpec, ScoreSpec
 from ..store.kinds import Kind
 
 DENSE = "dense"

@@ -12,10 +12,7 @@ from torch import nn
 
 from ..criteria import find_criterion
 from ..evaluation.metrics import chosen_metrics
-from ..evaluation.profiling import (
-    SEQ_LEN,
-    profile_alone,
-)
+from ..evaluation.profiling import SEQ_LEN, profile_alone
 from ..models.adapters import Adapter
 from ..models.loading import resolve_device
 from ..pipeline.pipeline import Pipeline

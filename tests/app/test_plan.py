@@ -13,15 +13,7 @@ from bipcore.pruning.plan import PruningPlan, load_plan
 from tests.helpers.apptest import button, charts, errors, field, metric, open_page, settle
 from tests.helpers.folders import model_folder
 from tests.helpers.shapes import SMALL_GQA, SMALL_MHA, random_scores
-from ui.plan_editor import (
-    Editor,
-    clicked,
-    continued,
-    identity_of,
-    read_plan,
-    toggled,
-    with_heads,
-)
+from ui.plan_editor import Editor, clicked, continued, identity_of, read_plan, toggled, with_heads
 from ui.settings import Settings
 
 PAGE = "pages/plan.py"

@@ -11,12 +11,7 @@ from bipcore.criteria.statistics import collect_statistics
 from bipcore.data.calibration import CalibrationSet
 from bipcore.errors import InputError
 from bipcore.models.adapters import Adapter
-from bipcore.pruning.compensation import (
-    SecondMoments,
-    collect_second_moments,
-    compensate,
-    refit,
-)
+from bipcore.pruning.compensation import SecondMoments, collect_second_moments, compensate, refit
 from bipcore.pruning.plan import BlockPlan, PruningPlan
 from bipcore.pruning.resolving import compensation_for
 from bipcore.pruning.slicing import apply_plan

@@ -21,12 +21,7 @@ from ...models.adapters import Adapter
 from ...pipeline.pipeline import Pipeline
 from ...progress import Progress, Tracker, tracked
 from ...pruning.choosing import make_plan
-from ...pruning.compensation import (
-    SecondMoments,
-    check_free,
-    collect_second_moments,
-    compensate,
-)
+from ...pruning.compensation import SecondMoments, check_free, collect_second_moments, compensate
 from ...pruning.plan import PruningPlan
 from ...pruning.resolving import compensation_for
 from ...pruning.slicing import apply_plan
