@@ -130,9 +130,10 @@ def whole_folder(
     """A new folder to fill, which takes the place of ``target`` at the end.
 
     After an exception nothing is left of it, nor of parents made for it, and what was there before
-    is untouched. ``unfinished``: its path until then, ``publish``: what puts it into its place.
+    is untouched. ``unfinished``: its path until then, whose parents stay, since others may write
+    there; ``publish``: what puts it into its place.
     """
-    made = [parent for parent in target.parents if not parent.exists()]
+    made = [] if unfinished else [parent for parent in target.parents if not parent.exists()]
     unfinished = unfinished or _beside(target)
     try:
         unfinished.mkdir(parents=True)
