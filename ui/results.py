@@ -114,10 +114,10 @@ def _stored_scores(key: str, spec: ScoreSpec, plan: PlanSpec) -> Scores | None:
     """Kept in memory once read; None where the store has none."""
     kept = _memory()
     if key not in kept:
-        store = RunStore()
-        if store.find(SCORES, score_identity(spec, plan)) is None:
+        scores = RunStore().stored(SCORES, score_identity(spec, plan))
+        if scores is None:
             return None
-        kept[key] = Pipeline(store).scores(spec, plan)
+        kept[key] = scores
         while len(kept) > 16:
             del kept[next(iter(kept))]
     return kept[key]

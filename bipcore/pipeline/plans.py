@@ -91,10 +91,12 @@ class Plans:
             stored = self.stored_plan(plan.source)
             check_fits(Adapter(self.bench.model(spec.model)[0]), stored)
             return stored
-        if not self.has_scores(spec, plan):
+        scores = self.bench.store.stored(SCORES, score_identity(spec, plan))
+        if scores is None:
             shape = Adapter(self.bench.model(spec.model)[0]).shape
             check_possible(shape, resolve(plan, find_criterion(spec.criterion), shape))
-        return plan_of(self.scores(spec, plan), spec, plan)
+            scores = self.scores(spec, plan)
+        return plan_of(scores, spec, plan)
 
     def keep_plan(self, plan: PruningPlan) -> str:
         """Store a plan; the name that `stored_plan` finds it by."""

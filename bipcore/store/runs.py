@@ -113,14 +113,18 @@ class RunStore:
 
     def get(self, kind: Kind[Result], spec: Any, compute: Callable[[], Result]) -> Result:
         """The stored result of ``spec``, or that of ``compute()``, stored."""
-        folder = self.find(kind, spec)
-        if folder is None:
+        result = self.stored(kind, spec)
+        if result is None:
             self._check_writable()
             result = compute()
-            stored = kind.write(result)
-            self.folder(kind, spec, lambda new: _write_result(new, *stored))
-            return result
-        return _read_result(kind, folder)
+            written = kind.write(result)
+            self.folder(kind, spec, lambda new: _write_result(new, *written))
+        return result
+
+    def stored(self, kind: Kind[Result], spec: Any) -> Result | None:
+        """The stored result of ``spec``; None where there is none."""
+        folder = self.find(kind, spec)
+        return None if folder is None else _read_result(kind, folder)
 
     def named(self, kind: Kind[Result], name: str) -> Result | None:
         """The stored result whose entry is called ``name``, a digest; None where there is none.
