@@ -51,8 +51,6 @@ def resolve(plan: PlanSpec, criterion: Criterion, shape: ModelShape) -> Resolved
     Raises InputError for settings that no plan of such a model can have; whether the sparsity can
     be reached is `choosing.check_possible`'s.
     """
-    if isinstance(plan, Resolved):
-        return plan
     settings = asdict(plan) | _authors_own(plan, criterion)
     resolved = Resolved(**settings | {"unit": resolve_unit(plan.unit, shape)})
     _check_blocks(resolved, shape)
