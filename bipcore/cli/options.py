@@ -45,8 +45,8 @@ def _option(kind: Any, default: Any, text: str, flag: str = "") -> Option:
 
 
 def _of_field(each: Setting, default: Any) -> Option:
-    """The option of one field: of the default's type, a list as words with commas between, and
-    0 for None where that means all of something."""
+    """The option of one field: of the default's type, a number where that is None, and of a list
+    one word with commas between."""
     if isinstance(default, tuple):
         return _option(str, join_list(default), each.help, each.flag)
     if default is None:
