@@ -83,7 +83,8 @@ def compare_command(
         pipeline = Pipeline(progress=progress)
         for name in names:
             spec = replace(score, criterion=name)
-            scored[name] = pipeline.scores(spec, plan), pipeline.plan(spec, plan)
+            chosen = pipeline.plan(spec, plan)  # an impossible one is refused before it is scored
+            scored[name] = pipeline.scores(spec, plan), chosen
     by_block = compare_criteria(scored)
     overall = over_all_blocks(by_block)
     if csv:

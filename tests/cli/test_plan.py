@@ -13,6 +13,7 @@ from bipcore.pruning.plan import load_plan
 from bipcore.specs import CalibrationSpec, ModelSpec, PlanSpec, ScoreSpec
 from tests.helpers.cli import Call, run_all
 from tests.helpers.folders import edit_json, model_folder, tree
+from tests.helpers.passes import counted_passes
 
 SETTINGS = ("--samples", "4", "--seq-len", "16")
 
@@ -145,6 +146,14 @@ def test_compare_gives_the_figures_of_the_library(run_json, run, model, tmp_path
     with file.open() as text:
         assert len(list(csv.DictReader(text))) == len(by_block)
     assert "rank correlation" in run("compare", model, *options)
+
+
+def test_a_sparsity_out_of_reach_is_refused_before_any_criterion_is_scored(capsys, model, cache):
+    options = ("--criteria", "llm-bip,wanda", "--sparsity", "0.99", *SETTINGS)
+    with counted_passes() as passes:
+        assert main(["compare", model, *options]) == 2
+    assert "The sparsity asks a block to give up" in capsys.readouterr().err
+    assert (passes, list(cache.entries())) == ([], [])
 
 
 def test_the_criteria_of_one_comparison_share_one_pass(run_json, model, cache):
