@@ -6,16 +6,13 @@ from dataclasses import asdict, replace
 import pandas as pd
 import streamlit as st
 
-from bipcore.criteria import CRITERIA, Scores
+from bipcore.criteria import COMPARED, CRITERIA, Scores
 from bipcore.pruning.comparison import compare_criteria
 from bipcore.pruning.plan import PruningPlan
 from bipcore.store.kinds import digest
 
 from .results import error_box, need_scores
 from .settings import Settings
-
-CHEAP = ("llm-bip", "wanda-sp", "magnitude")
-"""What a comparison starts with: one forward pass for all."""
 
 _WIDGET, _CHOSEN = "compare-criteria", "compared"
 
@@ -30,7 +27,7 @@ def title_of(name: str) -> str:
 def choose_criteria() -> list[str]:
     """A choice of criteria that outlives a change of page."""
     if _WIDGET not in st.session_state:
-        st.session_state[_WIDGET] = st.session_state.get(_CHOSEN, list(CHEAP))
+        st.session_state[_WIDGET] = st.session_state.get(_CHOSEN, list(COMPARED))
     chosen = st.multiselect("Criteria", tuple(CRITERIA), key=_WIDGET, format_func=title_of)
     st.session_state[_CHOSEN] = chosen
     st.caption(

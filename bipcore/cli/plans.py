@@ -9,12 +9,12 @@ from typing import Annotated, Any
 
 import typer
 
-from ..criteria import Scores
+from ..criteria import COMPARED, Scores
 from ..errors import InputError
 from ..pipeline.pipeline import Pipeline
 from ..pruning import editing
 from ..pruning.plan import PruningPlan, check_plan_file, load_plan, write_plan
-from ..settings import parse_list
+from ..settings import join_list, parse_list
 from ..specs import PlanSpec, ScoreSpec
 from . import console
 from .console import plan_facts
@@ -62,7 +62,7 @@ def compare_command(
     plan: PlanSpec,
     criteria: Annotated[
         str, typer.Option(help="Two criteria or more, with commas between.")
-    ] = "llm-bip,wanda-sp,magnitude",
+    ] = join_list(COMPARED),
     csv: Annotated[
         Path | None, typer.Option(help="Also write the figures of every block to a CSV file.")
     ] = None,

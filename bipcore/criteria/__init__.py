@@ -46,7 +46,10 @@ CRITERIA: dict[str, Criterion] = {
     )
 }
 
-__all__ = ["CRITERIA", "BlockScores", "Criterion", "Scores", "find_criterion", "score"]
+COMPARED = ("llm-bip", "wanda-sp", "magnitude")
+"""What a comparison starts with: one forward pass for all."""
+
+__all__ = ["COMPARED", "CRITERIA", "BlockScores", "Criterion", "Scores", "find_criterion", "score"]
 
 
 def find_criterion(name: str) -> Criterion:
