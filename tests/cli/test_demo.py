@@ -1,15 +1,13 @@
 """The demo model pruned from the command line, and loaded where there is no bipcore."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.helpers.cli import run_module
 
 _LOADER = """
 import json, sys, torch
@@ -23,34 +21,20 @@ print(json.dumps([sum(p.numel() for p in model.parameters()), tokenizer.decode(n
 """
 
 
-def _run(*arguments: object, cache: Path) -> tuple[int, str, str]:
-    """How ``python -m bipcore`` ends: its exit status, standard output and standard error."""
-    done = subprocess.run(
-        [sys.executable, "-m", "bipcore", *map(str, arguments)],
-        cwd=ROOT,
-        env={**os.environ, "BIPCORE_CACHE": str(cache)},
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
-    return done.returncode, done.stdout, done.stderr
-
-
 @pytest.fixture
 def demo_export(session_cache, demo, tmp_path):
     """The demo model pruned from the command line: the folder, and how the command ended."""
     out = tmp_path / "out"
     settings = ("--samples", 8, "--seq-len", 64, "--no-evaluate", "--json")
     arguments = ("prune", "demo", "--criterion", "llm-bip", "--sparsity", 0.2, *settings)
-    yield out, _run(*arguments, "--output", out, cache=session_cache)
+    yield out, run_module(*arguments, "--output", out, cache=session_cache)
     shutil.rmtree(out, ignore_errors=True)
 
 
 def test_the_pruned_demo_model_loads_by_transformers_alone(demo_export, tmp_path):
-    out, (status, printed, err) = demo_export
-    assert status == 0, err
-    facts = json.loads(printed)
+    out, ended = demo_export
+    assert ended.status == 0, ended.err
+    facts = json.loads(ended.out)
     assert abs(facts["realised"] - 0.2) < 0.005
     command = [sys.executable, "-I", "-c", _LOADER, str(out)]
     done = subprocess.run(

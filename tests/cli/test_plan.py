@@ -11,7 +11,7 @@ from bipcore.pruning.comparison import compare_criteria, compare_plans, over_all
 from bipcore.pruning.editing import edits
 from bipcore.pruning.plan import load_plan
 from bipcore.specs import CalibrationSpec, ModelSpec, PlanSpec, ScoreSpec
-from tests.helpers.cli import Call, run_all
+from tests.helpers.cli import Call, refusal, run_all
 from tests.helpers.folders import edit_json, model_folder, tree
 from tests.helpers.passes import counted_passes
 
@@ -246,11 +246,6 @@ def ended(folders, tmp_path_factory):
 @pytest.mark.parametrize("case", CASES)
 def test_bad_input_is_one_sentence_and_status_2(ended, case):
     root, results = ended
-    assert results[case].status == 2, results[case].err
-    assert results[case].out == ""
-    lines = results[case].err.strip().splitlines()
-    assert len(lines) == 1, results[case].err
-    assert lines[0].startswith("error: ")
-    assert SAYS.get(case, "") in lines[0]
+    assert SAYS.get(case, "") in refusal(results[case])
     assert tree(root / "runs" / case) == ["full", "taken.txt"]
     assert (root / "runs" / case / "taken.txt").read_text() == "mine"

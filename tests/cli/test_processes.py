@@ -1,37 +1,18 @@
 """The command line in processes of its own: exports, shared stores, what goes to which stream."""
 
 import json
-import os
-import subprocess
-import sys
 import time
 from dataclasses import astuple
-from pathlib import Path
 
 import pytest
 
 from bipcore.pipeline.pipeline import Pipeline
 from bipcore.specs import CalibrationSpec, ModelSpec, ScoreSpec
 from bipcore.store.runs import RunStore
-from tests.helpers.cli import Call, run_all, start
+from tests.helpers.cli import Call, refusal, run_all, run_module, start
 from tests.helpers.folders import model_folder, truncate
 
-ROOT = Path(__file__).resolve().parents[2]
 UNKNOWN = "bipcore-no-such-owner/no-such-model-4f1d"
-
-
-def _run(*arguments: object, cache: Path) -> tuple[int, str, str]:
-    """How ``python -m bipcore`` ends: its exit status, standard output and standard error."""
-    done = subprocess.run(
-        [sys.executable, "-m", "bipcore", *map(str, arguments)],
-        cwd=ROOT,
-        env={**os.environ, "BIPCORE_CACHE": str(cache)},
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
-    return done.returncode, done.stdout, done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -89,9 +70,6 @@ def test_without_a_command_the_commands_are_listed(ended, call):
 
 def test_an_unknown_hub_id_is_refused_quickly_with_or_without_a_network(tmp_path):
     began = time.perf_counter()
-    status, out, err = _run("score", UNKNOWN, cache=tmp_path)
+    ended = run_module("score", UNKNOWN, cache=tmp_path)
     assert time.perf_counter() - began < 60
-    assert (status, out) == (2, "")
-    (line,) = err.strip().splitlines()
-    assert line.startswith("error: ")
-    assert UNKNOWN in line
+    assert UNKNOWN in refusal(ended)

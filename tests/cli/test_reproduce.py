@@ -11,7 +11,7 @@ from bipcore.models.loading import DEMO
 from bipcore.pipeline.pipeline import Pipeline
 from bipcore.store.runs import RunStore
 from bipcore.studies.reproduction.rows import measured_rows
-from tests.helpers.cli import Call, run_all
+from tests.helpers.cli import Call, refusal, run_all
 from tests.helpers.folders import model_folder, tree
 from tests.helpers.papers import quick_tasks, texts_folder
 from tests.helpers.passes import counted_passes
@@ -193,11 +193,6 @@ def ended(tmp_path_factory):
 @pytest.mark.parametrize("case", CASES)
 def test_bad_input_is_one_sentence_and_status_2_and_leaves_nothing(ended, case):
     root, results = ended
-    result = results[case]
-    assert (result.status, result.out) == (2, ""), result.err
-    lines = result.err.strip().splitlines()
-    assert len(lines) == 1, result.err
-    assert lines[0].startswith("error: ")
-    assert SAYS.get(case, "") in lines[0]
+    assert SAYS.get(case, "") in refusal(results[case])
     assert tree(root / "runs" / case) == ["full"]
     assert all(entry.whole for entry in RunStore(root / "stores" / case).entries())
