@@ -43,8 +43,11 @@ def compare_states(settings: Settings, plan: PruningPlan, recovery: RecoverySpec
         st.session_state[_ASKED] = True
     if not st.session_state.get(_ASKED) or not (texts and windows and metrics):
         return
-    specs = [EvaluationSpec(t, w, int(tokens) or None, metrics) for t in texts for w in windows]
-    st.dataframe(_measured(settings, plan, recovery, specs), hide_index=True)
+    with error_box():
+        first = int(tokens) or None
+        specs = [EvaluationSpec(t, w, first, metrics) for t in texts for w in windows]
+    figures = _measured(settings, plan, recovery, specs, again=pressed)
+    st.dataframe(figures, hide_index=True)
     for metric in chosen_metrics(metrics):
         st.caption(metric.explanation)
 
@@ -64,8 +67,11 @@ def _measured(
     plan: PruningPlan,
     recovery: RecoverySpec | None,
     specs: list[EvaluationSpec],
+    *,
+    again: bool,
 ) -> pd.DataFrame:
-    """One row a text, window and metric, a column for each state; measured where not stored."""
+    """One row a text, window and metric, a column for each state; measured where not stored, and
+    what failed only ``again`` where that is asked for."""
     states = {"Dense": (None, None), "Pruned": (plan, None)}
     if recovery is not None:
         states["Recovered"] = (plan, recovery)
@@ -81,7 +87,7 @@ def _measured(
         identities = [spec.asked() for spec in specs]
         made = [recovery.identity()] if recovery else []
         key = "states-" + digest([plan.to_json(), model.identity(), identities, made])
-    if (job := worker().find(key)) is not None and job.error:
+    if again and (job := worker().find(key)) is not None and job.error:
         worker().forget(key)
     found = need(key, "Measuring the perplexity of every state of the model", work)
     names = {spec: name for name, spec in text_names(specs).items()}

@@ -4,6 +4,7 @@ import threading
 
 import pytest
 
+from bipcore.errors import InputError
 from bipcore.export.export import read_export
 from bipcore.pipeline.pipeline import Pipeline
 from bipcore.recovery.training import recover
@@ -79,6 +80,37 @@ def test_all_three_perplexities_stand_side_by_side(model):
     assert table.columns.tolist() == ["Text", "Window", "Tokens", "Dense", "Pruned", "Recovered"]
     assert table["Window"].tolist() == [128]
     assert table["Pruned"][0] != table["Recovered"][0]
+
+
+def asked_for(app, tokens: int):
+    app.multiselect(key="states-windows").set_value([128])
+    app.number_input(key="states-tokens").set_value(tokens)
+    button(app, "Measure").click().run()
+    return settle(app)
+
+
+def test_a_number_of_test_tokens_that_cannot_be_is_an_error_box(model):
+    app = asked_for(opened(model), tokens=1)
+    assert errors(app) == ["The number of test tokens is a whole number, at least 2, not 1."]
+    assert errors(asked_for(app, tokens=256)) == []
+
+
+def test_a_measurement_that_fails_says_why_and_is_not_started_again(model, monkeypatch):
+    tries = []
+
+    def fails(*arguments, **options):
+        tries.append(arguments)
+        raise InputError("The text is not there any more.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("bipcore.pipeline.measuring.Measurements.evaluate", fails)
+        app = asked_for(opened(model), tokens=256)
+        for _ in range(3):
+            assert errors(settle(app)) == ["The text is not there any more."]
+        assert len(tries) == 1
+        asked_for(app, tokens=256)
+        assert len(tries) == 2
+    assert errors(asked_for(app, tokens=256)) == []
 
 
 def test_windows_longer_than_the_positions_are_not_offered(model):
