@@ -10,11 +10,10 @@ from bipcore.evaluation.reconstruction import llm_bip_parts
 from bipcore.pipeline.pipeline import Pipeline
 from bipcore.pruning import editing
 from bipcore.pruning.plan import PruningPlan
-from bipcore.specs import EvaluationSpec
 from bipcore.store.kinds import digest
 from bipcore.views.plans import Parts, bound_chart, bound_frame, plan_frame, plan_map
 
-from .exports import measured_names
+from .exports import export_text, measured_names
 from .figures import download, show_chart
 from .jobs import Job, worker
 from .plan_editor import Editor, change, clicked, read_plan, toggled, use, with_heads
@@ -209,8 +208,7 @@ def _parts_before(bip: Scores, base: PruningPlan) -> Parts:
 def measure(settings: Settings, editor: Editor) -> None:
     """The figures of the dense and the edited model, by a job, for the plan it was asked for."""
     plan, model = editor.plan, settings.model_spec
-    text = EvaluationSpec(metrics=tuple(METRICS))
-    text = replace(text, window=min(text.window, plan.shape.max_positions or text.window))
+    text = export_text(plan)
     names = measured_names()
     pressed = st.button(
         f"Measure the {names}", key="plan-measure", help="Of the builtin text, by both models."
