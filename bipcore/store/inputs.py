@@ -1,0 +1,97 @@
+"""Reading what a user names: regular files, not too large, and the JSON in them.
+
+A device, a FIFO or a socket is never opened: reading it may never begin, or never end.
+"""
+
+import contextlib
+import json
+import stat
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+
+MOST_TEXT = 2**28
+"""Bytes of a settings file, a plan or the like: 256 MiB is far beyond any of them."""
+
+
+def short(name: object, most: int = 200) -> str:
+    """``name`` as a sentence can say it: on one line, and not longer than ``most`` characters."""
+    text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(name))
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def named_path(name: str | Path, what: str) -> Path:
+    """The path that a user wrote, ``~`` resolved. ``what``: what it is of ("The plan").
+
+    Raises InputError where there can be no such path: an unknown user's home, a NUL.
+    """
+    try:
+        path = Path(name).expanduser()
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+            path.stat()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise InputError(f"{what} {short(name)} cannot be read: {_reason(error)}.") from None
+    return path
+
+
+def regular_file(name: str | Path, what: str) -> Path:
+    """The path of an existing regular file, links followed. Raises InputError for anything else."""
+    path = named_path(name, what)
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        raise InputError(f"{what} {short(path)} cannot be read: {_reason(error)}.") from None
+    if stat.S_ISDIR(mode):
+        raise InputError(f"{what} {short(path)} is a folder; give a file.")
+    if not stat.S_ISREG(mode):
+        raise InputError(f"{what} {short(path)} is {_kind(mode)}; give a regular file.")
+    return path
+
+
+def read_text(name: str | Path, what: str, *, most: int = MOST_TEXT) -> str:
+    """The UTF-8 text of a regular file, without a byte order mark.
+
+    Raises InputError where it is none, cannot be read, is not UTF-8, or has more than ``most``
+    bytes.
+    """
+    path = regular_file(name, what)
+    try:
+        size = path.stat().st_size
+        if size > most:
+            raise InputError(
+                f"{what} {short(path)} has {size / 2**20:,.0f} MiB, and {most / 2**20:,.0f} MiB "
+                "are the most that is read; give a smaller file."
+            )
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise InputError(f"{what} {short(path)} cannot be read: {_reason(error)}.") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{what} {short(path)} is not UTF-8 text.") from None
+
+
+def parse_json(text: str, what: str) -> Any:
+    """``text`` as JSON. Raises InputError, saying ``what`` is not JSON and where it breaks off."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        reason = f"{error.msg}, line {error.lineno}"
+    except RecursionError:
+        reason = "it is nested too deeply"
+    except ValueError:
+        reason = "it has a number with too many digits"
+    raise InputError(f"{what} is not JSON that can be read: {reason}.")
+
+
+def read_json(name: str | Path, what: str, *, most: int = MOST_TEXT) -> Any:
+    """`parse_json` of `read_text`."""
+    return parse_json(read_text(name, what, most=most), f"{what} {short(name)}")
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+def _kind(mode: int) -> str:
+    kinds = ((stat.S_ISFIFO, "a FIFO"), (stat.S_ISSOCK, "a socket"))
+    return next((word for test, word in kinds if test(mode)), "a device")
