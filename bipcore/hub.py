@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlparse
 
-from .errors import InputError
+from .errors import InputError, reason_of
 
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
@@ -25,7 +25,7 @@ def hub_call(call: Callable, advice: Callable[[str], str]):
     try:
         return call()
     except (OSError, ValueError, RuntimeError) as error:
-        raise InputError(advice(_first_line(error))) from None
+        raise InputError(advice(reason_of(error))) from None
 
 
 def _unreachable() -> str | None:
@@ -41,11 +41,6 @@ def _unreachable() -> str | None:
     except OSError:
         return f"{host} cannot be reached"
     return None
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".") if lines else type(error).__name__
 
 
 def model_folder(name: str) -> Path:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import InputError
+from ..errors import InputError, reason_of
 from ..hub import hub_call
 
 NAMED = ("builtin", "wikitext2", "ptb", "c4")
@@ -129,7 +129,7 @@ def _read_utf8(path: Path) -> str:
     except UnicodeDecodeError:
         raise InputError(f"{path} is not UTF-8 text; give a plain text or JSONL file.") from None
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}.") from None
+        raise InputError(f"{path} cannot be read: {reason_of(error)}.") from None
     if "\0" in text:
         raise InputError(f"{path} is a binary file; give a plain text or JSONL file.")
     return text
@@ -185,7 +185,9 @@ def _hub_c4(split: str) -> Iterator[str]:
         for row in rows:
             yield row["text"]
     except OSError as error:
-        raise InputError(f"Reading c4 from the hub stopped: {error}; try again.") from None
+        raise InputError(
+            f"Reading c4 from the hub stopped: {reason_of(error)}; try again."
+        ) from None
 
 
 def _load_dataset(name: str, *args, **options):

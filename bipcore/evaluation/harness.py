@@ -29,7 +29,7 @@ from lm_eval.tasks._yaml_loader import load_yaml
 from torch import Tensor, nn
 
 from ..data.tasks import KNOWN, checked_rows, from_hub, local_file, tasks_folder
-from ..errors import InputError
+from ..errors import InputError, reason_of
 from ..models.running import evaluation_mode
 from ..progress import Progress
 from ..specs import ZeroShotSpec
@@ -163,7 +163,9 @@ def _load_other(task: str) -> dict[str, Any]:
     try:
         return task_manager().load([task])
     except ImportError as error:
-        raise InputError(f"The task {task!r} needs a package that is missing: {error}.") from None
+        raise InputError(
+            f"The task {task!r} needs a package that is missing: {reason_of(error)}."
+        ) from None
 
 
 def _configured(task: str, changes: dict[str, Any]) -> lm_eval.api.task.ConfigurableTask:

@@ -17,7 +17,7 @@ import transformers
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-from ..errors import InputError, explain
+from ..errors import InputError, explain, reason_of
 from ..hub import cached_commit, hub_call, model_folder, parse_id
 from ..progress import Progress, silent
 from ..store.kinds import Kind
@@ -230,7 +230,7 @@ def empty_model(config) -> nn.Module:
                 return classes_of(config.model_type).model(config)
             return AutoModelForCausalLM.from_config(config)
     except Exception as error:  # whatever a configuration that contradicts itself leads to
-        raise InputError(f"The configuration cannot be used: {_line(error)}.") from None
+        raise InputError(f"The configuration cannot be used: {reason_of(error)}.") from None
 
 
 def save_tokenizer(tokenizer, folder: Path) -> None:
@@ -240,7 +240,7 @@ def save_tokenizer(tokenizer, folder: Path) -> None:
     except OSError:
         raise
     except Exception as error:
-        raise OSError(_line(error)) from error
+        raise OSError(reason_of(error)) from error
 
 
 def _read_config(folder: Path):
@@ -260,7 +260,7 @@ def _read_config(folder: Path):
     except InputError:
         raise
     except Exception as error:  # transformers lets many kinds through
-        raise InputError(f"{file} cannot be used: {_line(error)}.") from None
+        raise InputError(f"{file} cannot be used: {reason_of(error)}.") from None
 
 
 def _load_weights(name: str, folder: Path, config, device: str, dtype: str) -> nn.Module:
@@ -288,11 +288,11 @@ def _load_weights(name: str, folder: Path, config, device: str, dtype: str) -> n
                 **options,
             )
     except safetensors.SafetensorError as error:
-        raise InputError(f"The weights of {name} are damaged: {_line(error)}.") from None
+        raise InputError(f"The weights of {name} are damaged: {reason_of(error)}.") from None
     except Exception as error:
         if explain(error):
             raise
-        raise InputError(f"{name} cannot be loaded: {_line(error)}.") from None
+        raise InputError(f"{name} cannot be loaded: {reason_of(error)}.") from None
     _check_complete(name, info)
     return model.eval()
 
@@ -312,12 +312,7 @@ def _load_tokenizer(name: str, folder: Path, config):
     try:
         return AutoTokenizer.from_pretrained(folder, **options)
     except Exception as error:  # transformers lets many kinds through
-        raise InputError(f"{name} has no usable tokenizer: {_line(error)}.") from None
-
-
-def _line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".") if lines else type(error).__name__
+        raise InputError(f"{name} has no usable tokenizer: {reason_of(error)}.") from None
 
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3

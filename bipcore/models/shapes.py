@@ -7,7 +7,7 @@ model of any size can be made, and counted, without its weights.
 
 from dataclasses import asdict, dataclass, replace
 
-from ..errors import InputError
+from ..errors import InputError, reason_of
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class ModelShape:
                 fields[name] = UnitCost(**fields[name])
             shape = cls(**fields)
         except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"The model shape is not complete: {error}.") from None
+            raise InputError(f"The model shape is not complete: {reason_of(error)}.") from None
         shape._check()
         return shape
 

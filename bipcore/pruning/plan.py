@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
+from ..errors import InputError, reason_of, short
 from ..models.shapes import BlockShape, ModelShape
 from ..store.files import check_file, write_text
 from ..store.kinds import Kind
@@ -102,7 +102,7 @@ class PruningPlan:
         except InputError:
             raise
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"This is not a pruning plan: {error}.") from None
+            raise InputError(f"This is not a pruning plan: {reason_of(error)}.") from None
         return cls(shape=shape, blocks=blocks, spec=spec)
 
 
@@ -166,6 +166,5 @@ def load_plan(folder: str | Path) -> PruningPlan:
         path = path / "plan.json" if path.is_dir() else path
         text = path.read_text(encoding="utf-8")
     except (OSError, RuntimeError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"The plan {str(folder)[:200]} cannot be read: {reason}.") from None
+        raise InputError(f"The plan {short(folder)} cannot be read: {reason_of(error)}.") from None
     return PruningPlan.from_json(text)

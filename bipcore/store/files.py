@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from ..errors import InputError
+from ..errors import InputError, reason_of, short
 
 MANIFEST = "bipcore.json"
 MANIFEST_FORMAT = "bipcore-export/1"
@@ -46,9 +46,10 @@ def check_destination(folder: str | Path) -> Path:
                 f"{target} holds something else ({strange}); give an empty or new folder."
             )
         parent = next(p for p in (target.parent, *target.parent.parents) if p.exists())
-    except (OSError, RuntimeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{str(folder)[:200]} cannot be written: {reason}.") from None
+    except InputError:
+        raise
+    except (OSError, RuntimeError, ValueError) as error:
+        raise InputError(f"{short(folder)} cannot be written: {reason_of(error)}.") from None
     if not parent.is_dir() or not os.access(parent, os.W_OK):
         raise InputError(f"{target} cannot be written: no permission in {parent}.")
     return target
@@ -83,8 +84,7 @@ def check_file(path: str | Path, *, kind: str = "", ours: Callable[[Path], bool]
         is_folder, has_parent = target.is_dir(), target.parent.is_dir()
         strange = ours is not None and target.is_file() and not ours(target)
     except (OSError, RuntimeError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{str(path)[:200]!r} cannot be written: {reason}.") from None
+        raise InputError(f"{short(path)!r} cannot be written: {reason_of(error)}.") from None
     if is_folder:
         raise InputError(f"{said} is a folder; give the name of a file.")
     if strange:
@@ -103,7 +103,7 @@ def write_text(path: str | Path, text: str) -> Path:
         with whole_file(target) as unfinished:
             unfinished.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise InputError(f"{target} cannot be written: {error.strerror or error}.") from None
+        raise InputError(f"{target} cannot be written: {reason_of(error)}.") from None
     return target
 
 
@@ -159,8 +159,9 @@ def replacing(target: Path, *, size: int) -> Iterator[Path]:
             _check_space(target, unfinished, size)
             yield unfinished
     except OSError as error:
-        reason = error.strerror or error
-        raise InputError(f"{target} cannot be written: {reason}; nothing was kept.") from error
+        raise InputError(
+            f"{target} cannot be written: {reason_of(error)}; nothing was kept."
+        ) from error
 
 
 def _check_space(target: Path, folder: Path, size: int) -> None:

@@ -9,16 +9,10 @@ import stat
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
+from ..errors import InputError, reason_of, short
 
 MOST_TEXT = 2**28
 """Bytes of a settings file, a plan or the like: 256 MiB is far beyond any of them."""
-
-
-def short(name: object, most: int = 200) -> str:
-    """``name`` as a sentence can say it: on one line, and not longer than ``most`` characters."""
-    text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(name))
-    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def named_path(name: str | Path, what: str) -> Path:
@@ -31,7 +25,7 @@ def named_path(name: str | Path, what: str) -> Path:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
             path.stat()
     except (OSError, RuntimeError, ValueError) as error:
-        raise InputError(f"{what} {short(name)} cannot be read: {_reason(error)}.") from None
+        raise InputError(f"{what} {short(name)} cannot be read: {reason_of(error)}.") from None
     return path
 
 
@@ -41,7 +35,7 @@ def regular_file(name: str | Path, what: str) -> Path:
     try:
         mode = path.stat().st_mode
     except OSError as error:
-        raise InputError(f"{what} {short(path)} cannot be read: {_reason(error)}.") from None
+        raise InputError(f"{what} {short(path)} cannot be read: {reason_of(error)}.") from None
     if stat.S_ISDIR(mode):
         raise InputError(f"{what} {short(path)} is a folder; give a file.")
     if not stat.S_ISREG(mode):
@@ -65,7 +59,7 @@ def read_text(name: str | Path, what: str, *, most: int = MOST_TEXT) -> str:
             )
         return path.read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise InputError(f"{what} {short(path)} cannot be read: {_reason(error)}.") from None
+        raise InputError(f"{what} {short(path)} cannot be read: {reason_of(error)}.") from None
     except UnicodeDecodeError:
         raise InputError(f"{what} {short(path)} is not UTF-8 text.") from None
 
@@ -75,21 +69,15 @@ def parse_json(text: str, what: str) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        reason = f"{error.msg}, line {error.lineno}"
-    except RecursionError:
-        reason = "it is nested too deeply"
-    except ValueError:
-        reason = "it has a number with too many digits"
-    raise InputError(f"{what} is not JSON that can be read: {reason}.")
+        why = f"{error.msg}, line {error.lineno}"
+    except (RecursionError, ValueError) as error:
+        why = reason_of(error)
+    raise InputError(f"{what} is not JSON that can be read: {why}.")
 
 
 def read_json(name: str | Path, what: str, *, most: int = MOST_TEXT) -> Any:
     """`parse_json` of `read_text`."""
     return parse_json(read_text(name, what, most=most), f"{what} {short(name)}")
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 def _kind(mode: int) -> str:

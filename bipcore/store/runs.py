@@ -22,7 +22,7 @@ import safetensors
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, reason_of
 from .files import whole_folder
 from .kinds import Kind, Result, canonical, digest, is_digest
 
@@ -89,9 +89,9 @@ class RunStore:
             raise self._unwritable("no permission")
 
     def _unwritable(self, error: Exception | str) -> InputError:
-        reason = getattr(error, "strerror", None) or error
+        why = error if isinstance(error, str) else reason_of(error)
         return InputError(
-            f"The run store {self.root} cannot be written: {reason}; "
+            f"The run store {self.root} cannot be written: {why}; "
             "free some space, or set BIPCORE_CACHE to another folder."
         )
 
@@ -249,7 +249,7 @@ def _problem(folder: Path) -> str | None:
                 with safetensors.safe_open(file, framework="pt"):
                     pass
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        return f"unreadable: {type(error).__name__}"
+        return f"unreadable: {reason_of(error)}"
     except safetensors.SafetensorError:
         return "its tensors cannot be read"
     return None

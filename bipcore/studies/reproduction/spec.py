@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from ...criteria import find_criterion
-from ...errors import InputError
+from ...errors import InputError, reason_of
 from ...settings import find_preset
 from ...specs import (
     CalibrationSpec,
@@ -170,7 +170,7 @@ def parse_reproduction(name: str, data: Mapping[str, Any]) -> Reproduction:
     except (KeyError, IndexError, TypeError, AttributeError) as error:
         known = ", ".join(one.name for one in fields(Reproduction) if one.name != "name")
         raise InputError(
-            f"The spec {name!r} is not complete or names what it should not ({error}); "
+            f"The spec {name!r} is not complete or names what it should not: {reason_of(error)}; "
             f"it may say {known}."
         ) from None
     check_reproduction(spec)
