@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bipcore import CRITERIA, InputError, Pipeline, collect_statistics, score
 from bipcore.criteria.base import SCORES
-from bipcore.evaluation.profiling import PeakMemory, give_back_freed_memory
+from bipcore.evaluation.memory import PeakMemory, settle
 from bipcore.models.adapters import Adapter
 from bipcore.pipeline.provenance import score_identity
 from bipcore.settings import PRESETS
@@ -106,14 +106,12 @@ def measure(pipeline: Pipeline, spec: ScoreSpec) -> dict:
 
 def timed(function: Callable, adapter: Adapter) -> tuple[float, int, object]:
     """Seconds, bytes above what was in use before, and the result."""
-    give_back_freed_memory()
-    with PeakMemory(adapter.input_device) as idle:
-        time.sleep(0.05)
+    settle(adapter.model)
     with PeakMemory(adapter.input_device) as peak:
         start = time.perf_counter()
         result = function()
         seconds = time.perf_counter() - start
-    return seconds, max(0, peak.bytes - idle.bytes), result
+    return seconds, peak.growth, result
 
 
 def perplexities(

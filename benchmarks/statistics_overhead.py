@@ -18,7 +18,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bipcore import CalibrationSet, collect_statistics, load_model
-from bipcore.evaluation.profiling import PeakMemory
+from bipcore.evaluation.memory import PeakMemory
 from bipcore.models.adapters import Adapter
 
 

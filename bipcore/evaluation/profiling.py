@@ -1,18 +1,13 @@
 """What a model costs: parameters, multiply-accumulates, latency, throughput, peak memory."""
 
-import contextlib
-import ctypes
-import gc
 import math
 import os
 import platform
 import statistics
-import threading
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 import torch
 from torch import Tensor, nn
 
@@ -22,6 +17,10 @@ from ..models.loading import resolve_device
 from ..models.running import evaluation_mode
 from ..models.shapes import ModelShape
 from ..progress import Progress, silent
+from .memory import PeakMemory, settle, weight_bytes
+
+SEQ_LEN = 512
+"""Tokens at which MACs, latency and memory are taken, or the model's limit where that is less."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +28,9 @@ class Profile:
     """The cost of one forward pass over ``batch_size`` × ``seq_len`` tokens.
 
     ``macs`` are for one sequence (see `ModelShape.macs`). ``latency`` is the median in seconds,
-    ``tokens_per_second`` follows from it; ``peak_memory`` in bytes is the device's peak on a GPU
-    and the process's resident peak during the passes on a CPU. Those three are None where
-    nothing was run.
+    ``tokens_per_second`` follows from it; ``peak_memory`` in bytes is that of this model: its
+    weights, and what a pass adds to the memory that was in use before, so that other models that
+    the process holds do not count. Those three are None where nothing was run.
     """
 
     parameters: int
@@ -77,16 +76,23 @@ def profile_model(
     if min(batch_size, repeats) < 1 or warmup < 0:
         raise InputError("Batch size and repeats are at least 1, warm-up at least 0.")
     tokens = random_tokens(model, batch_size, seq_len).to(device)
-    report, seconds = progress or silent, []
-    with evaluation_mode(model), PeakMemory(device) as peak:
-        for run in range(warmup + repeats):
-            report(run / (warmup + repeats), "Measuring the forward pass")
-            _synchronise(device)
-            start = time.perf_counter()
-            model(input_ids=tokens, use_cache=False)
-            _synchronise(device)
-            seconds.append(time.perf_counter() - start)
-    latency = statistics.median(seconds[warmup:])
+    report = progress or silent
+
+    def forward(run: int) -> float:
+        report(run / (warmup + repeats), "Measuring the forward pass")
+        _synchronise(device)
+        start = time.perf_counter()
+        model(input_ids=tokens, use_cache=False)
+        _synchronise(device)
+        return time.perf_counter() - start
+
+    with evaluation_mode(model):
+        for run in range(warmup):
+            forward(run)
+        settle(model)  # what the first pass sets up once is not the model's
+        with PeakMemory(device) as peak:
+            seconds = [forward(warmup + run) for run in range(repeats)]
+    latency = statistics.median(seconds)
     weight = next(model.parameters())
     return Profile(
         parameters=shape.parameters,
@@ -98,7 +104,7 @@ def profile_model(
         dtype=str(weight.dtype).removeprefix("torch."),
         latency=latency,
         tokens_per_second=batch_size * seq_len / latency,
-        peak_memory=peak.bytes,
+        peak_memory=weight_bytes(model) + peak.growth,
     )
 
 
@@ -137,40 +143,6 @@ def _synchronise(device: torch.device) -> None:
             torch.cuda.synchronize(index)
     elif device.type == "mps":
         torch.mps.synchronize()
-
-
-class PeakMemory:
-    """Peak memory in bytes while the context is open: all GPUs' allocations, or this process's
-    resident size, sampled every 5 ms."""
-
-    def __init__(self, device: torch.device):
-        self.on_gpu = device.type == "cuda"
-        self.bytes = 0
-        self._done = threading.Event()
-
-    def __enter__(self) -> "PeakMemory":
-        if self.on_gpu:
-            for index in range(torch.cuda.device_count()):
-                torch.cuda.reset_peak_memory_stats(index)
-        else:
-            self._thread = threading.Thread(target=self._sample, daemon=True)
-            self._thread.start()
-        return self
-
-    def _sample(self) -> None:
-        process = psutil.Process()
-        while True:
-            self.bytes = max(self.bytes, process.memory_info().rss)
-            if self._done.wait(0.005):
-                return
-
-    def __exit__(self, *exception) -> None:
-        if self.on_gpu:
-            devices = range(torch.cuda.device_count())
-            self.bytes = sum(torch.cuda.max_memory_allocated(index) for index in devices)
-        else:
-            self._done.set()
-            self._thread.join()
 
 
 def machine(device: str = "auto") -> dict[str, str | int]:
@@ -217,30 +189,3 @@ def measure_speed(device: str, dtype: torch.dtype, *, seconds: float = 0.3) -> f
 
 def _multiply(left: torch.Tensor) -> None:
     (left @ left)[0, 0].item()  # the value waits for the device
-
-
-def give_back_freed_memory() -> None:
-    """Give the freed memory back to the system now, so that what is in use can be measured."""
-    gc.collect()
-    with contextlib.suppress(OSError, AttributeError, TypeError):
-        ctypes.CDLL(None).malloc_trim(0)
-
-
-SEQ_LEN = 512
-"""Tokens at which MACs, latency and memory are taken, or the model's limit where that is less."""
-
-
-def profile_alone(model: nn.Module, *, progress: Progress | None = None) -> Profile:
-    """The `Profile` of ``model`` as if nothing else were held beside it.
-
-    Its ``peak_memory`` is the model's weights and what a forward pass adds to the memory that was
-    in use before: other models that the process holds do not count.
-    """
-    adapter = Adapter(model)
-    seq_len = min(SEQ_LEN, adapter.shape.max_positions or SEQ_LEN)
-    give_back_freed_memory()
-    with PeakMemory(adapter.input_device) as before:
-        pass
-    found = profile_model(model, seq_len=seq_len, progress=progress)
-    weights = sum(weight.numel() * weight.element_size() for weight in model.parameters())
-    return replace(found, peak_memory=weights + max(found.peak_memory - before.bytes, 0))

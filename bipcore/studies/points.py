@@ -190,7 +190,7 @@ class Point:
     of the blocks' and of all parameters that is gone. ``macs`` are those of ``seq_len`` tokens.
     ``perplexity`` is by the names that `text_names` gives, and so is every other metric in
     ``more``, by its own name. ``latency`` is in seconds, ``peak_memory`` in bytes (see
-    `profile_alone`); ``seconds`` is what the point took when it was computed.
+    `Profile`); ``seconds`` is what the point took when it was computed.
     """
 
     label: str

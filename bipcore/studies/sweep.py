@@ -12,7 +12,7 @@ from torch import nn
 
 from ..criteria import find_criterion
 from ..evaluation.metrics import chosen_metrics
-from ..evaluation.profiling import SEQ_LEN, profile_alone
+from ..evaluation.profiling import SEQ_LEN, profile_model
 from ..models.adapters import Adapter
 from ..models.loading import resolve_device
 from ..pipeline.pipeline import Pipeline
@@ -130,5 +130,6 @@ def _counted(plan: PruningPlan | None, dense: nn.Module) -> dict:
 
 def _measured(model: nn.Module, progress: Progress) -> dict:
     """Latency, throughput and memory, by the names of `Point`."""
-    found = profile_alone(model, progress=progress)
+    seq_len = min(SEQ_LEN, Adapter(model).shape.max_positions or SEQ_LEN)
+    found = profile_model(model, seq_len=seq_len, progress=progress)
     return {name: getattr(found, name) for name in ("latency", "tokens_per_second", "peak_memory")}

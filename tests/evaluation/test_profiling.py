@@ -3,9 +3,11 @@
 import pytest
 import torch
 from torch import nn
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from bipcore.criteria import score
 from bipcore.errors import InputError
+from bipcore.evaluation.memory import weight_bytes
 from bipcore.evaluation.profiling import profile_model, profile_rows, profile_shape
 from bipcore.models.adapters import Adapter
 from bipcore.models.loading import empty_model, load_config
@@ -38,6 +40,19 @@ def _pruned(name: str) -> tuple[nn.Module, nn.Module]:
     model = tiny_model(name)
     plan = make_plan(score(model, None, "random"), sparsity=0.3)
     return model, apply_plan(model, plan)
+
+
+def wide_llama() -> nn.Module:
+    """A LLaMA of 27 M parameters, 107 MiB."""
+    config = LlamaConfig(
+        vocab_size=1000,
+        hidden_size=512,
+        intermediate_size=8192,
+        num_hidden_layers=2,
+        num_attention_heads=8,
+        num_key_value_heads=8,
+    )
+    return LlamaForCausalLM(config).eval()
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -89,7 +104,7 @@ def test_what_was_measured_is_positive_and_consistent():
     profile = profile_model(tiny_model("llama"), seq_len=LENGTH, batch_size=3, repeats=3)
     assert profile.latency > 0
     assert profile.tokens_per_second == pytest.approx(3 * LENGTH / profile.latency)
-    assert profile.peak_memory > 2**20
+    assert profile.peak_memory > 4 * profile.parameters
     assert (profile.device, profile.dtype, profile.batch_size) == ("cpu", "float32", 3)
 
 
@@ -135,3 +150,27 @@ def test_rows_for_people_have_units_and_only_what_is_known():
         measured[4][1],
         "MiB",
     ]
+
+
+def test_peak_memory_is_that_of_the_model_whatever_else_is_held():
+    """A pruned model beside its dense one: its weights and the pass, so less than the dense one."""
+    dense = wide_llama()
+    held = [torch.ones(2**25) for _ in range(2)]  # 256 MiB
+    pruned = apply_plan(dense, make_plan(score(dense, None, "random"), sparsity=0.5))
+    before, after = (profile_model(m, seq_len=64, repeats=2) for m in (dense, pruned))
+
+    for model, profile in ((dense, before), (pruned, after)):
+        widest = max(b.channels for b in Adapter(model).shape.blocks)
+        activations = 4 * 64 * (4 * widest + 1000 + 8 * 512)
+        assert 0 <= profile.peak_memory - weight_bytes(model) < 5 * activations + 4 * 2**20
+    assert after.peak_memory < 0.7 * before.peak_memory
+    assert len(held) == 2
+
+
+def test_freed_memory_and_weights_that_were_never_read_are_not_taken_for_the_models(tmp_path):
+    wide_llama().save_pretrained(tmp_path)
+    model = AutoModelForCausalLM.from_pretrained(tmp_path)
+    del [torch.ones(2**16) for _ in range(400)][:]  # 100 MiB from the heap, freed again
+    found = profile_model(model, seq_len=8, repeats=1, warmup=0)
+
+    assert found.peak_memory < weight_bytes(model) + 8 * 2**20
