@@ -5,7 +5,7 @@ import os
 import platform
 import statistics
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -71,34 +71,25 @@ def profile_model(
     The tokens are random ids from a fixed seed; their values do not change the cost.
     """
     adapter = Adapter(model)
-    shape, device = adapter.shape, adapter.input_device
-    _check_length(shape, seq_len)
+    counted = profile_shape(adapter.shape, seq_len=seq_len)
     if min(batch_size, repeats) < 1 or warmup < 0:
         raise InputError("Batch size and repeats are at least 1, warm-up at least 0.")
-    tokens = random_tokens(model, batch_size, seq_len).to(device)
+    tokens = random_tokens(model, batch_size, seq_len).to(adapter.input_device)
     report = progress or silent
-
-    def forward(run: int) -> float:
-        report(run / (warmup + repeats), "Measuring the forward pass")
-        _synchronise(device)
-        start = time.perf_counter()
-        model(input_ids=tokens, use_cache=False)
-        _synchronise(device)
-        return time.perf_counter() - start
-
     with evaluation_mode(model):
         for run in range(warmup):
-            forward(run)
-        settle(model)  # what the first pass sets up once is not the model's
-        with PeakMemory(device) as peak:
-            seconds = [forward(warmup + run) for run in range(repeats)]
+            report(run / (warmup + repeats), "Measuring the forward pass")
+            _seconds(model, tokens)
+        settle(model)  # what a first pass sets up once is not the model's
+        with PeakMemory(tokens.device) as peak:
+            seconds = []
+            for run in range(warmup, warmup + repeats):
+                report(run / (warmup + repeats), "Measuring the forward pass")
+                seconds.append(_seconds(model, tokens))
     latency = statistics.median(seconds)
     weight = next(model.parameters())
-    return Profile(
-        parameters=shape.parameters,
-        block_parameters=shape.block_parameters,
-        macs=shape.macs(seq_len),
-        seq_len=seq_len,
+    return replace(
+        counted,
         batch_size=batch_size,
         device=str(weight.device),
         dtype=str(weight.dtype).removeprefix("torch."),
@@ -106,6 +97,15 @@ def profile_model(
         tokens_per_second=batch_size * seq_len / latency,
         peak_memory=weight_bytes(model) + peak.growth,
     )
+
+
+def _seconds(model: nn.Module, tokens: Tensor) -> float:
+    """How long a forward pass takes."""
+    _synchronise(tokens.device)
+    start = time.perf_counter()
+    model(input_ids=tokens, use_cache=False)
+    _synchronise(tokens.device)
+    return time.perf_counter() - start
 
 
 def random_tokens(model: nn.Module, batch_size: int, seq_len: int) -> Tensor:

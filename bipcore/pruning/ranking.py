@@ -38,8 +38,9 @@ def keep_globally(scores: Scores, plan: Resolved) -> tuple[Kept, ...]:
     """What stays when the lowest standardised scores of all blocks go (FLAP, arXiv 2312.11983).
 
     The channel scores of each sublayer of each block are standardised, (s - mean) / deviation;
-    an attention unit's is the mean over its channels. Units go in ascending order until the
-    parameters asked for are gone, as nearly as possible. Of each sublayer at least the share
+    an attention unit's is the mean over its channels of what goes with it: what query heads share
+    counts once, in the group that goes, or with its last head. Units go in ascending order until
+    the parameters asked for are gone, as nearly as possible. Of each sublayer at least the share
     ``floor`` of its units stays, after rounding to ``round_to`` too; with 0 it may go altogether.
     Raises InputError when it cannot be done.
     """
@@ -137,22 +138,43 @@ def _attention_units(index: int, block: BlockScores, shape: ModelShape, unit: st
     costs = _attention_costs(shape, was, unit)
     if not costs:
         return []
-    heads = _standardised(block.attention).view(was.heads, -1).mean(1)  # (H,)
-    by_group = heads.view(was.kv_heads, was.group)
+    heads, shared = _apart(block, was)  # (K, H/K), (K,)
     if unit == UNITS.QUERY_HEAD:  # the r-th lowest head of every group goes together
-        ordered, order = by_group.sort(dim=1, stable=True)
+        ordered, order = heads.sort(dim=1, stable=True)
         values = ordered.mean(0)
+        values[-1] += shared.mean()  # what a group shares goes with its last head
         members = [
             [g * was.group + int(order[g, r]) for g in range(was.kv_heads)]
             for r in range(was.group)
         ]
     else:
-        values = by_group.mean(1)
+        values = heads.mean(1) + shared / was.group
         members = [list(range(g * was.group, (g + 1) * was.group)) for g in range(was.kv_heads)]
     return sorted(
         _Unit(float(value), index, rank, tuple(sorted(of_unit)), (), cost)
         for rank, (value, of_unit, cost) in enumerate(zip(values, members, costs, strict=True))
     )
+
+
+def _apart(block: BlockScores, was: BlockShape) -> tuple[Tensor, Tensor]:
+    """The standardised scores of query heads alone (K, H/K), and of what the heads of a group
+    share (K,), a channel on average. Standardised by all channels, what is shared counted once.
+
+    The sums tell the two apart: `heads` have what is shared once a head, `kv_groups` once.
+    """
+    own = block.attention.double().view(was.kv_heads, was.group, -1)  # (K, H/K, h)
+    shared = own.new_zeros(was.kv_heads)
+    if was.group > 1:
+        once = block.kv_groups.double()
+        more = own.sum((1, 2)) - once
+        more[more < 1e-6 * once.abs()] = 0  # rounding, where nothing is shared
+        shared = more / (was.group - 1) / own.shape[2]
+    alone = own - shared[:, None, None]
+    counted_once = alone + shared[:, None, None] / was.group
+    deviation = counted_once.std(correction=0)
+    if not deviation > 0:
+        return torch.zeros_like(alone[..., 0]), torch.zeros_like(shared)
+    return (alone.mean(2) - counted_once.mean()) / deviation, shared / deviation
 
 
 def _table(rows: list[tuple]) -> numpy.ndarray:

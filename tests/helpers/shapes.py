@@ -33,15 +33,13 @@ SMALL_GQA = model_shape(blocks=6, heads=8, kv_heads=2, width=8, hidden=64, chann
 
 
 def random_scores(shape: ModelShape, *, seed: int = 0) -> Scores:
-    """Scores drawn by a seeded generator for every unit of ``shape``."""
+    """Scores drawn by a seeded generator for every channel of ``shape``; nothing is shared."""
     generator = torch.Generator().manual_seed(seed)
-    blocks = tuple(
-        BlockScores(
-            *(
-                torch.rand(size, generator=generator)
-                for size in (b.heads * shape.head_dim, b.heads, b.kv_heads, b.channels)
-            )
-        )
-        for b in shape.blocks
-    )
-    return Scores(blocks, "random", {"seed": seed}, shape)
+    blocks = []
+    for was in shape.blocks:
+        attention = torch.rand(was.heads * shape.head_dim, generator=generator)
+        heads = attention.view(was.heads, shape.head_dim).sum(1)
+        kv_groups = heads.view(was.kv_heads, was.group).sum(1)
+        ffn = torch.rand(was.channels, generator=generator)
+        blocks.append(BlockScores(attention, heads, kv_groups, ffn))
+    return Scores(tuple(blocks), "random", {"seed": seed}, shape)

@@ -4,15 +4,17 @@ import math
 import random
 from dataclasses import replace
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from bipcore.criteria import BlockScores, Scores
+from bipcore.criteria.base import ChannelScores, sum_by_unit
 from bipcore.errors import InputError
 from bipcore.pruning.choosing import make_plan
 from bipcore.pruning.plan import BlockPlan, PruningPlan
-from bipcore.pruning.ranking import check_reachable
+from bipcore.pruning.ranking import _attention_units, check_reachable
 from bipcore.pruning.resolving import Resolved
 from tests.helpers.pruning import UNITS, assert_same_outputs, plan_for, pruned_and_masked
 from tests.helpers.shapes import SMALL_GQA, SMALL_MHA, model_shape, random_scores
@@ -297,3 +299,49 @@ def test_sliced_equals_masked(name, unit):
     assert not plan.uniform
     assert PruningPlan.from_json(plan.to_json()) == plan
     assert_same_outputs(*pruned_and_masked(name, plan))
+
+
+def _shared_scores(shape, query, shared) -> Scores:
+    """Scores of one block that a criterion with shared key/value weights gives: `sum_by_unit` of
+    query (H·h,) and shared (K·h,)."""
+    was = shape.blocks[0]
+    weights = SimpleNamespace(heads=was.heads, kv_heads=was.kv_heads, head_dim=shape.head_dim)
+    channels = ChannelScores(query, shared, torch.full((was.channels,), 1e3))
+    return Scores((sum_by_unit(channels, weights),), "wanda", {}, shape)
+
+
+def test_what_a_group_shares_counts_once_whatever_its_size():
+    """Of the groups (10, 9) the 9 goes, though its heads have more of what they share."""
+    shape = model_shape(blocks=1, heads=4, kv_heads=2, width=4, hidden=48, channels=8)
+    query = torch.tensor([4.5, 4.5, 1.0, 1.0]).repeat_interleave(4) / 4
+    shared = torch.tensor([1.0, 7.0]).repeat_interleave(4) / 4
+    scores = _shared_scores(shape, query, shared)
+
+    assert scores.blocks[0].kv_groups.tolist() == [10, 9]
+    assert scores.blocks[0].heads.tolist() == [5.5, 5.5, 8, 8]
+    plan = _plan(scores, 0.3, unit="kv-group")
+    assert plan.blocks[0].heads == (0, 1)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("unit", ["query-head", "kv-group"])
+def test_units_score_what_goes_with_them(unit, seed):
+    generator = torch.Generator().manual_seed(seed)
+    shape = model_shape(blocks=1, heads=6, kv_heads=2, width=4, hidden=48, channels=8)
+    query, shared = (torch.rand(n * 4, generator=generator) for n in (6, 2))
+    shared = shared.view(2, 4).mean(1).repeat_interleave(4)  # the same for every channel of a group
+    scores = _shared_scores(shape, query, shared)
+    units = _attention_units(0, scores.blocks[0], shape, unit)
+
+    q, s = query.view(2, 3, 4).double(), shared.view(2, 4).double()
+    every = q + s[:, None] / 3
+    mean, deviation = every.mean(), every.std(correction=0)
+    for one in units:
+        heads = sorted(one.heads)
+        values = [float(q.view(6, 4)[h].mean()) for h in heads]
+        lost = sum(values) / len(values)
+        if unit == "kv-group":
+            lost += float(s[heads[0] // 3].mean()) / 3
+        elif one is units[-1]:
+            lost += float(s.mean())
+        assert one.score == pytest.approx((lost - float(mean)) / float(deviation), abs=1e-5)
