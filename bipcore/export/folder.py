@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import nn
 
-from ..models.loading import save_tokenizer
+from ..models.tokenizer import save_tokenizer
 
 
 def write_folder(form: nn.Module, tokenizer, folder: Path) -> None:

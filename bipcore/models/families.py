@@ -6,7 +6,7 @@ its layout of query, key and value rows must be one of the three that `adapters.
 
 from dataclasses import dataclass
 
-from ..errors import InputError
+from ..errors import InputError, short
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,17 @@ PRUNED = "pruned_"
 """What stands before the `model_type` of a stock class with widths of its own in every block."""
 
 
+TEXT_HALVES = {"gemma3": "gemma3_text"}
+"""By the `model_type` of a model that reads pictures, too: that of the language model in it."""
+
+TEXT_HALF_NAMES = {
+    r"^language_model\.model\.": "model.",
+    r"^language_model\.lm_head\.": "lm_head.",
+    r"^model\.language_model\.": "model.",
+}
+"""What the tensors of such a language model are called, and what by themselves."""
+
+
 def family_of(config) -> Family:
     """The family of a `transformers` configuration; raises InputError if there is none."""
     return check_supported(getattr(config, "model_type", None))
@@ -114,7 +125,7 @@ def check_supported(model_type: object) -> Family:
     if stock not in FAMILIES:
         known = ", ".join(f"{family.title} ({name})" for name, family in FAMILIES.items())
         raise InputError(
-            f"The architecture {model_type!r} is not supported; supported are {known}, "
+            f"The architecture {short(model_type)!r} is not supported; supported are {known}, "
             "without mixture of experts."
         )
     return FAMILIES[stock]

@@ -11,19 +11,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import torch
 import transformers
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-from ..errors import InputError, explain, reason_of
+from ..errors import InputError, explain, reason_of, short
 from ..hub import cached_commit, hub_call, model_folder, parse_id
 from ..progress import Progress, silent
+from ..store.inputs import read_text
 from ..store.kinds import Kind
 from ..store.runs import RunStore
-from .families import check_supported, family_of
+from .families import TEXT_HALF_NAMES, TEXT_HALVES, family_of
+from .folders import (
+    INDEX,
+    check_blocks,
+    check_fit,
+    has_adapter,
+    misfit,
+    only,
+    read_config,
+    stored_tensors,
+    weight_files,
+)
 from .pruned_classes import classes_of, is_pruned_type, read_pruned_config
+from .tokenizer import load_tokenizer, save_tokenizer
 
 DEMO = "demo"
 MODELS: Kind = Kind("models", "the demo model, converted")
@@ -73,10 +85,15 @@ def load_found(
         keep_freed_memory()
     _check_dtype(dtype)
     config = _read_config(found.folder)
-    family_of(config)
+    if has_adapter(found.folder):
+        warnings.warn(
+            f"The adapter beside the model {short(name)} is not used; merge it into the model with "
+            "bipcore merge to use it.",
+            stacklevel=2,
+        )
     report(0.6, f"Loading {name}")
     model = _load_weights(name, found.folder, config, target, dtype)
-    tokenizer = _load_tokenizer(name, found.folder, config)
+    tokenizer = load_tokenizer(name, found.folder, config)
     report(1.0, f"Loaded {name}")
     return model, tokenizer
 
@@ -114,8 +131,8 @@ class FoundModel:
     def licence(self) -> str:
         """The ``license`` field of the card beside the weights, else "unknown"."""
         try:
-            text = (self.folder / "README.md").read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError):
+            text = read_text(self.folder / "README.md", "The card")
+        except InputError:
             return "unknown"
         front = re.match(r"---\s*\n(.*?)\n---", text, flags=re.DOTALL)
         said = r"^license:\s*([\w.+-]+)\s*$"
@@ -233,53 +250,43 @@ def empty_model(config) -> nn.Module:
         raise InputError(f"The configuration cannot be used: {reason_of(error)}.") from None
 
 
-def save_tokenizer(tokenizer, folder: Path) -> None:
-    """Write the tokenizer; its library's bare Exception on a full disk becomes an OSError."""
-    try:
-        tokenizer.save_pretrained(folder)
-    except OSError:
-        raise
-    except Exception as error:
-        raise OSError(reason_of(error)) from error
-
-
 def _read_config(folder: Path):
-    """The configuration in ``folder``. Refuses unknown architectures before `transformers` reads
-    it, and never runs code from the folder."""
-    file = folder / "config.json"
-    if not file.is_file():
-        raise InputError(f"{folder} has no config.json; give the folder of a transformers model.")
+    """The configuration in ``folder``, that of its language model where it reads more than text.
+
+    Refuses unknown architectures before `transformers` reads it, and never runs code from the
+    folder.
+    """
+    model_type = read_config(folder)["model_type"]
     try:
-        data = json.loads(file.read_text(encoding="utf-8"))
-        if "model_type" not in data:
-            raise InputError(f"{file} names no model_type; give the folder of a causal model.")
-        check_supported(data["model_type"])
-        if is_pruned_type(data["model_type"]):
-            return read_pruned_config(folder, data["model_type"])
-        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except InputError:
-        raise
+        if is_pruned_type(model_type):
+            return read_pruned_config(folder, model_type)
+        options = {"local_files_only": True, "trust_remote_code": False}
+        config = AutoConfig.from_pretrained(folder, **options)
+        if model_type not in TEXT_HALVES:
+            return config
+        half, half.dtype = config.get_text_config(), config.dtype
+        return half
     except Exception as error:  # transformers lets many kinds through
-        raise InputError(f"{file} cannot be used: {reason_of(error)}.") from None
+        raise InputError(f"{folder / 'config.json'} cannot be used: {reason_of(error)}.") from None
 
 
 def _load_weights(name: str, folder: Path, config, device: str, dtype: str) -> nn.Module:
-    if not any(folder.glob("*.safetensors")):
-        raise InputError(
-            f"{name} has no safetensors weights (pickled weights are not loaded); convert it, "
-            "or give a revision that has them as name@revision."
-        )
-    options = {"dtype": torch.float32 if dtype == "auto" and device == "cpu" else dtype}
+    """The model in ``folder``, of which nothing is read but what was looked at before."""
+    files = weight_files(name, folder)
+    _check_stored(name, files, config)
+    options: dict[str, Any] = {"config": config, "key_mapping": TEXT_HALF_NAMES}
+    options["dtype"] = torch.float32 if dtype == "auto" and device == "cpu" else dtype
     if device != "cpu":
         options["device_map"] = "auto" if device == "spread" else {"": device}
-    kind = AutoModelForCausalLM
-    if is_pruned_type(config.model_type):
-        kind, options["config"] = classes_of(config.model_type).model, config
+    pruned = is_pruned_type(config.model_type)
+    kind = classes_of(config.model_type).model if pruned else AutoModelForCausalLM
+    shown = ["config.json", "generation_config.json", INDEX]
+    shown += [str(file.relative_to(folder)) for file in files]
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), only(folder, shown) as seen:
             warnings.simplefilter("ignore", FutureWarning)
             model, info = kind.from_pretrained(
-                folder,
+                seen,
                 use_safetensors=True,
                 local_files_only=True,
                 trust_remote_code=False,
@@ -287,32 +294,41 @@ def _load_weights(name: str, folder: Path, config, device: str, dtype: str) -> n
                 output_loading_info=True,
                 **options,
             )
-    except safetensors.SafetensorError as error:
-        raise InputError(f"The weights of {name} are damaged: {reason_of(error)}.") from None
     except Exception as error:
         if explain(error):
             raise
         raise InputError(f"{name} cannot be loaded: {reason_of(error)}.") from None
     _check_complete(name, info)
+    check_in_memory(name, model)
+    model.config.name_or_path = model.name_or_path = str(folder)
     return model.eval()
+
+
+def _check_stored(name: str, files: list[Path], config) -> None:
+    """Raise InputError where the headers of the weights do not fit the configuration."""
+    tensors = {}
+    for key, tensor in stored_tensors(name, files).items():
+        for pattern, own in TEXT_HALF_NAMES.items():
+            key = re.sub(pattern, own, key)
+        tensors[key] = tensor
+    check_blocks(name, tensors, family_of(config).blocks, config.num_hidden_layers)
+    check_fit(name, tensors, empty_model(config))
 
 
 def _check_complete(name: str, info: dict) -> None:
     for key, problem in (("missing_keys", "are missing"), ("mismatched_keys", "have other sizes")):
-        tensors = sorted(t if isinstance(t, str) else t[0] for t in info[key])
-        if tensors:
-            raise InputError(
-                f"The weights of {name} do not fit its config.json: {len(tensors)} tensors "
-                f"{problem}, {tensors[0]} among them."
-            )
+        if tensors := [t if isinstance(t, str) else t[0] for t in info[key]]:
+            raise misfit(name, tensors, problem)
 
 
-def _load_tokenizer(name: str, folder: Path, config):
-    options = {"config": config, "local_files_only": True, "trust_remote_code": False}
-    try:
-        return AutoTokenizer.from_pretrained(folder, **options)
-    except Exception as error:  # transformers lets many kinds through
-        raise InputError(f"{name} has no usable tokenizer: {reason_of(error)}.") from None
+def check_in_memory(name: str, model: nn.Module) -> None:
+    """Raise InputError where parts of ``model`` wait outside of the device until they are run:
+    such weights can neither be scored nor cut."""
+    if any(parameter.is_meta for parameter in model.parameters()):
+        raise InputError(
+            f"{name} does not fit into the memory of the devices; give --dtype bfloat16, a device "
+            "with more memory, or --device cpu."
+        )
 
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3

@@ -121,11 +121,6 @@ def test_a_broken_index_of_shards_is_refused(tmp_path, text):
     _refusal(tmp_path)
 
 
-def test_missing_tensors_are_counted_and_one_is_named(folder):
-    edit_json(folder / "config.json", num_hidden_layers=4)
-    assert "9 tensors are missing, model.layers.3" in _refusal(folder)
-
-
 def test_weights_of_other_widths_are_refused_in_words_that_stand_alone(folder):
     edit_json(folder / "config.json", intermediate_size=100)
     sentence = _refusal(folder)
