@@ -205,6 +205,7 @@ class Scores:
 SCORES = Kind(
     "scores",
     "scores of heads and channels",
+    version=3,
     write=lambda scores: (scores.to_tensors(), scores.to_dict()),
     read=Scores.from_stored,
 )

@@ -7,11 +7,11 @@ from torch import Tensor
 
 from ..models.adapters import BlockWeights
 from .base import BlockInput, ChannelScores, Criterion, Style
-from .llm_bip import score_propagated
+from .llm_bip import reach, score_propagated
 
 
 def propagated_weight(weights: BlockWeights) -> Tensor:
-    """p_i = |γ_i| · Σ_j (|W_u[j,i]| + |W_g[j,i]|)·c_j with c_j = Σ_k |W_d[k,j]|, shape (d,).
+    """p_i = |γ_i| · Σ_j (|W_u[j,i]| + |W_g[j,i]|)·c_j with c_j the `llm_bip.reach`, shape (d,).
 
     The FFN reads x̂ = γ ⊙ x/rms(x) and hands on Σ_j W_d[k,j]·act(g_j)·u_j with g = W_g x̂ and
     u = W_u x̂. A change δ_i of the attention's output changes u_j by W_u[j,i]·γ_i·δ_i/rms and g_j
@@ -32,10 +32,10 @@ def propagated_weight(weights: BlockWeights) -> Tensor:
     """
     if not weights.ffn_reads_attention:
         return weights.down.new_zeros(len(weights.down))
-    reach = weights.down.abs().sum(0)  # c, (F,)
-    through = weights.up.abs().T @ reach  # (d,)
+    at_output = reach(weights)  # c, (F,)
+    through = weights.up.abs().T @ at_output  # (d,)
     if weights.gate is not None:
-        through = through + weights.gate.abs().T @ reach
+        through = through + weights.gate.abs().T @ at_output
     return weights.ffn_norm_gain.abs().to(through) * through
 
 

@@ -205,8 +205,8 @@ def llm_bip_bound(scores: Scores, plan: PruningPlan) -> tuple[float, ...]:
 
     Elsewhere it is an estimate, loose or violated: the factor 1 + p carries the change of the
     attention through the FFN as if that were linear, with neither norm nor gate before it; and a
-    norm after a sublayer (Gemma 2 and 3, OPT with `do_layer_norm_before=False`) rescales the
-    change.
+    norm after a sublayer (Gemma 2 and 3, OPT with `do_layer_norm_before=False`) divides the
+    change by a root mean square that no score knows.
     Raises InputError for scores of another criterion, or a plan for a model of another shape.
     """
     return tuple(heads + ffn for heads, ffn in llm_bip_parts(scores, plan))

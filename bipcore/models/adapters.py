@@ -23,6 +23,8 @@ class BlockWeights:
     q (H·h, d), k and v (K·h, d), o (d, H·h), gate (F, d) or None, up (F, d), down (d, F).
     ``ffn_reads_attention`` is False where attention and FFN are parallel (GPT-NeoX).
     ``ffn_norm_gain`` (d,): what the norm that the FFN reads multiplies with; Gemma's 1 + weight.
+    ``o_gain`` and ``down_gain`` (d,): the same of a norm that the outputs of o and of down go
+    through before they join the residual (Gemma 2 and 3); ones where there is none.
     """
 
     q: Tensor
@@ -37,6 +39,8 @@ class BlockWeights:
     head_dim: int
     ffn_reads_attention: bool
     ffn_norm_gain: Tensor
+    o_gain: Tensor
+    down_gain: Tensor
 
 
 SITES = ("qkv", "o", "up", "down")
@@ -158,13 +162,21 @@ class Block:
             head_dim=self.head_dim,
             ffn_reads_attention=not getattr(self.module, "use_parallel_residual", False),
             ffn_norm_gain=self._ffn_norm_gain(),
+            **self._output_gains(),
         )
 
     def _ffn_norm_gain(self) -> Tensor:
         """The gain (d,) of the norm that the FFN reads, in float32; ones where it has none."""
         norm_first = getattr(self.module, "do_layer_norm_before", True)
-        path = self.family.ffn_norm if norm_first else self.family.ffn_norm_if_after
-        gain = self.module.get_submodule(path).weight
+        return self._gain(self.family.ffn_norm if norm_first else self.family.ffn_norm_if_after)
+
+    def _output_gains(self) -> dict[str, Tensor]:
+        """The gains (d,) of the norms after o and down, in float32; ones where there are none."""
+        paths = self.family.output_norms or (None, None)
+        return {"o_gain": self._gain(paths[0]), "down_gain": self._gain(paths[1])}
+
+    def _gain(self, path: str | None) -> Tensor:
+        gain = None if path is None else self.module.get_submodule(path).weight
         if gain is None:
             return self.down.weight.new_ones(self.down.out_features, dtype=torch.float32)
         return gain.detach().float() + self.family.norm_offset

@@ -21,7 +21,8 @@ class Family:
     ``heads_divide_hidden``: its configuration insists that H divides d.
     ``ffn_norm``: the norm whose output the FFN reads; ``ffn_norm_if_after``: the same where a
     model of the family normalises after its sublayers, not before. A norm multiplies with its
-    weight plus ``norm_offset``.
+    weight plus ``norm_offset``. ``output_norms``: the norms that what the attention and what the
+    FFN puts out goes through before it joins the residual, where there are any.
     """
 
     title: str
@@ -41,6 +42,7 @@ class Family:
     ffn_norm: str = "post_attention_layernorm"
     ffn_norm_if_after: str | None = None
     norm_offset: float = 0.0
+    output_norms: tuple[str, str] | None = None
 
 
 _GEMMA = {
@@ -48,6 +50,7 @@ _GEMMA = {
     "output_biases": ("attention_bias", False),
     "ffn_norm": "pre_feedforward_layernorm",
     "norm_offset": 1.0,
+    "output_norms": ("post_attention_layernorm", "post_feedforward_layernorm"),
 }
 
 FAMILIES: dict[str, Family] = {

@@ -37,8 +37,8 @@ def _nothing(block: ReferenceBlock, row: int) -> float:
 
 
 def _bip_attention(block: ReferenceBlock, j: int) -> float:
-    """mean|X_j| · the column sum of |W_o| + |W_d||W_u||W_o| (by the d × d product)."""
-    column = block.o[:, j].abs()  # (d,)
+    """mean|X_j| · the column sum of |γ||W_o| + |γ'||W_d||W_u||γ||W_o| (by the d × d product)."""
+    column = block.o_gain.abs() * block.o[:, j].abs()  # (d,)
     reached = column.sum()
     if not block.parallel:
         reached = reached + (block.through_up @ column).sum()
@@ -47,7 +47,7 @@ def _bip_attention(block: ReferenceBlock, j: int) -> float:
 
 def _bip_gated_attention(block: ReferenceBlock, j: int) -> float:
     """The same through gate and up, and the gain of the norm: |W_d|(|W_u| + |W_g|)diag|γ||W_o|."""
-    column = block.o[:, j].abs()  # (d,)
+    column = block.o_gain.abs() * block.o[:, j].abs()  # (d,)
     reached = column.sum()
     if not block.parallel:
         column = block.gain.abs() * column
@@ -70,7 +70,8 @@ def _flap_ffn(block: ReferenceBlock, j: int) -> float:
 
 
 def _bip_ffn(block: ReferenceBlock, j: int) -> float:
-    return float(block.inputs["down"][:, j].abs().mean() * block.down[:, j].abs().sum())
+    column = block.down_gain.abs() * block.down[:, j].abs()
+    return float(block.inputs["down"][:, j].abs().mean() * column.sum())
 
 
 def _row_sum(weight: Tensor | None, row: int) -> float:

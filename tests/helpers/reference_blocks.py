@@ -68,19 +68,22 @@ class ReferenceBlock:
     width: int
     parallel: bool
     gain: Tensor
+    o_gain: Tensor
+    down_gain: Tensor
     inputs: dict[str, Tensor]
 
     @cached_property
     def through_up(self) -> Tensor:
-        """|W_d||W_u|, the d × d product: how the FFN carries on what its norm puts out."""
-        return self.down.abs() @ self.up.abs()
+        """|γ||W_d||W_u|, the d × d product: how the FFN carries on what its norm puts out, γ the
+        gain of the norm behind it."""
+        return torch.diag(self.down_gain.abs()) @ self.down.abs() @ self.up.abs()
 
     @cached_property
     def through_gate(self) -> Tensor:
         """|W_d||W_g|; 0 where there is no gate."""
         if self.gate is None:
             return torch.zeros_like(self.through_up)
-        return self.down.abs() @ self.gate.abs()
+        return torch.diag(self.down_gain.abs()) @ self.down.abs() @ self.gate.abs()
 
     def channel(self, head: int, index: int) -> int:
         """The attention output channel of one of the ``width`` channels of a query head."""
@@ -113,6 +116,8 @@ def reference_blocks(
             index,
             inputs={site: stored[index, site] for site in ("qkv", "o", "up", "down")},
             gain=_ffn_gain(model, index, tokens),
+            o_gain=_gain_after(model, index, tokens, "o"),
+            down_gain=_gain_after(model, index, tokens, "down"),
         )
         for index in chosen
     ]
@@ -157,7 +162,33 @@ def _ffn_gain(model: nn.Module, index: int, tokens: Tensor) -> Tensor:
     for handle in handles:
         handle.remove()
     (norm,) = [m for m, x in seen.items() if x.data_ptr() == read["x"].data_ptr()]
-    signs = torch.ones(model.config.hidden_size)
+    return _tried(norm, model.config.hidden_size)
+
+
+def _gain_after(model: nn.Module, index: int, tokens: Tensor, site: str) -> Tensor:
+    """The gain (d,) of the module of the block that reads what the projection puts out, by trying
+    it; ones where the residual takes it as it is."""
+    paths, seen = PATHS[model.config.model_type], {}
+    block = model.get_submodule(paths.block.format(index))
+    projection = _module(model, index, {"o": paths.o, "down": paths.down}[site])
+    put_out: dict[str, Tensor] = {}
+    handles = [projection.register_forward_hook(lambda m, args, output: put_out.update(x=output))]
+    for module in block.modules():
+        if isinstance(getattr(module, "weight", None), Tensor):
+            keep = lambda m, args: seen.update({m: args[0]}) if args else None  # noqa: E731
+            handles.append(module.register_forward_pre_hook(keep))
+    with torch.no_grad():
+        model(tokens)
+    for handle in handles:
+        handle.remove()
+    norms = [m for m, x in seen.items() if x.data_ptr() == put_out["x"].data_ptr()]
+    size = model.config.hidden_size
+    return _tried(norms[0], size) if norms else torch.ones(size, dtype=torch.float64)
+
+
+def _tried(norm: nn.Module, size: int) -> Tensor:
+    """The gain (d,) of a norm, in float64 (see `_ffn_gain`)."""
+    signs = torch.ones(size)
     signs[1::2] = -1
     with torch.no_grad():
         return ((norm(signs) - norm(-signs)) / 2 * signs).double()
@@ -193,7 +224,9 @@ def reference_block(
         kv_heads=kv_heads,
         width=width,
         parallel=getattr(config, "use_parallel_residual", False),
-        **{"gain": torch.ones(0), "inputs": {}, **known},
+        **{name: torch.ones(0) for name in ("gain", "o_gain", "down_gain")}
+        | {"inputs": {}}
+        | known,
     )
 
 
