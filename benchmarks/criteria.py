@@ -24,8 +24,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bipcore import CRITERIA, InputError, Pipeline, collect_statistics, score
 from bipcore.criteria.base import SCORES
-from bipcore.evaluation.memory import PeakMemory, settle
 from bipcore.models.adapters import Adapter
+from bipcore.models.memory import PeakMemory, settle
 from bipcore.pipeline.provenance import score_identity
 from bipcore.settings import PRESETS
 from bipcore.specs import CalibrationSpec, EvaluationSpec, ModelSpec, PlanSpec, ScoreSpec

@@ -18,8 +18,8 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bipcore import CalibrationSet, collect_statistics, load_model
-from bipcore.evaluation.memory import PeakMemory
 from bipcore.models.adapters import Adapter
+from bipcore.models.memory import PeakMemory
 
 
 def seconds(function) -> float:

@@ -49,7 +49,16 @@ CRITERIA: dict[str, Criterion] = {
 COMPARED = ("llm-bip", "wanda-sp", "magnitude")
 """What a comparison starts with: one forward pass for all."""
 
-__all__ = ["COMPARED", "CRITERIA", "BlockScores", "Criterion", "Scores", "find_criterion", "score"]
+__all__ = [
+    "COMPARED",
+    "CRITERIA",
+    "BlockScores",
+    "Criterion",
+    "Scores",
+    "find_criterion",
+    "memory_of",
+    "score",
+]
 
 
 def find_criterion(name: str) -> Criterion:
@@ -57,6 +66,16 @@ def find_criterion(name: str) -> Criterion:
     if name not in CRITERIA:
         raise InputError(f"There is no criterion {name!r}; there are {', '.join(CRITERIA)}.")
     return CRITERIA[name]
+
+
+def memory_of(criterion: Criterion, model: nn.Module, seq_len: int, **options: Any) -> int:
+    """The bytes that ``criterion`` takes beside ``model``, on samples of ``seq_len`` tokens; 0
+    where it takes nothing worth saying."""
+    if criterion.memory is None:
+        return 0
+    adapter = Adapter(model)
+    size = adapter.blocks[0].down.weight.element_size()
+    return criterion.memory(adapter.shape, seq_len, element_size=size, **options)
 
 
 @torch.no_grad()

@@ -82,7 +82,8 @@ class Criterion:
     ``score_model(adapter, calibration, progress, **options)``, which returns the
     `ChannelScores` of every block and may read the whole model; ``calibration`` is None where
     ``needs`` says so. ``options`` are the defaults of its options.
-    ``memory(shape, seq_len, **options)``: the bytes it takes beside the model and a forward pass.
+    ``memory(shape, seq_len, *, element_size, **options)``: the bytes it takes beside a model whose
+    weights have so many bytes each, and a forward pass.
     ``passes(shape)``: about what it costs, in forward passes over the calibration set that it runs
     itself; the one pass that those which read activations share is not one of them.
     ``allocation`` and ``compensation`` are what its authors use it with.

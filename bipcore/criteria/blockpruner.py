@@ -285,12 +285,20 @@ def rank_channels(shape: ModelShape, steps: Sequence[Removal]) -> list[ChannelSc
     ]
 
 
-def memory(shape: ModelShape, seq_len: int, *, tokens: int = 512, until: float = 0.6) -> int:
-    """Bytes: the hidden states (tokens × d) before every block, and the logits (T × V) of one
-    batch twice, all in float32."""
+def memory(
+    shape: ModelShape,
+    seq_len: int,
+    *,
+    element_size: int = 4,
+    tokens: int = 512,
+    until: float = 0.6,
+) -> int:
+    """Bytes: the hidden states (tokens × d) before every block in the model's type, and the logits
+    (T × V) of one batch twice, in float32."""
     vocabulary = shape.other_weights // shape.hidden
     batch = max(min(seq_len, tokens), BATCH_TOKENS)
-    return 4 * (tokens * shape.hidden * len(shape.blocks) + 2 * batch * vocabulary)
+    hidden = element_size * tokens * shape.hidden * len(shape.blocks)
+    return hidden + 4 * 2 * batch * vocabulary
 
 
 CRITERION = Criterion(

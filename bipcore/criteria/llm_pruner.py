@@ -16,7 +16,7 @@ from torch.nn import functional
 from ..data.calibration import CalibrationSet
 from ..errors import InputError
 from ..models.adapters import Adapter
-from ..models.running import evaluation_mode
+from ..models.running import evaluation_mode, loss_scale
 from ..models.shapes import ModelShape
 from ..progress import Progress
 from .base import ChannelScores, Criterion, Style, sum_coupled
@@ -45,15 +45,16 @@ def collect_gradients(
     _check(adapter, calibration)
     weights = [linear.weight for block in adapter.blocks for linear in block.linears]
     sums = [_Sum(weight, squares) for weight in weights]
+    scale = loss_scale(adapter.model)
     with evaluation_mode(adapter.model), _alone_requiring_grad(adapter.model, weights):
         for index, sample in enumerate(calibration.tokens):
             progress(index / calibration.samples, "Gradients over the calibration set")
             with torch.enable_grad():
                 loss = _loss(adapter, sample[None].to(adapter.input_device))
-                loss.backward(inputs=weights)
+                (loss * scale).backward(inputs=weights)
             del loss
             for each in sums:
-                each.take()
+                each.take(scale)
         found = iter([each.result(calibration.samples) for each in sums])
     progress(1.0, "Gradients over the calibration set")
     return [[next(found) for _ in block.linears] for block in adapter.blocks]
@@ -105,12 +106,12 @@ class _Sum:
         self.total = None if self.own else torch.zeros_like(weight, dtype=torch.float32)
         self.squares = torch.zeros_like(weight, dtype=torch.float32) if squares else None
 
-    def take(self) -> None:
-        """Add the gradient of one sample, and free it."""
+    def take(self, scale: float) -> None:
+        """Add the gradient of one sample, of a loss times ``scale``, and free it."""
         gradient = self.weight.grad
         if self.own or gradient is None:  # None: a weight that was not run, of no rows
             return
-        gradient = gradient.float()
+        gradient = gradient.float() / scale if scale != 1 else gradient.float()
         self.total += gradient
         if self.squares is not None:
             self.squares.addcmul_(gradient, gradient)
@@ -154,11 +155,11 @@ def _change(linear: nn.Linear, gradient: WeightGradient) -> Tensor:
     return change
 
 
-def memory(shape: ModelShape, seq_len: int, *, order: int = 1) -> int:
+def memory(shape: ModelShape, seq_len: int, *, element_size: int = 4, order: int = 1) -> int:
     """Bytes beside the model: the gradients of all prunable weights, and one sample's activations.
 
-    A float32 model takes 4 bytes a weight in order 1 (the running sum); 12 in order 2 (the sum,
-    that of the squares, and the sample's own). A bfloat16 model takes 6 and 10.
+    A weight takes 4 bytes for the running sum, in order 2 4 more for that of the squares, and
+    ``element_size`` for the sample's own gradient; in order 1 of a float32 model that is the sum.
     Activations are an estimate from above of what autograd keeps for the way back, in float32:
     for each token and block 12·d (norms and residuals), 3·(H·h + K·h) (q, k, v and the
     attention's output, turned and repeated) and F times 4, 2 without a gate; for each token 4
@@ -175,7 +176,8 @@ def memory(shape: ModelShape, seq_len: int, *, order: int = 1) -> int:
         width += 12 * shape.hidden + 3 * (block.heads + block.kv_heads) * shape.head_dim
         width += (4 if gated else 2) * block.channels
     vocabulary = shape.other_weights // shape.hidden
-    return (4 if order == 1 else 12) * weights + 4 * seq_len * (width + 4 * vocabulary)
+    own = 0 if order == 1 and element_size == 4 else element_size
+    return (4 * order + own) * weights + 4 * seq_len * (width + 4 * vocabulary)
 
 
 def _check_order(order: int) -> None:

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..models.adapters import Adapter
 from ..models.loading import resolve_device
+from ..models.memory import PeakMemory, settle, weight_bytes
 from ..models.running import evaluation_mode
 from ..models.shapes import ModelShape
 from ..progress import Progress, silent
-from .memory import PeakMemory, settle, weight_bytes
 
 SEQ_LEN = 512
 """Tokens at which MACs, latency and memory are taken, or the model's limit where that is less."""

@@ -169,6 +169,15 @@ def _bias_only(linear: nn.Linear, x: Tensor) -> Tensor:
     return bias.expand(*x.shape[:-1], -1)
 
 
+_SCALE = 2.0**10
+
+
+def loss_scale(model: nn.Module) -> float:
+    """What a loss is multiplied with before its gradients are taken, and they divided by: more than
+    1 where they are float16, in which the small ones would become 0."""
+    return _SCALE if model.dtype == torch.float16 else 1.0
+
+
 _POSITIONS = 512  # logits are turned into losses this many positions at a time
 
 

@@ -4,12 +4,13 @@ from typing import Any
 
 from torch import nn
 
-from ..criteria import Criterion, Scores, find_criterion, score
+from ..criteria import Criterion, Scores, find_criterion, memory_of, score
 from ..criteria.base import SCORES
 from ..errors import InputError
 from ..models.adapters import Adapter
+from ..models.memory import check_free
 from ..pruning.choosing import check_possible, planned
-from ..pruning.compensation import check_free, compensate
+from ..pruning.compensation import compensate
 from ..pruning.plan import PLANS, PruningPlan, load_plan
 from ..pruning.propagation import score_pruned
 from ..pruning.resolving import resolve
@@ -75,9 +76,9 @@ class Plans:
 
     def _state_memory(self, criterion: Criterion, model: nn.Module, seq_len: int, options) -> None:
         """Say what a criterion takes beside the model before it starts; refuse what cannot be."""
-        if criterion.memory is None:
+        need = memory_of(criterion, model, seq_len, **options)
+        if not need:
             return
-        need = criterion.memory(Adapter(model).shape, seq_len, **options)
         check_free(model, need)
         message = f"{criterion.title} takes about {need / 2**20:,.0f} MiB more"
         self.bench.progress(0.25, message)

@@ -11,11 +11,11 @@ from ..criteria.statistics import STATISTICS, Statistics, collect_statistics
 from ..data.calibration import CalibrationSet, load_calibration
 from ..models.adapters import Adapter
 from ..models.loading import FoundModel, find_model, load_found
+from ..models.memory import check_free
 from ..progress import Progress, Tracker
 from ..pruning.compensation import (
     SECOND_MOMENTS,
     SecondMoments,
-    check_free,
     collect_second_moments,
     second_moment_bytes,
 )

@@ -7,7 +7,6 @@ are large (H·h × H·h and F × F numbers a block), so they are collected only 
 from collections.abc import Callable
 from pathlib import Path
 
-import psutil
 import safetensors
 import torch
 from torch import Tensor, nn
@@ -95,20 +94,6 @@ def collect_second_moments(
     message = "Second moments of the calibration set"
     one_pass(Adapter(model), calibration, sums, **settings, message=message)
     return sums.result(calibration.tokens.numel())
-
-
-def check_free(model: nn.Module, need: int) -> None:
-    """Raise InputError where ``need`` bytes are more than the device of ``model`` has free."""
-    device = next(model.parameters()).device
-    if device.type == "cuda":
-        free = torch.cuda.mem_get_info(device)[0]
-    else:
-        free = psutil.virtual_memory().available
-    if need > free:
-        raise InputError(
-            f"This takes {need / 2**30:,.1f} GiB of memory beside the model, and "
-            f"{free / 2**30:,.1f} GiB are free; use a smaller model or another setting."
-        )
 
 
 RIDGE = 1e-4

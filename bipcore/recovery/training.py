@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..errors import Cancelled, InputError
 from ..models.adapters import Adapter
-from ..models.running import negative_log_likelihood
+from ..models.running import loss_scale, negative_log_likelihood
 from ..progress import Progress, silent
 from ..specs import RecoverySpec
 from ..store.resume import Checkpoints
@@ -53,7 +53,6 @@ def batch_of(spec: RecoverySpec, step: int) -> Tensor:
 LARGEST_NORM = 1.0
 """Gradients are scaled down to this norm where theirs is larger."""
 
-_SCALE = 2.0**10  # of the loss, where gradients are float16 and the small ones would become 0
 _TOKENS = 2048  # in one forward pass, where the caller does not say
 
 
@@ -143,7 +142,7 @@ class _Training:
         self.spec, self.micro_batch = spec, micro_batch
         self.train, self.held_out = tokens[: spec.samples], tokens[spec.samples :]
         self.device = Adapter(model).input_device
-        self.scale = _SCALE if model.dtype == torch.float16 else 1.0
+        self.scale = loss_scale(model)
         self.tuned = with_adapter(model, spec)
         self.weights = {
             name: value for name, value in self.tuned.named_parameters() if value.requires_grad

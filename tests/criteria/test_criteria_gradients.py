@@ -1,6 +1,9 @@
 """LLM-Pruner against gradients taken one weight at a time; what it leaves behind: nothing."""
 
+import copy
+import gc
 from functools import cache
+from unittest import mock
 
 import pytest
 import torch
@@ -9,7 +12,7 @@ from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from bipcore.criteria import score
-from bipcore.criteria.llm_pruner import collect_gradients, memory
+from bipcore.criteria.llm_pruner import _Sum, collect_gradients, memory
 from bipcore.data.calibration import CalibrationSet
 from bipcore.errors import Cancelled, InputError
 from bipcore.models.adapters import Adapter
@@ -252,10 +255,50 @@ def test_memory_covers_gradients_and_what_autograd_keeps(name):
     )
     kept = memory(shape, 24) - 4 * weights
     measured = _kept_by_autograd(model, 24)
-    assert memory(shape, 24, order=2) - memory(shape, 24) == 8 * weights
+    for size, bytes_a_weight in ((4, (4, 12)), (2, (6, 10))):
+        for order, each in zip((1, 2), bytes_a_weight, strict=True):
+            assert memory(shape, 24, element_size=size, order=order) - kept == each * weights
     unfused = 2.0 if name == "gemma2" else 1.0  # its attention matrices are not counted
     assert measured <= unfused * kept
     assert kept <= 2.5 * measured
+
+
+@pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_memory_is_that_of_the_sums_and_of_one_gradient_in_the_models_type(dtype, order):
+    """What is alive of the weights' shapes when all of a sample's gradients are there."""
+    model = tiny_model("mistral").to(dtype)
+    adapter = Adapter(model)
+    shapes = [linear.weight for block in adapter.blocks for linear in block.linears]
+    weights, seen = sum(weight.numel() for weight in shapes), []
+    take = _Sum.take
+
+    def look(each, scale) -> None:
+        if not seen:
+            held = [w.grad for w in shapes]
+            sums = [o for o in gc.get_objects() if isinstance(o, _Sum)]
+            held += [t for one in sums for t in (one.total, one.squares)]
+            held = [t for t in held if t is not None]
+            seen.append(sum(t.numel() * t.element_size() for t in held))
+        take(each, scale)
+
+    with mock.patch.object(_Sum, "take", look):
+        _score(model, order=order)
+    size, length = shapes[0].element_size(), 12
+    activations = memory(adapter.shape, length) - 4 * weights
+    said = memory(adapter.shape, length, element_size=size, order=order) - activations
+    assert said == seen[0]
+
+
+def test_small_gradients_of_a_float16_model_are_not_lost():
+    """As near to those in float32 as float16 can be, where without a scale most would be 0."""
+    wide = tiny_model("llama")
+    with torch.no_grad():
+        wide.lm_head.weight /= 4096  # the gradients become as small as those of a large model
+    half = copy.deepcopy(wide).half()
+    expected, found = (_score(model) for model in (wide, half))
+    for a, b in zip(expected.blocks, found.blocks, strict=True):
+        torch.testing.assert_close(b.ffn, a.ffn, rtol=0.05, atol=0)
 
 
 def _kept_by_autograd(model: nn.Module, length: int) -> int:

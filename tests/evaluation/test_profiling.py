@@ -7,10 +7,10 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from bipcore.criteria import score
 from bipcore.errors import InputError
-from bipcore.evaluation.memory import weight_bytes
 from bipcore.evaluation.profiling import profile_model, profile_rows, profile_shape
 from bipcore.models.adapters import Adapter
 from bipcore.models.loading import empty_model, load_config
+from bipcore.models.memory import weight_bytes
 from bipcore.pruning.choosing import make_plan
 from bipcore.pruning.slicing import apply_plan
 from tests.helpers.tiny import FAMILIES, LAYERS, tiny_model

@@ -301,7 +301,7 @@ def peak_memory(spec: Reproduction, shape: ModelShape, device: str) -> int:
             most = max(most, beside + _training_memory(spec, pruned))
         criterion = find_criterion(key.method) if key.method != DENSE else None
         if criterion is not None and criterion.memory is not None:
-            most = max(most, criterion.memory(shape, spec.calibration.seq_len))
+            most = max(most, criterion.memory(shape, spec.calibration.seq_len, element_size=size))
     return dense + most
 
 

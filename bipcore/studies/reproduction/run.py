@@ -12,16 +12,16 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import nn
 
-from ...criteria import find_criterion, score
+from ...criteria import find_criterion, memory_of, score
 from ...criteria.statistics import collect_statistics
 from ...data.calibration import CalibrationSet
 from ...evaluation.profiling import Profile, profile_model
 from ...evaluation.zero_shot import TaskResult, average
-from ...models.adapters import Adapter
+from ...models.memory import check_free
 from ...pipeline.pipeline import Pipeline
 from ...progress import Progress, Tracker, tracked
 from ...pruning.choosing import make_plan
-from ...pruning.compensation import SecondMoments, check_free, collect_second_moments, compensate
+from ...pruning.compensation import SecondMoments, collect_second_moments, compensate
 from ...pruning.plan import PruningPlan
 from ...pruning.resolving import compensation_for
 from ...pruning.slicing import apply_plan
@@ -49,8 +49,7 @@ def pruning_seconds(
     """
     report = tracked(progress)
     criterion = find_criterion(spec.criterion)
-    if criterion.memory is not None:
-        check_free(model, criterion.memory(Adapter(model).shape, calibration.seq_len))
+    check_free(model, memory_of(criterion, model, calibration.seq_len))
     first = CalibrationSet.from_tokens(calibration.tokens[:1])
     with report.within(0.0, 0.1):
         _prune(model, first, spec, plan, report)
