@@ -1,18 +1,20 @@
-"""Files and folders that are written whole or not at all, and what may be overwritten.
+"""What may be written to, and files and folders that are written whole or not at all.
 
+A target is missing, a regular file, or a folder of ours; a link stands for what it points to.
 Everything that is written goes through `whole_file` or `whole_folder`: under a temporary name
 beside its place, into which it is renamed when it is done.
 """
 
 import contextlib
-import json
 import os
 import shutil
-import uuid
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ..errors import InputError, reason_of, short
+from .inputs import kind_of, read_json
+from .unfinished import finish, probe, publish, sweep, temporary
 
 MANIFEST = "bipcore.json"
 MANIFEST_FORMAT = "bipcore-export/1"
@@ -21,46 +23,57 @@ MANIFEST_FORMAT = "bipcore-export/1"
 def read_manifest(folder: Path) -> dict:
     """The manifest of an earlier export in ``folder``, {} where there is none."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        manifest = read_json(folder / MANIFEST, "The manifest")
+    except InputError:
         return {}
     known = isinstance(manifest, dict) and manifest.get("format") == MANIFEST_FORMAT
-    return manifest if known else {}
+    files = manifest.get("files") if known else None
+    sizes = files.values() if isinstance(files, dict) else ()
+    return manifest if sizes and all(type(size) is int for size in sizes) else {}
 
 
 def check_destination(folder: str | Path) -> Path:
     """``folder`` as an absolute path, links resolved, if an export may be written there.
 
-    It may be missing, empty, or an earlier export that nothing was added to. Raises InputError.
+    It may be missing, empty, or an earlier export that nothing was added to; where one was being
+    replaced by a process that was killed, that is put right first. Raises InputError.
     """
-    if not str(folder).strip():
-        raise InputError("The output folder has no name; give one.")
+    said, target, mode = _look_at(folder, "folder")
+    if mode is not None and not stat.S_ISDIR(mode):
+        kind = "a file" if stat.S_ISREG(mode) else kind_of(mode)
+        raise InputError(f"{short(said)} is {kind}; give a folder to write to.")
+    if _works_in(target):
+        raise InputError(f"{target} is in use as the working folder; give a folder of its own.")
+    if os.path.ismount(target):
+        raise InputError(f"{target} is where a disk is mounted; give a folder in it.")
+    finish(target)
     try:
-        target = Path(folder).expanduser().resolve()
-        if target.is_file():
-            raise InputError(f"{target} is a file; give a folder to write to.")
-        if Path.cwd().is_relative_to(target):
-            raise InputError(f"{target} is in use as the working folder; give a folder of its own.")
-        if target.is_dir() and (strange := _first_strange(target)):
-            raise InputError(
-                f"{target} holds something else ({strange}); give an empty or new folder."
-            )
-        parent = next(p for p in (target.parent, *target.parent.parents) if p.exists())
-    except InputError:
-        raise
-    except (OSError, RuntimeError, ValueError) as error:
-        raise InputError(f"{short(folder)} cannot be written: {reason_of(error)}.") from None
-    if not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise InputError(f"{target} cannot be written: no permission in {parent}.")
+        strange = _first_strange(target)
+    except OSError as error:
+        raise InputError(f"{short(said)} cannot be read: {reason_of(error)}.") from None
+    if strange is not None:
+        raise InputError(
+            f"{short(said)} holds something else ({short(strange)}); give an empty or new folder."
+        )
+    _check_parent(said, next(p for p in target.parents if os.path.lexists(p)))
     return target
 
 
+def _works_in(target: Path) -> bool:
+    try:
+        return Path.cwd().is_relative_to(target)
+    except FileNotFoundError:  # it was removed
+        return False
+
+
 def _first_strange(target: Path) -> str | None:
-    """The first thing in ``target`` that no export of ours put there."""
+    """The first thing in ``target`` that no export of ours put there; raises OSError."""
+    if not target.is_dir():
+        return None
     files = set(read_manifest(target).get("files", {}))
     own = files | ({MANIFEST} if files else set())
     folders = {str(parent) for name in own for parent in Path(name).parents} - {"."}
-    for root, directories, names in os.walk(target):
+    for root, directories, names in os.walk(target, onerror=_raise):
         for name in (*directories, *names):
             path = Path(root, name)
             relative = str(path.relative_to(target))
@@ -70,30 +83,83 @@ def _first_strange(target: Path) -> str | None:
     return None
 
 
-def check_file(path: str | Path, *, kind: str = "", ours: Callable[[Path], bool] | None = None):
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def check_file(
+    path: str | Path,
+    *,
+    kind: str = "",
+    ours: Callable[[Path], bool] | None = None,
+    force: bool = False,
+) -> Path:
     """``path`` as an absolute path, links resolved, if a file may be written there.
 
-    Its folder has to be there. With ``ours`` a file that it does not hold for is left alone; those
-    it holds for are called ``kind`` ("a plan"). Raises InputError.
+    Its folder has to be there. With ``ours`` a file that it does not hold for is left alone, but
+    for an empty one, and with ``force``; those it holds for are called ``kind`` ("a plan"). Raises
+    InputError.
     """
+    said, target, mode = _look_at(path, "file")
+    if mode is not None and stat.S_ISDIR(mode):
+        raise InputError(f"{short(said)} is a folder; give the name of a file.")
+    if mode is not None and not stat.S_ISREG(mode):
+        raise InputError(f"{short(said)} is {kind_of(mode)}; give the name of a regular file.")
+    if not os.path.lexists(target.parent):
+        raise InputError(f"{short(said)} cannot be written: there is no folder {said.parent}.")
+    _check_parent(said, target.parent)
+    if mode is not None:
+        _check_replaceable(said, target, kind=kind, ours=None if force else ours)
+    return target
+
+
+def _check_replaceable(
+    said: Path, target: Path, *, kind: str, ours: Callable[[Path], bool] | None
+) -> None:
+    """Raise InputError where the file ``target`` is not to be overwritten."""
+    if not os.access(target, os.W_OK):
+        raise InputError(f"{short(said)} cannot be written: there is no permission to.")
+    try:
+        strange = ours is not None and target.stat().st_size > 0 and not ours(target)
+    except OSError as error:
+        raise InputError(f"{short(said)} cannot be read: {reason_of(error)}.") from None
+    if strange:
+        raise InputError(
+            f"{short(said)} is not {kind} and is not overwritten; give a new file, or --force."
+        )
+
+
+def _look_at(path: str | Path, what: str) -> tuple[Path, Path, int | None]:
+    """``path`` as it was said, as an absolute path with links resolved, and the mode of what is
+    there, None for nothing. Raises InputError where there can be no such path."""
     if not str(path).strip():
-        raise InputError("The output file has no name; give one.")
+        raise InputError(f"The output {what} has no name; give one.")
     try:
         said = Path(path).expanduser()
         target = said.resolve()
-        is_folder, has_parent = target.is_dir(), target.parent.is_dir()
-        strange = ours is not None and target.is_file() and not ours(target)
+        try:
+            found = said.stat()
+        except FileNotFoundError:
+            return said, target, None
+        if stat.S_ISREG(found.st_mode) and not os.path.samestat(found, target.stat()):
+            raise InputError(f"{short(said)} cannot be followed; give the {what} itself.")
     except (OSError, RuntimeError, ValueError) as error:
-        raise InputError(f"{short(path)!r} cannot be written: {reason_of(error)}.") from None
-    if is_folder:
-        raise InputError(f"{said} is a folder; give the name of a file.")
-    if strange:
-        raise InputError(f"{said} is not {kind}; give a new file, it is not overwritten.")
-    if not has_parent:
-        raise InputError(f"{said} cannot be written: there is no folder {said.parent}.")
-    if not os.access(target if target.exists() else target.parent, os.W_OK):
-        raise InputError(f"{said} cannot be written: there is no permission to.")
-    return target
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{short(path)} cannot be written: {reason_of(error)}.") from None
+    return said, target, found.st_mode
+
+
+def _check_parent(said: Path, parent: Path) -> None:
+    """Raise InputError where nothing can be made in ``parent``, which is there."""
+    if not parent.is_dir():
+        raise InputError(f"{short(said)} cannot be written: {short(parent)} is no folder.")
+    try:
+        probe(parent)
+    except OSError as error:
+        raise InputError(
+            f"{short(said)} cannot be written: {reason_of(error)}, in {short(parent)}."
+        ) from None
 
 
 def write_text(path: str | Path, text: str) -> Path:
@@ -101,7 +167,7 @@ def write_text(path: str | Path, text: str) -> Path:
     target = check_file(path)
     try:
         with whole_file(target) as unfinished:
-            unfinished.write_text(text, encoding="utf-8")
+            unfinished.write_text(text, encoding="utf-8", errors="replace")
     except OSError as error:
         raise InputError(f"{target} cannot be written: {reason_of(error)}.") from None
     return target
@@ -111,53 +177,52 @@ def write_text(path: str | Path, text: str) -> Path:
 def whole_file(target: Path) -> Iterator[Path]:
     """A path beside ``target`` to write to, which takes its place at the end; after an exception
     nothing is left of it, and what was there before is untouched."""
-    unfinished = _beside(target)
-    try:
+    sweep(target.parent)
+    with temporary(target.parent, ".unfinished", is_folder=False) as unfinished:
         yield unfinished
-        os.replace(unfinished, target)
-    finally:
         with contextlib.suppress(OSError):
-            unfinished.unlink()
+            shutil.copymode(target, unfinished)
+        os.replace(unfinished, target)
 
 
 @contextlib.contextmanager
-def whole_folder(
-    target: Path,
-    *,
-    unfinished: Path | None = None,
-    publish: Callable[[Path, Path], None] | None = None,
-) -> Iterator[Path]:
+def whole_folder(target: Path) -> Iterator[Path]:
     """A new folder to fill, which takes the place of ``target`` at the end.
 
     After an exception nothing is left of it, nor of parents made for it, and what was there before
-    is untouched. ``unfinished``: its path until then, whose parents stay, since others may write
-    there; ``publish``: what puts it into its place.
+    is untouched.
     """
-    made = [] if unfinished else [parent for parent in target.parents if not parent.exists()]
-    unfinished = unfinished or _beside(target)
+    made = [parent for parent in target.parents if not parent.exists()]
     try:
-        unfinished.mkdir(parents=True)
-        yield unfinished
-        (publish or _publish)(unfinished, target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        sweep(target.parent)
+        with temporary(target.parent, ".unfinished", is_folder=True) as unfinished:
+            yield unfinished
+            publish(unfinished, target)
     finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
         for parent in made:  # those that something was put into stay
             with contextlib.suppress(OSError):
                 parent.rmdir()
 
 
-def _beside(target: Path) -> Path:
-    return target.parent / f".unfinished-{uuid.uuid4().hex[:12]}"
+def let_read(folder: Path) -> None:
+    """Let others read the files as far as the user's mask lets them: safetensors does not."""
+    umask = os.umask(0)
+    os.umask(umask)
+    for file in folder.rglob("*"):
+        if file.is_file():
+            file.chmod(0o666 & ~umask)
 
 
 @contextlib.contextmanager
 def replacing(target: Path, *, size: int) -> Iterator[Path]:
-    """`whole_folder` for an export of ``size`` bytes. Raises InputError where it cannot be made or
-    the disk is too full."""
+    """`whole_folder` for an export of ``size`` bytes. Raises InputError where it cannot be made,
+    the disk is too full, or something else was put there meanwhile."""
     try:
         with whole_folder(target) as unfinished:
             _check_space(target, unfinished, size)
             yield unfinished
+            check_destination(target)
     except OSError as error:
         raise InputError(
             f"{target} cannot be written: {reason_of(error)}; nothing was kept."
@@ -171,18 +236,3 @@ def _check_space(target: Path, folder: Path, size: int) -> None:
             f"The disk of {target} is full: the export needs {size / 2**20:,.0f} MiB and "
             f"{free / 2**20:,.0f} MiB are free."
         )
-
-
-def _publish(unfinished: Path, target: Path) -> None:
-    """Rename into place; an earlier export is moved aside first, and back if that fails."""
-    if not target.exists():
-        os.rename(unfinished, target)
-        return
-    aside = unfinished.with_name(f"{unfinished.name}-old")
-    os.rename(target, aside)
-    try:
-        os.rename(unfinished, target)
-    except OSError:
-        os.rename(aside, target)
-        raise
-    shutil.rmtree(aside, ignore_errors=True)

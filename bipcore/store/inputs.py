@@ -39,7 +39,7 @@ def regular_file(name: str | Path, what: str) -> Path:
     if stat.S_ISDIR(mode):
         raise InputError(f"{what} {short(path)} is a folder; give a file.")
     if not stat.S_ISREG(mode):
-        raise InputError(f"{what} {short(path)} is {_kind(mode)}; give a regular file.")
+        raise InputError(f"{what} {short(path)} is {kind_of(mode)}; give a regular file.")
     return path
 
 
@@ -80,6 +80,7 @@ def read_json(name: str | Path, what: str, *, most: int = MOST_TEXT) -> Any:
     return parse_json(read_text(name, what, most=most), f"{what} {short(name)}")
 
 
-def _kind(mode: int) -> str:
+def kind_of(mode: int) -> str:
+    """What a file is that is neither a regular one nor a folder, for a sentence."""
     kinds = ((stat.S_ISFIFO, "a FIFO"), (stat.S_ISSOCK, "a socket"))
     return next((word for test, word in kinds if test(mode)), "a device")

@@ -32,22 +32,27 @@ class StoredJournal:
 
     def entries(self) -> list[Sequence[Any]]:
         """The steps up to the first that is missing."""
-        steps = []
-        while self._store.find(STEPS, self._spec(len(steps))) is not None:
-            steps.append(self._store.get(STEPS, self._spec(len(steps)), dict)["step"])
+        steps: list[Sequence[Any]] = []
+        while (kept := self._store.stored(STEPS, self._spec(len(steps)))) is not None:
+            steps.append(kept)
         self._count = len(steps)
         return steps
 
     def add(self, step: Sequence[Any]) -> None:
         """Keep the step after the last."""
-        self._store.get(STEPS, self._spec(self._count), lambda: {"step": list(step)})
+        self._store.get(STEPS, self._spec(self._count), lambda: list(step))
         self._count += 1
 
     def _spec(self, number: int) -> dict:
         return {"of": self._identity, "number": number}
 
 
-STEPS: Kind[dict] = Kind("steps", "the steps of a search that was begun")
+STEPS: Kind[list] = Kind(
+    "steps",
+    "the steps of a search that was begun",
+    write=lambda step: ({}, {"step": step}),
+    read=lambda tensors, data: data["step"],
+)
 CHECKPOINTS = stored_as_it_is("checkpoints", "where a fine-tuning that was stopped stands")
 
 
@@ -67,8 +72,8 @@ class Checkpoints:
     def latest(self) -> tuple[dict[str, Tensor], dict] | None:
         """The tensors and the state of the last whole checkpoint; None where there is none."""
         for step in reversed(self.steps()):
-            if self._store.find(CHECKPOINTS, self._spec(step)) is not None:
-                return self._store.get(CHECKPOINTS, self._spec(step), _nothing)
+            if (kept := self._store.stored(CHECKPOINTS, self._spec(step))) is not None:
+                return kept
         return None
 
     def keep(self, step: int, tensors: dict[str, Tensor], state: dict) -> None:
@@ -102,12 +107,11 @@ class Checkpoints:
 
     def _specs(self) -> list[dict]:
         specs = (entry.spec for entry in self._store.entries(CHECKPOINTS) if entry.whole)
-        return [spec for spec in specs if isinstance(spec, dict) and {"of", "step"} <= spec.keys()]
+        return [
+            spec
+            for spec in specs
+            if isinstance(spec, dict) and "of" in spec and isinstance(spec.get("step"), int)
+        ]
 
     def _spec(self, step: int) -> dict:
         return {"of": self._identity, "step": step}
-
-
-def _nothing() -> tuple[dict[str, Tensor], dict]:
-    """What is stored where an entry vanished between two looks: never written to."""
-    raise InputError("The checkpoint was removed while it was read; start again.")

@@ -3,15 +3,12 @@
 An entry is a folder with ``spec.json`` (the spec, and name, size and SHA-256 of each file) beside
 its files. It is written under a temporary name and renamed, so it is whole or not there. An entry
 that does not match its ``spec.json`` is set aside and computed again. Processes may share a store.
+Its root is marked, and only entries below a marked root are ever removed.
 """
 
 import contextlib
-import hashlib
 import json
 import os
-import shutil
-import time
-import uuid
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,18 +20,30 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..errors import InputError, reason_of
-from .files import whole_folder
-from .kinds import Kind, Result, canonical, digest, is_digest
+from .entries import SPEC, Damaged, check_entry, spec_of, write_manifest
+from .files import let_read
+from .inputs import named_path
+from .kinds import Kind, Result, digest, is_digest
+from .roots import UNMARKED_KINDS, check_root, is_entry_name, is_store, mark, unwritable
+from .unfinished import discard, is_temporary, keep_aside, remove, sweep, sweep_one, temporary
 
-_HASH_LIMIT = 64 * 2**20
-_MARKS = (".tmp-", ".damaged-")
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    safetensors.SafetensorError,
+)
+"""What reading a result of another version may lead to."""
 
 
 def cache_root() -> Path:
     """The folder of the run store: ``BIPCORE_CACHE``; else, in a checkout, ``cache/`` beside the
-    package; else ``bipcore/`` in the user's cache folder."""
+    package; else ``bipcore/`` in the user's cache folder. Raises InputError where the first can be
+    no folder's name."""
     if chosen := os.environ.get("BIPCORE_CACHE"):
-        return Path(chosen).expanduser()
+        return named_path(chosen, "The folder BIPCORE_CACHE")
     above = Path(__file__).resolve().parents[2]
     if all((above / name).is_file() for name in ("app.py", "pyproject.toml")):
         return above / "cache"
@@ -44,7 +53,7 @@ def cache_root() -> Path:
 @dataclass(frozen=True)
 class Entry:
     """What `RunStore.entries` lists: size in bytes, age as a POSIX time; ``whole`` is False for
-    what was set aside or is still being written."""
+    what is damaged, was set aside or is still being written, which has no spec."""
 
     kind: str
     digest: str
@@ -70,52 +79,36 @@ class RunStore:
         path = self.path(kind, spec)
         if self.find(kind, spec) is not None:
             return path
-        unfinished = path.parent / f"{path.name}{_MARKS[0]}{uuid.uuid4().hex[:8]}"
+        mark(self.root)
         try:
-            with whole_folder(path, unfinished=unfinished, publish=_publish):
+            path.parent.mkdir(exist_ok=True)
+            sweep(path.parent)
+            with temporary(path.parent, f"{path.name}.tmp", is_folder=True) as unfinished:
                 build(unfinished)
-                _write_manifest(unfinished, kind, spec)
+                write_manifest(unfinished, kind, spec)
+                let_read(unfinished)
+                _publish(unfinished, path)
         except (OSError, safetensors.SafetensorError) as error:
-            raise self._unwritable(error) from error
+            raise unwritable(self.root, error) from error
         return path
-
-    def _check_writable(self) -> None:
-        """Before hours of work, not after them."""
-        try:
-            self.root.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise self._unwritable(error) from error
-        if not os.access(self.root, os.W_OK):
-            raise self._unwritable("no permission")
-
-    def _unwritable(self, error: Exception | str) -> InputError:
-        why = error if isinstance(error, str) else reason_of(error)
-        return InputError(
-            f"The run store {self.root} cannot be written: {why}; "
-            "free some space, or set BIPCORE_CACHE to another folder."
-        )
 
     def find(self, kind: Kind, spec: Any) -> Path | None:
         """The folder of a whole entry; None where there is none. A damaged one is set aside."""
         path = self.path(kind, spec)
-        if not path.exists():
+        if not os.path.lexists(path) or not is_store(self.root):
             return None
-        problem = _problem(path)
-        if problem is None:
-            return path
-        warnings.warn(
-            f"The stored result {kind.name}/{path.name} is damaged ({problem}); "
-            "computing it again.",
-            stacklevel=2,
-        )
-        _set_aside(path)
-        return None
+        try:
+            check_entry(path)
+        except Damaged as damage:
+            _set_aside(path, str(damage))
+            return None
+        return path
 
     def get(self, kind: Kind[Result], spec: Any, compute: Callable[[], Result]) -> Result:
         """The stored result of ``spec``, or that of ``compute()``, stored."""
         result = self.stored(kind, spec)
         if result is None:
-            self._check_writable()
+            check_root(self.root)  # before hours of work, not after them
             result = compute()
             written = kind.write(result)
             self.folder(kind, spec, lambda new: _write_result(new, *written))
@@ -124,7 +117,14 @@ class RunStore:
     def stored(self, kind: Kind[Result], spec: Any) -> Result | None:
         """The stored result of ``spec``; None where there is none."""
         folder = self.find(kind, spec)
-        return None if folder is None else _read_result(kind, folder)
+        if folder is None:
+            return None
+        try:
+            return _read_result(kind, folder)
+        except _UNREADABLE as error:
+            if folder.exists():  # else another process has just removed it
+                _set_aside(folder, f"it cannot be read: {reason_of(error)}")
+            return None
 
     def named(self, kind: Kind[Result], name: str) -> Result | None:
         """The stored result whose entry is called ``name``, a digest; None where there is none.
@@ -139,40 +139,50 @@ class RunStore:
 
     def _read_named(self, kind: Kind, name: str, read: Callable[[Path], Any]) -> Any:
         folder = self.root / kind.name / name
-        if not is_digest(name) or not folder.is_dir():
+        if not is_digest(name) or not folder.is_dir() or not is_store(self.root):
             return None
         try:
-            if _problem(folder) is None:
-                return read(folder)
-        except (OSError, ValueError, KeyError, TypeError):
-            pass
-        raise InputError(f"The stored result {kind.name}/{name} is damaged; make it again.")
+            check_entry(folder)
+            return read(folder)
+        except (Damaged, *_UNREADABLE) as error:
+            why = reason_of(error)
+            raise InputError(
+                f"The stored result {kind.name}/{name} is damaged ({why}); make it again."
+            ) from None
 
     def remove(self, kind: Kind, spec: Any) -> None:
         """Remove the entry of ``spec``, if there is one."""
-        shutil.rmtree(self.path(kind, spec), ignore_errors=True)
+        path = self.path(kind, spec)
+        if is_store(self.root) and os.path.lexists(path):
+            discard(path)
 
     def entries(self, kind: Kind | None = None) -> Iterator[Entry]:
-        """Everything in the store, or of one kind, unfinished and set-aside folders included."""
-        if not self.root.is_dir():
+        """Everything in the store, or of one kind, unfinished and set-aside entries included, and
+        nothing else that may lie there. Of one kind, those that are damaged are warned of."""
+        if not is_store(self.root):
             return
-        for path in sorted(self.root.glob(f"{kind.name if kind else '*'}/*")):
-            with contextlib.suppress(FileNotFoundError):  # another process may have removed it
-                if path.is_dir():
-                    yield _entry(path)
+        for folder in sorted(self.root.iterdir()):
+            is_kind = folder.is_dir() and not folder.is_symlink()
+            if is_kind and (kind is None or folder.name == kind.name):
+                for entry in _entries_in(folder):
+                    if kind is not None and not entry.whole and is_digest(entry.digest):
+                        name = f"{kind.name}/{entry.digest}"
+                        said = f"The stored result {name} is damaged, and left out."
+                        warnings.warn(said, stacklevel=2)
+                    yield entry
 
     def clear(self, kind: str | None = None, *, unfinished_older_than: float = 3600) -> int:
         """Remove entries (of one kind); the bytes freed.
 
-        What is being written by another process, younger than so many seconds, is left.
+        What another process is writing is left; where that cannot be told, what is younger than so
+        many seconds. Raises InputError where the root holds other things than a store's.
         """
+        if not os.path.lexists(self.root):
+            return 0
+        mark(self.root)
         freed = 0
         for entry in list(self.entries()):
-            if kind is not None and entry.kind != kind:
-                continue
-            busy = _MARKS[0] in entry.digest and time.time() - entry.written < unfinished_older_than
-            if not busy:
-                shutil.rmtree(entry.path, ignore_errors=True)
+            if kind in (None, entry.kind) and _removed(entry.path, unfinished_older_than):
                 freed += entry.size
         return freed
 
@@ -182,22 +192,57 @@ def _publish(unfinished: Path, path: Path) -> None:
     try:
         os.rename(unfinished, path)
     except OSError:
-        if _problem(path) is None:
-            return
-        _set_aside(path)
-        os.rename(unfinished, path)
+        try:
+            check_entry(path)
+        except Damaged:
+            keep_aside(path, f"{path.name}.damaged")
+            os.rename(unfinished, path)
+
+
+def _set_aside(path: Path, reason: str) -> None:
+    """Take a damaged entry out of the way, with a warning."""
+    warnings.warn(
+        f"The stored result {path.parent.name}/{path.name} is damaged ({reason}); "
+        "computing it again.",
+        stacklevel=3,
+    )
+    with contextlib.suppress(OSError):  # where nothing can be written, nothing is computed either
+        keep_aside(path, f"{path.name}.damaged")
+
+
+def _removed(path: Path, older_than: float) -> bool:
+    """Remove one entry, if it is one and nobody is writing it; whether it was."""
+    if not is_temporary(path.name):
+        if not os.path.lexists(path / SPEC) and path.parent.name not in UNMARKED_KINDS:
+            return False
+        discard(path)
+    elif ".damaged-" in path.name:
+        remove(path)
+    else:
+        return sweep_one(path, older_than=older_than)
+    return True
+
+
+def _entries_in(folder: Path) -> Iterator[Entry]:
+    for path in sorted(folder.iterdir()):
+        if is_entry_name(path.name):
+            with contextlib.suppress(OSError):  # another process may have removed it
+                yield _entry(path)
 
 
 def _entry(path: Path) -> Entry:
-    whole = not any(mark in path.name for mark in _MARKS)
+    try:
+        spec, whole = spec_of(path), True
+    except Damaged:
+        spec, whole = None, False
     files = [file for file in path.rglob("*") if file.is_file()]
     return Entry(
         kind=path.parent.name,
         digest=path.name,
         path=path,
         size=sum(file.stat().st_size for file in files),
-        written=path.stat().st_mtime,
-        spec=_read_spec(path) if whole else None,
+        written=path.lstat().st_mtime,
+        spec=spec,
         whole=whole,
     )
 
@@ -216,52 +261,3 @@ def _read_result(kind: Kind[Result], folder: Path) -> Result:
 
 def _read_data(folder: Path) -> dict:
     return json.loads((folder / "data.json").read_text())
-
-
-def _write_manifest(folder: Path, kind: Kind, spec: Any) -> None:
-    files = {}
-    for file in sorted(folder.rglob("*")):
-        if file.is_file():
-            size = file.stat().st_size
-            files[str(file.relative_to(folder))] = {"size": size, "sha256": _sha256(file)}
-    manifest = {"version": kind.version, "spec": canonical(spec), "files": files}
-    (folder / "spec.json").write_text(json.dumps(manifest, indent=1))
-
-
-def _sha256(file: Path) -> str | None:
-    """The file's SHA-256; None for files too large to read at every look."""
-    if file.stat().st_size > _HASH_LIMIT:
-        return None
-    return hashlib.sha256(file.read_bytes()).hexdigest()
-
-
-def _problem(folder: Path) -> str | None:
-    """What is wrong with an entry, or None."""
-    try:
-        files = json.loads((folder / "spec.json").read_text())["files"]
-        for name, expected in files.items():
-            file = folder / name
-            if file.stat().st_size != expected["size"]:
-                return f"{name} is truncated"
-            if expected["sha256"] and _sha256(file) != expected["sha256"]:
-                return f"{name} has changed"
-            if name.endswith(".safetensors"):
-                with safetensors.safe_open(file, framework="pt"):
-                    pass
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        return f"unreadable: {reason_of(error)}"
-    except safetensors.SafetensorError:
-        return "its tensors cannot be read"
-    return None
-
-
-def _set_aside(path: Path) -> None:
-    with contextlib.suppress(FileNotFoundError):  # another process may have been first
-        os.rename(path, path.with_name(f"{path.name}{_MARKS[1]}{uuid.uuid4().hex[:8]}"))
-
-
-def _read_spec(path: Path) -> Any:
-    try:
-        return json.loads((path / "spec.json").read_text())["spec"]
-    except (OSError, ValueError, KeyError):
-        return None
