@@ -7,7 +7,9 @@ import typer
 
 from ..errors import InputError
 from ..kinds import KINDS
-from ..store.runs import RunStore
+from ..store.kinds import is_digest
+from ..store.roots import check_store
+from ..store.runs import Entry, RunStore
 from . import console
 from .options import Json
 
@@ -15,33 +17,45 @@ _KINDS = ", ".join(kind.name for kind in KINDS)
 cache_app = typer.Typer(help="The run store, where results are kept.")
 
 
+def _store() -> RunStore:
+    """The run store; raises InputError where its folder is something else."""
+    store = RunStore()
+    check_store(store.root)
+    return store
+
+
 @cache_app.command("list")
 def cache_list(json: Json = False) -> None:
     """List what is stored: kind, digest, size, state."""
-    entries = list(RunStore().entries())
+    store = _store()
+    entries = list(store.entries())
     if json:
         rows = [asdict(e) | {"path": str(e.path)} for e in entries]
-        console.emit_json({"root": str(RunStore().root), "entries": rows})
+        console.emit_json({"root": str(store.root), "entries": rows})
         return
-    rows = [
-        [e.kind, e.digest, console.megabytes(e.size), "whole" if e.whole else "left over"]
-        for e in entries
-    ]
-    console.emit_table(str(RunStore().root), ["Kind", "Digest", "Size", "State"], rows)
+    rows = [[e.kind, e.digest, console.megabytes(e.size), _state(e)] for e in entries]
+    console.emit_table(str(store.root), ["Kind", "Digest", "Size", "State"], rows)
+
+
+def _state(entry: Entry) -> str:
+    if entry.whole:
+        return "whole"
+    return "damaged" if is_digest(entry.digest) else "left over"
 
 
 @cache_app.command("size")
 def cache_size(json: Json = False) -> None:
     """The size of what is stored, by kind."""
+    store = _store()
     sizes: dict[str, int] = {}
-    for entry in RunStore().entries():
+    for entry in store.entries():
         sizes[entry.kind] = sizes.get(entry.kind, 0) + entry.size
     if json:
-        console.emit_json({"root": str(RunStore().root), "bytes": sum(sizes.values()), **sizes})
+        console.emit_json({"root": str(store.root), "bytes": sum(sizes.values()), **sizes})
         return
     rows = [[kind, console.megabytes(size)] for kind, size in sizes.items()]
     rows.append(["all", console.megabytes(sum(sizes.values()))])
-    console.emit_table(str(RunStore().root), ["Kind", "Size"], rows)
+    console.emit_table(str(store.root), ["Kind", "Size"], rows)
 
 
 @cache_app.command("clear")
@@ -52,8 +66,8 @@ def cache_clear(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Remove what is stored; everything can be computed again."""
-    store = RunStore()
+    """Remove what is stored, and nothing else; everything can be computed again."""
+    store = _store()
     kinds = sorted({entry.kind for entry in store.entries()})
     if kind is not None and kind not in kinds:
         raise InputError(f"Nothing of kind {kind!r} is stored; there is {', '.join(kinds) or '-'}.")

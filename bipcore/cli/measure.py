@@ -16,7 +16,8 @@ from ..settings import parse_list
 from ..specs import EvaluationSpec, ModelSpec, PlanSpec, ScoreSpec, ZeroShotSpec
 from . import console
 from .console import plan_facts
-from .options import Json, with_specs
+from .options import Force, Json, with_specs
+from .outputs import check_outputs
 from .recover import RecoveryName, chosen_states, emit_figures
 
 _PLAN = "plan"
@@ -37,6 +38,7 @@ def reconstruct_command(
         ),
     ] = None,
     csv: Annotated[Path | None, typer.Option(help="Also write the table to a CSV file.")] = None,
+    force: Force = False,
     json: Json = False,
 ) -> None:
     """Reconstruction error of every block, accumulated and local, and the LLM-BIP bound beside it.
@@ -47,6 +49,7 @@ def reconstruct_command(
     from ..evaluation.reconstruction import llm_bip_bound
     from ..views.reconstruction import reconstruction_frame
 
+    check_outputs(csv=csv, force=force)
     wanted = _wanted(criteria, score, plan)
     test_text.identity()  # refuses a text that is not there before anything is scored
     with console.progress_bar() as progress:
@@ -97,6 +100,7 @@ def zero_shot_command(
     zero_shot: ZeroShotSpec,
     recovery: RecoveryName = "",
     csv: Annotated[Path | None, typer.Option(help="Also write every figure to a CSV file.")] = None,
+    force: Force = False,
     json: Json = False,
 ) -> None:
     """Accuracies in zero-shot tasks, by lm_eval; with --sparsity of the pruned model, too, and
@@ -108,10 +112,7 @@ def zero_shot_command(
     from ..pipeline.recoveries import states_of
     from ..views.zero_shot import results_frame
 
-    if csv is not None:
-        from ..store.files import check_file
-
-        check_file(csv)
+    check_outputs(csv=csv, force=force)
     results: dict[str, list[TaskResult]] = {}
     with console.progress_bar() as progress:
         pipeline = Pipeline(progress=progress)

@@ -32,6 +32,12 @@ ExportFormat = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+Force = Annotated[
+    bool,
+    typer.Option(
+        "--force", help="Overwrite the file that is named even where bipcore did not write it."
+    ),
+]
 Option = tuple[Any, Any]
 """The annotation that typer reads, and the default."""
 

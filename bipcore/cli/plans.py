@@ -18,7 +18,8 @@ from ..settings import join_list, parse_list
 from ..specs import PlanSpec, ScoreSpec
 from . import console
 from .console import plan_facts
-from .options import Json, with_specs
+from .options import Force, Json, with_specs
+from .outputs import check_outputs
 
 plan_app = typer.Typer(help="Plans as files: make, show, compare and edit them.")
 PlanFile = Annotated[Path, typer.Argument(help="A plan file, or the folder of an export.")]
@@ -66,6 +67,7 @@ def compare_command(
     csv: Annotated[
         Path | None, typer.Option(help="Also write the figures of every block to a CSV file.")
     ] = None,
+    force: Force = False,
     json: Json = False,
 ) -> None:
     """Where criteria agree: the order of their scores, and what their plans remove.
@@ -75,6 +77,7 @@ def compare_command(
     """
     from ..pruning.comparison import compare_criteria, over_all_blocks
 
+    check_outputs(csv=csv, force=force)
     names = parse_list(criteria, str, "criteria")
     if len(names) < 2 or len(set(names)) < len(names):
         raise InputError("A comparison takes two different criteria or more.")
@@ -101,12 +104,14 @@ def compare_command(
 @plan_app.command("make")
 @without("source")
 @with_specs("score", "plan")
-def make_command(*, score: ScoreSpec, plan: PlanSpec, output: Output, json: Json = False) -> None:
+def make_command(
+    *, score: ScoreSpec, plan: PlanSpec, output: Output, force: Force = False, json: Json = False
+) -> None:
     """Write the plan of these settings to a file, for --plan of other commands and plan edit."""
-    check_plan_file(output)
+    check_plan_file(output, force=force)
     with console.progress_bar() as progress:
         chosen = Pipeline(progress=progress).plan(score, plan)
-    _emit_written(chosen, write_plan(chosen, output), json=json)
+    _emit_written(chosen, write_plan(chosen, output, force=force), json=json)
 
 
 @plan_app.command("show")
@@ -188,6 +193,7 @@ def edit_command(
     drop_head: _edit("BLOCK:HEAD", "Remove a query head.") = None,
     keep_channel: _edit("BLOCK:CHANNEL", "Bring an FFN channel back.") = None,
     drop_channel: _edit("BLOCK:CHANNEL", "Remove an FFN channel.") = None,
+    force: Force = False,
     json: Json = False,
 ) -> None:
     """Change a plan by hand; the edits are made in the order in which they are listed here.
@@ -200,11 +206,11 @@ def edit_command(
     if not wanted:
         raise InputError("There is nothing to change; give at least one edit.")
     plan = load_plan(file)
-    check_plan_file(output)
+    check_plan_file(output, force=force)
     scores = _scores_for(plan, score) if score.model.name is not None else None
     for name, word in wanted:
         plan = _STEPS[name](plan, scores, *_numbers(name, word))
-    _emit_written(plan, write_plan(plan, output), json=json)
+    _emit_written(plan, write_plan(plan, output, force=force), json=json)
 
 
 def _keep_count(plan: PruningPlan, scores: Scores | None, block: int, count: int) -> PruningPlan:

@@ -15,10 +15,13 @@ from ..pipeline.recoveries import Recovery
 from ..pruning.plan import PruningPlan
 from ..specs import EvaluationSpec, ModelSpec, PlanSpec, RecoverySpec, ScoreSpec
 from ..store.files import check_destination
+from ..store.inputs import named_path
+from ..store.roots import check_root
 from ..store.runs import RunStore
 from . import console
 from .console import plan_facts
-from .options import ExportFormat, Json, with_specs
+from .options import ExportFormat, Force, Json, with_specs
+from .outputs import check_outputs
 
 RecoveryName = Annotated[
     str,
@@ -53,6 +56,7 @@ def recover_command(
     format: ExportFormat = AUTO,
     evaluate: Annotated[bool, typer.Option(help="Measure the perplexity of all three.")] = True,
     csv: Annotated[Path | None, typer.Option(help="Also write every step to a CSV file.")] = None,
+    force: Force = False,
     json: Json = False,
 ) -> None:
     """Fine-tune a pruned model with LoRA, and measure the dense, pruned and recovered model.
@@ -61,7 +65,9 @@ def recover_command(
     defaults of the training are the paper's, meant for a GPU: docs/zero-shot-and-recovery.md has
     sizes that take minutes on a CPU.
     """
-    _check_files(output, csv)
+    if output is not None:
+        check_destination(output)
+    check_outputs(csv=csv, force=force)
     if evaluate:
         evaluation.identity()  # refuses a text that is not there before hours of work
     store = checkpoint_store(checkpoints)
@@ -102,24 +108,13 @@ def _recover(
     )
 
 
-def _check_files(output: Path | None, csv: Path | None) -> None:
-    """Raise InputError for what could not be written: before hours of work."""
-    if output is not None:
-        check_destination(output)
-    if csv is not None:
-        from ..store.files import check_file
-
-        check_file(csv)
-
-
 def checkpoint_store(folder: Path | None) -> RunStore | None:
     """A store for checkpoints in a folder of the user's; raises InputError for what is none."""
     if folder is None:
         return None
-    folder = folder.expanduser()
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder} is a file; give a folder to keep checkpoints in.")
-    return RunStore(folder)
+    store = RunStore(named_path(folder, "The folder of checkpoints"))
+    check_root(store.root)
+    return store
 
 
 def figures_of(

@@ -17,7 +17,8 @@ from ..studies.reproduction.rows import Row
 from ..studies.reproduction.scale import Changes, configure
 from ..studies.reproduction.spec import Reproduction, load_reproduction
 from . import console
-from .options import Json
+from .options import Force, Json
+from .outputs import check_outputs
 
 Name = Annotated[str, typer.Argument(help="table1 to table5, figure2, figure3 or figure4.")]
 Model = Annotated[
@@ -72,6 +73,7 @@ def reproduce_command(
     dry_run: DryRun = False,
     report: Report = None,
     csv: Csv = None,
+    force: Force = False,
     json: Json = False,
 ) -> None:
     """Reproduce a table or a figure of the paper, the published figures beside the measured ones.
@@ -87,10 +89,13 @@ def reproduce_command(
     changes = Changes(limit, samples, seq_len, calibration, **lists, tasks=tasks, tuned=tuned)
     spec = configure(name, model=wanted, changes=changes)
     if not dry_run:
-        _run(spec, report=report or _default_report(spec), csv=csv, json=json)
+        report = report or _default_report(spec)
+        check_outputs(csv=csv, report=report, force=force)
+        _run(spec, report=report, csv=csv, json=json)
         return
     if report is not None:
         raise InputError("A dry run measures nothing to report; leave --report out.")
+    check_outputs(csv=csv, force=force)
     _dry_run(spec, csv=csv, json=json)
 
 
@@ -101,13 +106,10 @@ def _default_report(spec: Reproduction) -> Path:
 
 def _dry_run(spec: Reproduction, *, csv: Path | None, json: bool) -> None:
     """Say what there is to do; the model's sizes are all that is read."""
-    from ..store.files import check_file
     from ..studies.reproduction.estimate import assumptions, counted_rows, estimate, sizes_of
     from ..studies.reproduction.scale import fitted, sizes_sentence
     from ..views.reproduction import reading_notes
 
-    if csv is not None:
-        check_file(csv)
     shape = sizes_of(spec.model)
     spec = fitted(spec, shape.max_positions)
     found, rows = estimate(spec, shape), counted_rows(spec, shape)
@@ -150,15 +152,11 @@ def _work_table(steps: Sequence) -> pd.DataFrame:
 
 
 def _run(spec: Reproduction, *, report: Path, csv: Path | None, json: bool) -> None:
-    from ..store.files import check_file
     from ..studies.reproduction.estimate import estimate, sizes_of
     from ..studies.reproduction.run import run_reproduction
     from ..studies.reproduction.scale import fitted
     from ..views.reproduction import write_reproduction_report
 
-    for path in (report, csv):
-        if path is not None:
-            check_file(path)
     spec = fitted(spec, (shape := sizes_of(spec.model)).max_positions)
     with console.progress_bar() as progress:
         measured = run_reproduction(Pipeline(progress=progress), spec)

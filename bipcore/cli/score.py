@@ -12,7 +12,8 @@ from ..pipeline.pipeline import Pipeline
 from ..specs import EvaluationSpec, PlanSpec, ScoreSpec
 from . import console
 from .console import plan_facts
-from .options import ExportFormat, Json, with_specs
+from .options import ExportFormat, Force, Json, with_specs
+from .outputs import check_outputs
 
 
 @with_specs("score", "maybe_plan")
@@ -21,11 +22,13 @@ def score_command(
     score: ScoreSpec,
     plan: PlanSpec | None,
     csv: Annotated[Path | None, typer.Option(help="Also write every score to a CSV file.")] = None,
+    force: Force = False,
     json: Json = False,
 ) -> None:
     """Score every head and channel; with --sparsity also say what would be removed."""
     from ..views.scores import scores_frame, summary_frame
 
+    check_outputs(csv=csv, force=force)
     with console.progress_bar() as progress:
         pipeline = Pipeline(progress=progress)
         cached = pipeline.has_scores(score, plan)

@@ -13,7 +13,8 @@ from ..settings import join_list
 from ..studies.points import Point, SweepSpec, check_sweep
 from ..studies.sweep import run_sweep
 from . import console
-from .options import Json, with_specs
+from .options import Force, Json, with_specs
+from .outputs import check_outputs
 
 
 def _from_file(context: typer.Context, path: Path | None) -> Path | None:
@@ -75,6 +76,7 @@ def sweep_command(
     report: Annotated[
         Path | None, typer.Option(help="Also write a report: one HTML page with charts.")
     ] = None,
+    force: Force = False,
     spec: Annotated[
         Path | None,
         typer.Option(
@@ -89,12 +91,8 @@ def sweep_command(
 
     Every point is stored when it is done: stopped and started again, a sweep goes on where it was.
     """
-    from ..store.files import check_file
-
     check_sweep(sweep)
-    for path in (csv, report):
-        if path is not None:
-            check_file(path)
+    check_outputs(csv=csv, report=report, force=force)
     points = _compute(sweep)
     if report:
         from ..views.sweep import write_sweep_report

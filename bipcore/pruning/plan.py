@@ -142,10 +142,10 @@ def _ascending_indices(kept: tuple[int, ...]) -> bool:
     return set(map(type, kept)) <= {int} and all(map(operator.lt, kept, kept[1:]))
 
 
-def check_plan_file(path: str | Path) -> Path:
+def check_plan_file(path: str | Path, *, force: bool = False) -> Path:
     """``path`` as an absolute path, if a plan may be written there: a new file, or one that is a
-    plan. Raises InputError."""
-    return check_file(path, kind="a plan", ours=_is_plan)
+    plan, or with ``force`` any. Raises InputError."""
+    return check_file(path, kind="a plan", ours=_is_plan, force=force)
 
 
 def _is_plan(file: Path) -> bool:
@@ -154,9 +154,9 @@ def _is_plan(file: Path) -> bool:
         return f'"format": "{PLAN_FORMAT}"'.encode() in text.read(200)
 
 
-def write_plan(plan: PruningPlan, path: str | Path) -> Path:
+def write_plan(plan: PruningPlan, path: str | Path, *, force: bool = False) -> Path:
     """Write ``plan`` to a file, whole or not at all; the file. Raises InputError."""
-    return write_text(check_plan_file(path), plan.to_json())
+    return write_text(check_plan_file(path, force=force), plan.to_json())
 
 
 def load_plan(folder: str | Path) -> PruningPlan:

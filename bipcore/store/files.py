@@ -205,15 +205,6 @@ def whole_folder(target: Path) -> Iterator[Path]:
                 parent.rmdir()
 
 
-def let_read(folder: Path) -> None:
-    """Let others read the files as far as the user's mask lets them: safetensors does not."""
-    umask = os.umask(0)
-    os.umask(umask)
-    for file in folder.rglob("*"):
-        if file.is_file():
-            file.chmod(0o666 & ~umask)
-
-
 @contextlib.contextmanager
 def replacing(target: Path, *, size: int) -> Iterator[Path]:
     """`whole_folder` for an export of ``size`` bytes. Raises InputError where it cannot be made,

@@ -6,9 +6,8 @@ import re
 from pathlib import Path
 
 from ..errors import InputError, reason_of, short
-from .files import whole_file
 from .inputs import read_json
-from .unfinished import is_temporary, probe
+from .unfinished import is_temporary, probe, temporary
 
 MARK = "bipcore-store.json"
 MARK_FORMAT = "bipcore-store/1"
@@ -73,18 +72,30 @@ def _strange(root: Path) -> str | None:
     return None
 
 
-def check_root(root: Path) -> None:
-    """Raise InputError where ``root`` can be no store: it is no folder, holds other things, or
-    nothing can be written to it. What is not there yet is fine, where it can be made."""
+def check_store(root: Path) -> None:
+    """Raise InputError where ``root`` can be no store: it is no folder, or holds other things. What
+    is not there yet is fine."""
+    if not os.path.lexists(root):
+        return
     try:
-        there = next(path for path in (root, *root.absolute().parents) if os.path.lexists(path))
-        if not there.is_dir():
-            raise InputError(_sentence(root, f"{short(there)} is no folder"))
-        if there == root and _format(root) != MARK_FORMAT and (strange := _strange(root)):
+        if not root.is_dir():
+            raise InputError(_sentence(root, f"{short(root)} is no folder"))
+        if _format(root) != MARK_FORMAT and (strange := _strange(root)) is not None:
             raise InputError(
                 f"The folder {short(root)} is no run store of bipcore, since it holds other things "
                 f"({short(strange)}); set BIPCORE_CACHE to a folder of its own."
             )
+    except OSError as error:
+        raise unwritable(root, error) from error
+
+
+def check_root(root: Path) -> None:
+    """`check_store`; raises InputError, too, where nothing can be written to it."""
+    check_store(root)
+    try:
+        there = next(path for path in (root, *root.absolute().parents) if os.path.lexists(path))
+        if not there.is_dir():
+            raise InputError(_sentence(root, f"{short(there)} is no folder"))
         probe(there)
     except OSError as error:
         raise unwritable(root, error) from error
@@ -96,8 +107,9 @@ def mark(root: Path) -> None:
     try:
         root.mkdir(parents=True, exist_ok=True)
         if _format(root) != MARK_FORMAT:
-            with whole_file(root / MARK) as unfinished:
+            with temporary(root, ".unfinished", is_folder=False) as unfinished:
                 unfinished.write_text(json.dumps({"format": MARK_FORMAT}) + "\n")
+                os.replace(unfinished, root / MARK)
     except OSError as error:
         raise unwritable(root, error) from error
 

@@ -21,11 +21,19 @@ from torch import Tensor
 
 from ..errors import InputError, reason_of
 from .entries import SPEC, Damaged, check_entry, spec_of, write_manifest
-from .files import let_read
 from .inputs import named_path
 from .kinds import Kind, Result, digest, is_digest
 from .roots import UNMARKED_KINDS, check_root, is_entry_name, is_store, mark, unwritable
-from .unfinished import discard, is_temporary, keep_aside, remove, sweep, sweep_one, temporary
+from .unfinished import (
+    discard,
+    is_temporary,
+    keep_aside,
+    let_read,
+    remove,
+    sweep,
+    sweep_one,
+    temporary,
+)
 
 _UNREADABLE = (
     OSError,

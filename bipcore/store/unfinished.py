@@ -190,6 +190,15 @@ def _age(path: Path) -> float:
     return time.time() - latest
 
 
+def let_read(folder: Path) -> None:
+    """Let others read the files as far as the user's mask lets them: safetensors does not."""
+    umask = os.umask(0)
+    os.umask(umask)
+    for file in folder.rglob("*"):
+        if file.is_file():
+            file.chmod(0o666 & ~umask)
+
+
 def publish(unfinished: Path, target: Path) -> None:
     """Give a folder the name ``target``. An earlier one there takes the temporary name, in one step
     where the system can do that; else it is moved aside before, and `finish` puts right what a kill

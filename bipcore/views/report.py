@@ -26,6 +26,9 @@ Part = Any
 
 Section = tuple[str, Sequence[Part]]
 
+GENERATOR = '<meta name="generator" content="bipcore">'
+"""Stands at the beginning of every report, which is known by it."""
+
 _PACKAGES = ("torch", "transformers", "numpy", "pandas", "plotly", "accelerate", "datasets")
 _STYLE = """
 :root { color-scheme: light; }
@@ -60,7 +63,7 @@ def report_html(title: str, sections: Iterable[Section], *, opening: str = "") -
     code = f"<script>{get_plotlyjs()}</script>" if plotted else ""
     start = f'<p class="opening">{escape(opening)}</p>' if opening else ""
     return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">{GENERATOR}'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(title)}</title><style>{_STYLE}</style>{code}</head>\n"
         f"<body><main><h1>{escape(title)}</h1>{start}\n" + "\n".join(body) + "</main></body></html>"

@@ -1,0 +1,47 @@
+"""Where commands write beside stdout: checked before anything is computed."""
+
+from pathlib import Path
+
+from ..errors import InputError
+from ..store.files import check_file
+from ..views.report import GENERATOR
+
+TABLES = (
+    "block,kind,index,score",
+    "block,model,accumulated,local",
+    "first,second,kind,block",
+    "step,loss,learning_rate,validation",
+    "task,state,metric,value,stderr",
+    "label,criterion,sparsity",
+    "row,method,sparsity,tuned",
+)
+"""How the first lines begin of the tables that commands write: a file that begins so is ours."""
+
+_LINE = 4096
+
+
+def check_outputs(*, force: bool, csv: Path | None = None, report: Path | None = None) -> None:
+    """Raise InputError where a table or a report cannot be written, or a file would be overwritten
+    that is none and ``force`` is not said."""
+    targets = []
+    if csv is not None:
+        targets.append(check_file(csv, kind="a table of bipcore", ours=is_table, force=force))
+    if report is not None:
+        targets.append(check_file(report, kind="a report of bipcore", ours=is_report, force=force))
+    if len(set(targets)) < len(targets):
+        raise InputError("The table and the report are the same file; give each one of its own.")
+
+
+def is_table(file: Path) -> bool:
+    """Whether a file begins as the tables do that commands write."""
+    return _start(file).startswith(TABLES)
+
+
+def is_report(file: Path) -> bool:
+    """Whether a file begins as the reports do that commands write."""
+    return GENERATOR in _start(file)
+
+
+def _start(file: Path) -> str:
+    with file.open("rb") as opened:
+        return opened.read(_LINE).decode("utf-8-sig", errors="replace")
