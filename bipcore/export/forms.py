@@ -7,12 +7,13 @@ from torch import nn
 
 from ..models.adapters import Adapter
 from ..models.families import family_of
+from ..pruning.slicing import shallow_clone
 
 _NOT_PLAIN = (
     "model_type",
     "architectures",
     "auto_map",
-    "block_widths",
+    "block_configs",
     "output_biases",
     "block_layout",
 )
@@ -32,6 +33,21 @@ def stock_biases(config) -> list[bool]:
     """Whether the output projections of attention and FFN have a bias in the stock class."""
     said = family_of(config).output_biases
     return [getattr(config, flag) if isinstance(flag, str) else flag for flag in said]
+
+
+def with_true_tie(model: nn.Module) -> nn.Module:
+    """``model``, or where its configuration does not say whether embedding and head are one tensor
+    as they are, a copy that does and shares its tensors.
+
+    Published checkpoints have a head of their own and say they have none: some readers then take
+    the embedding for it.
+    """
+    tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    if model.config.tie_word_embeddings == tied:
+        return model
+    told = shallow_clone(model)
+    told.config.tie_word_embeddings = tied
+    return told
 
 
 def plain_fields(config) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from torch import nn
 
 from ..errors import InputError
 from ..models.adapters import Adapter
-from ..models.pruned_classes import MODELLING_FILE, classes_of, layout_of
+from ..models.pruned_classes import MODELLING_FILE, block_configs, classes_of, layout_of
 from ..pruning.plan import PruningPlan
 from .base import Format
 from .folder import loading_code, write_folder
@@ -29,7 +29,7 @@ def pruned_form(model: nn.Module, plan: PruningPlan) -> nn.Module:
     config = classes.config.from_dict(
         plain_fields(model.config)
         | {
-            "block_widths": [[block.heads, block.kv_heads, block.channels] for block in shapes],
+            "block_configs": block_configs(model.config.model_type, shapes),
             "output_biases": added if any(map(any, added)) else None,
             "block_layout": layout_of(model.config.model_type),
         }
@@ -64,10 +64,10 @@ FORMAT = Format(
     card=f"""{{reason}} So this folder has
 [`{_NAME}`]({_NAME}): the stock class of `transformers`, cut down to the widths that
 `config.json` says. `trust_remote_code=True` lets `transformers` run that file; it is short, read
-it first. It needs no bipcore; with bipcore, `bipcore.load_pruned("path/to/{{name}}")` loads the
-same model and runs no code from this folder.""",
+it first. It needs no bipcore; with bipcore, `bipcore.load_pruned(folder)` loads the same model and
+runs no code from this folder.""",
     notice="Tier 2, a folder with a modelling file. {reason} So a short Python file goes along, "
     "and `AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)` loads it.",
     caption="`trust_remote_code=True` lets `transformers` run the modelling file of the folder. "
-    '`bipcore.load_pruned("{folder}")` loads the same model without running it.',
+    "`bipcore.load_pruned(folder)` loads the same model without running it.",
 )

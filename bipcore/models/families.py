@@ -23,6 +23,9 @@ class Family:
     model of the family normalises after its sublayers, not before. A norm multiplies with its
     weight plus ``norm_offset``. ``output_norms``: the norms that what the attention and what the
     FFN puts out goes through before it joins the residual, where there are any.
+    ``rope_base_field`` and ``rope_share_field``: what configurations called these two numbers of
+    the rotary embedding before transformers 5; ``longrope_fields``: those that its scaling had,
+    where the class insists that there are no others.
     """
 
     title: str
@@ -43,6 +46,9 @@ class Family:
     ffn_norm_if_after: str | None = None
     norm_offset: float = 0.0
     output_norms: tuple[str, str] | None = None
+    rope_base_field: str = "rope_theta"
+    rope_share_field: str = "partial_rotary_factor"
+    longrope_fields: tuple[str, ...] = ()
 
 
 _GEMMA = {
@@ -67,6 +73,7 @@ FAMILIES: dict[str, Family] = {
         qkv=("self_attn.qkv_proj",),
         qkv_layout="concatenated",
         ffn_in=("mlp.gate_up_proj",),
+        longrope_fields=("type", "short_factor", "long_factor"),
     ),
     "opt": Family(
         "OPT",
@@ -94,6 +101,8 @@ FAMILIES: dict[str, Family] = {
         gated=False,
         reloads_heads=False,
         output_biases=("attention_bias", True),
+        rope_base_field="rotary_emb_base",
+        rope_share_field="rotary_pct",
     ),
 }
 

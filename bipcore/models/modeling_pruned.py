@@ -4,21 +4,25 @@ Such a model is a folder with this file in it, and is loaded by
 
     AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)
 
-which runs this file. The classes at its end are those of transformers with one thing added: once
-the stock model is built, and before its weights are read, `cut_block` cuts the linear layers of
-each block down to the widths that config.json says. Nothing here reads or writes a file, or asks
-the network. What config.json says beside the stock fields:
+which runs this file, in transformers 4.57 or later. The classes at its end are those of
+transformers with one thing added: once the stock model is built, and before its weights are read,
+`cut_block` cuts the linear layers of each block down to the widths that config.json says. Nothing
+here reads or writes a file, or asks the network. What config.json says beside the stock fields,
+which stay what they were before blocks differed:
 
-block_widths: for each block [query heads, key/value heads, feed-forward channels], 0 of what is
-    gone.
+block_configs: for each block the stock fields of its own widths (num_attention_heads,
+    num_key_value_heads, and intermediate_size or what the stock class calls it), and in "skip"
+    which of "attention" and "mlp" are gone.
 output_biases: for each block [of attention, of feed-forward], whether the output projection has a
     bias that the stock model does not have; None where none has.
-block_layout: where the blocks keep their linear layers. The path of the list of "blocks"; in a
-    block the paths of the "attention", of the "down" projection, and of each layer that is cut by
-    "rows", with what its rows belong to; in the attention the names of its "query" and "output"
-    projections. "heads_in_config": whether it looks up there how many heads it has.
+block_layout: where the blocks keep their linear layers. The three fields of the "widths", and the
+    path of the list of "blocks"; in a block the paths of the "attention", of the "down"
+    projection, and of each layer that is cut by "rows", with what its rows belong to; in the
+    attention the names of its "query" and "output" projections. "heads_in_config": whether it
+    looks up there how many heads it has.
 """
 
+from dataclasses import is_dataclass
 from functools import partial
 from typing import Any
 
@@ -37,13 +41,21 @@ def cut(linear, rows=None, columns=None, bias=False):
         linear.bias = nn.Parameter(linear.weight.new_zeros(linear.out_features))
 
 
-def cut_block(block, widths, biases, config):
-    """Cut one block down to ``widths``: query heads, key/value heads, feed-forward channels.
+def widths_of(own, fields):
+    """Query heads, key/value heads and feed-forward channels, 0 of what is gone, that ``own``, one
+    of the block_configs, says in these three ``fields``."""
+    gone = own.get("skip", ())
+    sublayers = ("attention", "attention", "mlp")
+    return [0 if of in gone else own[name] for of, name in zip(sublayers, fields, strict=True)]
+
+
+def cut_block(block, own, biases, config):
+    """Cut one block down to the widths of ``own``, its one of the block_configs.
 
     ``biases``: whether the output projections of attention and feed-forward get one.
     """
     layout = config.block_layout
-    heads, kv_heads, channels = widths
+    heads, kv_heads, channels = widths_of(own, layout["widths"])
     attention = block.get_submodule(layout["attention"])
     output = attention.get_submodule(layout["output"])
     width = output.in_features // config.num_attention_heads  # of one head
@@ -92,6 +104,36 @@ class BlockConfig:
         return getattr(self.config, name)
 
 
+class OwnRules:
+    """The checks of a stock configuration that do not hold of a pruned model."""
+
+    def validate_architecture(self):
+        """The number of heads need not divide the hidden size."""
+
+    def validate_rope(self):
+        """Nor does it say how wide a head is."""
+
+    _rope_scaling_validation = validate_rope  # before transformers 5
+
+
+class Cut:
+    """A stock model, cut down to the widths of its configuration."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        if "embed_out" in self._modules:  # GPT-NeoX calls its head so before transformers 5
+            self.lm_head = self._modules.pop("embed_out")
+        blocks = self.get_submodule(config.block_layout["blocks"])
+        biases = config.output_biases or [[False, False]] * len(blocks)
+        for block, own, added in zip(blocks, config.block_configs, biases, strict=True):
+            cut_block(block, own, added, config)
+
+    @property
+    def embed_out(self):
+        """The head, where the stock model calls it so."""
+        return self.lm_head
+
+
 def pruned(config_name, model_name):
     """The two classes made of these two of transformers; two None where it has none so called."""
     stock_config = getattr(transformers, config_name, None)
@@ -99,29 +141,23 @@ def pruned(config_name, model_name):
     if stock_config is None or stock_model is None:
         return None, None
 
-    @strict
-    class Config(stock_config):
+    class Config(OwnRules, stock_config):
         """The stock configuration, and what is left of each block."""
 
         model_type = f"pruned_{stock_config.model_type}"
-        block_widths: list[list[int]] | None = None
+        block_configs: list[dict[str, Any]] | None = None
         output_biases: list[list[bool]] | None = None
         block_layout: dict[str, Any] | None = None
 
-        def validate_architecture(self):
-            """Pruned, the number of heads need not divide the hidden size."""
+    if is_dataclass(
+        stock_config
+    ):  # since transformers 5; without it all the checks are the stock's
+        Config = strict(Config)
 
-    class Model(stock_model):
-        """The stock model, cut down to the widths of its configuration."""
+    class Model(Cut, stock_model):
+        """The stock model, cut down."""
 
         config_class = Config
-
-        def __init__(self, config):
-            super().__init__(config)
-            blocks = self.get_submodule(config.block_layout["blocks"])
-            biases = config.output_biases or [[False, False]] * len(blocks)
-            for block, widths, added in zip(blocks, config.block_widths, biases, strict=True):
-                cut_block(block, widths, added, config)
 
     Config.__name__ = Config.__qualname__ = f"Pruned{config_name}"
     Model.__name__ = Model.__qualname__ = f"Pruned{model_name}"

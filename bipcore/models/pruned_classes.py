@@ -5,13 +5,15 @@ file of a folder: it is the same file for every such model, since what differs s
 config.json, so it has its own.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import transformers as tf
 
-from .families import FAMILIES, PRUNED, base_type
+from .families import FAMILIES, PRUNED, Family, base_type
+from .shapes import BlockShape
 
 MODELLING_FILE = Path(__file__).with_name("modeling_pruned.py")
 """The file that goes along with such an export, as it stands."""
@@ -55,6 +57,7 @@ def layout_of(model_type: str) -> dict[str, Any]:
     rows = dict(zip(family.qkv, _ROWS[family.qkv_layout], strict=True))
     rows |= dict.fromkeys(family.ffn_in, ["channels"] * (2 if fused else 1))
     return {
+        "widths": list(_width_fields(family)),
         "blocks": family.blocks,
         "attention": family.attention,
         "query": family.qkv[0].removeprefix(inner),
@@ -65,12 +68,37 @@ def layout_of(model_type: str) -> dict[str, Any]:
     }
 
 
+def block_configs(model_type: str, shapes: Iterable[BlockShape]) -> list[dict[str, Any]]:
+    """What is left of each block, in the fields that say it of a whole model, for config.json."""
+    heads, kv_heads, channels = _width_fields(FAMILIES[base_type(model_type)])
+    return [
+        ({heads: shape.heads, kv_heads: shape.kv_heads} if shape.heads else {})
+        | ({channels: shape.channels} if shape.channels else {})
+        | ({"skip": gone} if (gone := _gone(shape)) else {})
+        for shape in shapes
+    ]
+
+
+def _width_fields(family: Family) -> tuple[str, str, str]:
+    return "num_attention_heads", "num_key_value_heads", family.channels_field
+
+
+def _gone(shape: BlockShape) -> list[str]:
+    """The sublayers of a block of which nothing is left."""
+    widths = {"attention": shape.heads, "mlp": shape.channels}
+    return [name for name, width in widths.items() if not width]
+
+
 def read_pruned_config(folder: Path, model_type: str) -> tf.PreTrainedConfig:
     """The configuration in ``folder``, of the pruned type ``model_type``.
 
-    Its layout is the one known here: earlier exports do not say it, and their own file, which
-    is not run, knows it.
+    Its layout is the one known here, and widths may be said as earlier exports do, in
+    "block_widths": their own file, which is not run, knows how to read that.
     """
     config = classes_of(model_type).config.from_pretrained(folder)
     config.block_layout = layout_of(model_type)
+    if hasattr(config, "block_widths"):
+        shapes = [BlockShape(*widths) for widths in config.block_widths]
+        config.block_configs = block_configs(model_type, shapes)
+        del config.block_widths
     return config

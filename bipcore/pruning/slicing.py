@@ -10,6 +10,7 @@ from transformers import Cache
 
 from ..errors import InputError
 from ..models.adapters import Adapter, Block, Selection
+from ..models.pruned_classes import block_configs
 from .plan import PruningPlan
 
 
@@ -61,9 +62,9 @@ def apply_plan(model: nn.Module, plan: PruningPlan) -> nn.Module:
     for block, keep in zip(adapter.blocks, plan.blocks, strict=True):
         prune_block(block, keep.heads, keep.channels)
     adapter.write_widths(pruned.config)
-    if getattr(pruned.config, "block_widths", None) is not None:  # an export loaded again
+    if getattr(pruned.config, "block_configs", None) is not None:  # an export loaded again
         shapes = [block.shape for block in adapter.blocks]
-        pruned.config.block_widths = [[s.heads, s.kv_heads, s.channels] for s in shapes]
+        pruned.config.block_configs = block_configs(pruned.config.model_type, shapes)
     for block in adapter.blocks:
         block.sync_attributes(pruned.config)
     return pruned

@@ -16,7 +16,14 @@ from bipcore.models.adapters import Adapter
 from bipcore.models.families import FAMILIES as KNOWN
 from bipcore.models.families import base_type, check_supported
 from bipcore.models.loading import empty_model, load_config, load_model
-from bipcore.models.pruned_classes import MODELLING_FILE, classes_of, is_pruned_type, layout_of
+from bipcore.models.pruned_classes import (
+    MODELLING_FILE,
+    block_configs,
+    classes_of,
+    is_pruned_type,
+    layout_of,
+)
+from bipcore.models.shapes import BlockShape
 from bipcore.pruning.plan import BlockPlan, PruningPlan
 from bipcore.pruning.slicing import apply_plan, masked_model
 from tests.helpers.folders import edit_json, model_folder, text_tokenizer
@@ -39,7 +46,8 @@ def _export(folder, name: str = "llama"):
 
 def test_the_modelling_file_needs_no_more_than_transformers_needs():
     packages = {name.split(".")[0] for name in imports_of(MODELLING_FILE.read_text())}
-    assert packages == {"functools", "huggingface_hub", "torch", "transformers", "typing"}
+    standard = {"dataclasses", "functools", "typing"}
+    assert packages - standard == {"huggingface_hub", "torch", "transformers"}
 
 
 def test_the_modelling_file_only_defines_classes_and_functions():
@@ -51,7 +59,7 @@ def test_the_modelling_file_only_defines_classes_and_functions():
 
 
 def test_the_modelling_file_is_short():
-    assert len(MODELLING_FILE.read_text().splitlines()) < 150
+    assert len(MODELLING_FILE.read_text().splitlines()) < 200
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -69,7 +77,7 @@ def test_the_family_knows_the_biases_of_the_stock_class(name):
 def test_the_classes_are_the_stock_ones_cut_down(kind):
     classes = classes_of(kind)
     stock = tf.CONFIG_MAPPING[kind]
-    assert classes.config.__mro__[1] is stock
+    assert classes.config.__mro__[2] is stock
     assert classes.model.__mro__[1] is tf.MODEL_FOR_CAUSAL_LM_MAPPING[stock]
     assert classes.config.model_type == f"pruned_{kind}"
     assert classes_of(f"pruned_{kind}") == classes
@@ -127,12 +135,21 @@ def test_writing_and_reading_leave_the_modules_of_transformers_alone(out, monkey
 def test_the_configuration_and_sizes_are_known_without_weights(out):
     _export(out, "opt")
     config = load_config(str(out))
-    assert config.block_widths[0] == [8, 8, 96]
+    widths = {"num_attention_heads": 8, "num_key_value_heads": 8, "ffn_dim": 96}
+    assert config.block_configs[0] == widths
     assert Adapter(empty_model(config)).shape == Adapter(load_model(str(out))[0]).shape
 
 
 @pytest.mark.parametrize(
-    "fields", [{"block_widths": None}, {"block_widths": [[8, 8, 96]]}, {"block_widths": "all"}]
+    "fields",
+    [
+        {"block_configs": None},
+        {"block_configs": [{}]},
+        {"block_configs": [{}] * 3},
+        {"block_configs": "all"},
+        {"block_widths": "all"},
+        {"block_widths": [[8, 8]]},
+    ],
 )
 def test_a_configuration_that_does_not_say_the_widths_is_one_sentence(out, fields):
     _export(out)
@@ -142,9 +159,43 @@ def test_a_configuration_that_does_not_say_the_widths_is_one_sentence(out, field
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize("name", ["llama", "opt"])
+def test_the_widths_are_said_in_the_fields_that_say_them_of_a_whole_model(name):
+    shapes = [BlockShape(8, 2, 96), BlockShape(0, 0, 5), BlockShape(4, 2, 0)]
+    channels = "ffn_dim" if name == "opt" else "intermediate_size"
+    assert block_configs(name, shapes) == [
+        {"num_attention_heads": 8, "num_key_value_heads": 2, channels: 96},
+        {channels: 5, "skip": ["attention"]},
+        {"num_attention_heads": 4, "num_key_value_heads": 2, "skip": ["mlp"]},
+    ]
+
+
+@pytest.mark.parametrize("name", ["llama", "opt", "phi3"])
+def test_the_fields_of_the_whole_model_stay_whole_numbers(out, name):
+    _export(out, name)
+    config = load_config(str(out))
+    assert config.num_attention_heads == 8
+    assert getattr(config, KNOWN[name].channels_field) == 96
+
+
+@pytest.mark.parametrize("name", ["llama", "opt", "phi3"])
+def test_an_export_that_says_its_widths_as_earlier_ones_did_is_still_loaded(out, name):
+    done = _export(out, name)
+    expected, _ = load_pruned(out, device="cpu")
+    config = json.loads((out / "config.json").read_text())
+    del config["block_configs"], config["block_layout"]
+    widths = [[b.heads, b.kv_heads, b.channels] for b in Adapter(expected).shape.blocks]
+    (out / "config.json").write_text(json.dumps(config | {"block_widths": widths}))
+    model, _ = load_pruned(out, device="cpu")
+    assert_same_outputs(model, expected)
+    assert not hasattr(model.config, "block_widths")
+    assert sum(parameter.numel() for parameter in model.parameters()) == done.parameters
+
+
 def test_weights_that_do_not_have_the_widths_are_refused(out):
     _export(out)
-    edit_json(out / "config.json", block_widths=[[8, 8, 96], [4, 4, 20], [4, 4, 20]])
+    shapes = [BlockShape(8, 8, 96), BlockShape(4, 4, 20), BlockShape(4, 4, 20)]
+    edit_json(out / "config.json", block_configs=block_configs("llama", shapes))
     with pytest.raises(InputError, match="do not fit its config"):
         load_model(str(out), device="cpu")
 
@@ -159,8 +210,8 @@ def test_a_loaded_export_can_be_pruned_and_exported_again(tmp_path, out, name):
     plan = PruningPlan(shape, tuple(blocks))
     twice = apply_plan(once, plan)
     assert_same_outputs(twice, masked_model(once, plan))
-    widths = [[b.heads, b.kv_heads, b.channels] for b in plan.pruned_shape.blocks]
-    assert twice.config.block_widths == widths != once.config.block_widths
+    widths = block_configs(once.config.model_type, plan.pruned_shape.blocks)
+    assert twice.config.block_configs == widths != once.config.block_configs
     assert save_pruned(twice, tokenizer, tmp_path / "again", plan=plan).tier == 2
     assert_same_outputs(load_pruned(tmp_path / "again", device="cpu")[0], twice)
 

@@ -42,7 +42,7 @@ def scored():
 
 def test_the_model_is_one_that_no_stock_class_holds(model):
     assert "Llama" in type(load_pruned(model)[0]).__name__
-    assert json.loads((Path(model) / "config.json").read_text())["block_widths"]
+    assert json.loads((Path(model) / "config.json").read_text())["block_configs"]
 
 
 @pytest.mark.parametrize("criterion", ["llm-bip", "wanda-sp", "flap", "magnitude"])
