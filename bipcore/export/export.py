@@ -20,6 +20,9 @@ from ..store.files import MANIFEST, MANIFEST_FORMAT, check_destination, read_man
 from .base import Format
 from .card import ADAPTER, model_card
 from .formats import AUTO, FORMATS, choose_format
+from .forms import with_true_tie
+from .older_readers import readers_of
+from .public import public_name, public_plan
 from .readback import compare
 
 
@@ -71,7 +74,7 @@ def save_pruned(
     target = check_destination(folder)
     _check_applied(model, plan)
     chosen, reason = choose_format(plan, model.config, model, name=format)
-    form = chosen.form(model, plan)
+    form = chosen.form(with_true_tie(model), plan)
     report = progress or silent
     made, size = _made(form)
     about = {"base_model": base_model, "licence": licence, "figures": figures or {}}
@@ -81,11 +84,10 @@ def save_pruned(
             report(0.1, "Writing the model")
             chosen.write(form, tokenizer, unfinished)
             _let_read(unfinished)
-            (unfinished / "plan.json").write_text(plan.to_json(), encoding="utf-8")
             if adapter is not None:
                 write_adapter(unfinished / ADAPTER, model, adapter)
                 about["recovery"] = adapter.spec
-            (unfinished / "README.md").write_text(model_card(plan, **about, **made), "utf-8")
+            _write_words(unfinished, plan, about | made)
             report(0.5, "Reading it back")
             again = chosen.read_back(unfinished, form)
             made["max_logit_difference"] = compare(model, form, again, tolerance=chosen.tolerance)
@@ -94,6 +96,13 @@ def save_pruned(
         raise InputError(f"The export to {target} failed: {error}; nothing was kept.") from error
     report(1.0, "Exported")
     return read_export(target)
+
+
+def _write_words(folder: Path, plan: PruningPlan, about: Mapping[str, Any]) -> None:
+    """The plan and the card of the export in ``folder``, as others may read them."""
+    (folder / "plan.json").write_text(public_plan(plan).to_json(), encoding="utf-8")
+    card = model_card(plan, readers=readers_of(folder), **about)
+    (folder / "README.md").write_text(card, "utf-8", "backslashreplace")
 
 
 def _check_applied(model: nn.Module, plan: PruningPlan) -> None:
@@ -173,5 +182,6 @@ def _write_manifest(folder: Path, chosen: Format, facts: dict) -> None:
         if file.is_file()
     }
     facts = {"tier": chosen.tier, "export_format": chosen.name, **facts}
+    facts["base_model"] = public_name(facts["base_model"])
     manifest = {"format": MANIFEST_FORMAT, **facts, "files": files}
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")

@@ -1,12 +1,13 @@
 """A model's folder as `transformers` writes and loads it."""
 
 import copy
-import json
 from pathlib import Path
 
 from torch import nn
 
 from ..models.tokenizer import save_tokenizer
+from .older_readers import speak_to_older_readers
+from .public import quoted
 
 
 def write_folder(form: nn.Module, tokenizer, folder: Path) -> None:
@@ -18,12 +19,7 @@ def write_folder(form: nn.Module, tokenizer, folder: Path) -> None:
     finally:
         form.generation_config = settings
     save_tokenizer(tokenizer, folder)
-    config_file = folder / "config.json"
-    config = json.loads(config_file.read_text())
-    rope = config.get("rope_parameters") or {}
-    if "rope_theta" in rope:  # readers older than transformers 5 look for it here
-        config["rope_theta"] = rope["rope_theta"]
-        config_file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    speak_to_older_readers(folder, form, tokenizer)
 
 
 def _valid_generation_config(settings):
@@ -45,6 +41,6 @@ def loading_code(folder: str, *, trust: bool = False) -> str:
     trusted = ", trust_remote_code=True" if trust else ""
     return (
         "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
-        f'model = AutoModelForCausalLM.from_pretrained("{folder}"{trusted})\n'
-        f'tokenizer = AutoTokenizer.from_pretrained("{folder}"{trusted})'
+        f"model = AutoModelForCausalLM.from_pretrained({quoted(folder)}{trusted})\n"
+        f"tokenizer = AutoTokenizer.from_pretrained({quoted(folder)}{trusted})"
     )

@@ -7,6 +7,7 @@ import torch
 
 from bipcore.errors import InputError
 from bipcore.export.export import read_export, save_pruned
+from bipcore.models.tokenizer import save_tokenizer
 from bipcore.pruning.slicing import apply_plan
 from bipcore.store.files import check_destination
 from tests.helpers.folders import text_tokenizer, tree
@@ -153,6 +154,7 @@ def test_a_modelling_file_that_is_not_that_of_bipcore_is_not_kept(
     before = _contents(tmp_path)
 
     def damaged(tokenizer, folder):
+        save_tokenizer(tokenizer, folder)
         (folder / "modeling_pruned.py").write_text("raise SystemExit('this code was run')")
 
     monkeypatch.setattr("bipcore.export.folder.save_tokenizer", damaged)

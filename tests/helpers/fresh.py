@@ -1,9 +1,13 @@
 """Exported folders, loaded by stock transformers in a process that has no bipcore."""
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -14,6 +18,7 @@ _READER = """
 import json, sys
 from pathlib import Path
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -38,6 +43,7 @@ for folder in sorted(path for path in root.iterdir() if (path / "config.json").i
         "unmatched": sorted(map(str, [*report["missing_keys"], *report["unexpected_keys"]])),
         "tokens": AutoTokenizer.from_pretrained(folder, **how)("w4 w2")["input_ids"],
         "cache": torch.equal(new, uncached),
+        "transformers": transformers.__version__,
     }
 save_file(outputs, root / "outputs.safetensors")
 print(json.dumps(facts))
@@ -60,11 +66,33 @@ def run_fresh(root: Path, script: str, *arguments: str) -> Ended:
     return without_bipcore().start(Call(script, arguments, str(root))).wait()
 
 
-def read_exports(root: Path, **how: bool) -> Read:
-    """Load every export below ``root`` with the options ``how``, and run it."""
+def run_older(root: Path, script: str, *arguments: str) -> Ended:
+    """`run_fresh` with the older `transformers` in the folder that READERS names; without it there
+    is nothing to test."""
+    if not (folder := os.environ.get("READERS")):
+        pytest.skip("make readers installs an older transformers and runs this")
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments],
+        cwd=root,
+        env={
+            **os.environ,
+            "PYTHONPATH": folder,
+            "HF_HUB_OFFLINE": "1",
+            "HF_HOME": str(root / "hf"),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return Ended(done.returncode, done.stdout, done.stderr)
+
+
+def read_exports(root: Path, *, run=run_fresh, **how: bool) -> Read:
+    """Load every export below ``root`` with the options ``how``, and run it, all in one process
+    that ``run`` starts."""
     tokens, mask = padded_batch()
     save_file({"tokens": tokens, "mask": mask}, root / "batch.safetensors")
-    done = run_fresh(root, _READER, str(root), json.dumps(how))
+    done = run(root, _READER, str(root), json.dumps(how))
     assert done.status == 0, done.err
     outputs = load_file(root / "outputs.safetensors")
     return Read(root, json.loads(done.out), outputs, done.err)

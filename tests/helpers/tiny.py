@@ -72,9 +72,14 @@ def tiny_model(name: str, *, seed: int = 0) -> nn.Module:
 
 @cache
 def _built(name: str, seed: int) -> nn.Module:
+    return random_model(CONFIGS[name](), seed=seed)
+
+
+def random_model(config: tf.PreTrainedConfig, *, seed: int = 0) -> nn.Module:
+    """A model of ``config``, as `tiny_model` makes them."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = tf.AutoModelForCausalLM.from_config(CONFIGS[name]()).eval()
+        model = tf.AutoModelForCausalLM.from_config(config).eval()
         for key, parameter in model.named_parameters():
             if parameter.dim() > 1:
                 nn.init.normal_(parameter, std=0.2)
