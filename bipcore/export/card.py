@@ -3,10 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import yaml
+
 from ..evaluation.metrics import chosen_metrics
 from ..pruning.plan import PruningPlan
 from ..specs import EvaluationSpec, RecoverySpec
 from .base import Format
+from .public import is_hub_id, plain, public_name, public_plan
 
 ADAPTER = "adapter"
 """The folder of an export that keeps the adapter of a recovery."""
@@ -14,10 +17,10 @@ ADAPTER = "adapter"
 _TEMPLATE = """---
 {metadata}---
 
-# {name}
+# {title}
 
-{base} with {total:.1%} of its parameters removed by structured pruning: whole attention heads
-and feed-forward channels are gone, not masked. Made with bipcore.
+This is {base} with {total:.1%} of its parameters removed by structured pruning: whole attention
+heads and feed-forward channels are gone, not masked. Made with bipcore.
 
 ## How to load it
 
@@ -26,7 +29,7 @@ and feed-forward channels are gone, not masked. Made with bipcore.
 ```
 
 {loading}
-
+{readers}
 ## What was removed
 
 {removed}
@@ -59,39 +62,47 @@ def model_card(
     base_model: str,
     licence: str,
     figures: Mapping[str, Any],
+    readers: str = "",
     recovery: RecoverySpec | None = None,
 ) -> str:
     """The card as Markdown. ``figures``: name -> (before, after), already worded for people; with
-    ``recovery`` (dense, pruned, recovered).
+    ``recovery`` (dense, pruned, recovered). ``readers``: what can read the export, in a sentence.
+
+    Names are shown as they are, whatever they hold, but for the folders of this machine.
 
     ``reason``: why a format before ``written_as`` could not hold the model, in a sentence; None
     where it is the one asked for. ``parameters``: how many it has.
     """
-    after, before = plan.pruned_shape, plan.shape
     states = ("Dense", "Pruned", "Recovered") if recovery else ("Before", "After")
-    macs = [f"{shape.macs(512) / 1e9:,.2f} G" for shape in (before, after)]
-    counted = {
-        "Parameters": [f"{before.parameters:,}", f"{parameters:,}"],
-        "MACs at 512 tokens": macs,
-    }
-    rows = {name: pair + pair[1:] * (len(states) - 2) for name, pair in counted.items()} | {
-        name: list(values) for name, values in figures.items()
-    }
+    counted = _counted(plan, parameters).items()
+    rows = {name: pair + pair[1:] * (len(states) - 2) for name, pair in counted}
+    rows |= {name: list(values) for name, values in figures.items()}
+    said = public_plan(plan)
     return _TEMPLATE.format(
         metadata=_metadata(base_model, licence),
-        name=name,
-        base=f"`{base_model}`" if base_model else "A causal language model",
+        title=plain(name),
+        base=plain(public_name(base_model)) if base_model else "a causal language model",
         total=plan.realised_total,
         code=written_as.loading_code(f"path/to/{name}"),
         loading=written_as.card.format(
-            name=name,
+            name=plain(name),
             model_class=model_class,
             reason=reason or "It was asked for in this form.",
         ),
-        removed=_table(("Setting", "Value"), _settings(plan).items()),
+        readers=f"\nRead by {readers}\n" if readers else "",
+        removed=_table(("Setting", "Value"), _settings(said).items()),
         recovered=_recovered(recovery) if recovery else "",
         figures=_table(("", *states), ((k, *v) for k, v in rows.items())),
     )
+
+
+def _counted(plan: PruningPlan, parameters: int) -> dict[str, list[str]]:
+    """What follows from the widths: rows of a value before and one after."""
+    macs = [f"{shape.macs(512) / 1e9:,.2f} G" for shape in (plan.shape, plan.pruned_shape)]
+    return {
+        "Parameters": [f"{plan.shape.parameters:,}", f"{parameters:,}"],
+        "MACs at 512 tokens": macs,
+    }
 
 
 def figure_rows(
@@ -99,7 +110,7 @@ def figure_rows(
 ) -> dict[str, tuple[str, ...]]:
     """The ``figures`` of a card: a row for each metric, of what was ``found`` for every state."""
     measured_on = (
-        f"{evaluation.text} test text, first {found[0]['tokens']:,} tokens, "
+        f"{public_name(evaluation.text)} test text, first {found[0]['tokens']:,} tokens, "
         f"window {evaluation.window}"
     )
     return {
@@ -109,8 +120,9 @@ def figure_rows(
 
 
 def _recovered(spec: RecoverySpec) -> str:
+    size = f"{spec.samples:,} × {spec.seq_len} tokens"
     settings = {
-        "Text": f"{spec.source}, {spec.samples:,} × {spec.seq_len} tokens, seed {spec.seed}",
+        "Text": f"{public_name(spec.source)}, {size}, seed {spec.seed}",
         "Rank, alpha, dropout": f"{spec.rank}, {spec.alpha:g}, {spec.dropout:g}",
         "Layers": ", ".join(spec.targets),
         "Optimiser": f"AdamW, learning rate {spec.learning_rate:g}, cosine, "
@@ -122,10 +134,11 @@ def _recovered(spec: RecoverySpec) -> str:
 
 
 def _metadata(base_model: str, licence: str) -> str:
-    lines = [f"license: {licence}", "library_name: transformers", "pipeline_tag: text-generation"]
-    if base_model.count("/") == 1 and not base_model.startswith((".", "/", "~")):
-        lines.append(f"base_model: {base_model}")
-    return "\n".join([*lines, "tags:", "- pruned", "- structured-pruning", ""])
+    facts = {"license": licence, "library_name": "transformers", "pipeline_tag": "text-generation"}
+    if is_hub_id(base_model):
+        facts["base_model"] = base_model
+    facts["tags"] = ["pruned", "structured-pruning"]
+    return yaml.safe_dump(facts, sort_keys=False, allow_unicode=True)
 
 
 def _settings(plan: PruningPlan) -> dict[str, str]:
@@ -160,5 +173,5 @@ def _widths(plan: PruningPlan, name: str) -> str:
 
 
 def _table(header: tuple[str, ...], rows) -> str:
-    lines = [header, tuple("---" for _ in header), *(tuple(map(str, row)) for row in rows)]
+    lines = [header, tuple("---" for _ in header), *(tuple(map(plain, row)) for row in rows)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
