@@ -78,10 +78,10 @@ def test_the_classes_are_the_stock_ones_cut_down(kind):
     classes = classes_of(kind)
     stock = tf.CONFIG_MAPPING[kind]
     assert classes.config.__mro__[2] is stock
-    assert classes.model.__mro__[1] is tf.MODEL_FOR_CAUSAL_LM_MAPPING[stock]
+    assert classes.model.__mro__[2] is tf.MODEL_FOR_CAUSAL_LM_MAPPING[stock]
     assert classes.config.model_type == f"pruned_{kind}"
     assert classes_of(f"pruned_{kind}") == classes
-    for one, base in ((classes.config, stock), (classes.model, classes.model.__mro__[1])):
+    for one, base in ((classes.config, stock), (classes.model, classes.model.__mro__[2])):
         assert getattr(modeling_pruned, one.__name__) is one
         assert one.__name__ == one.__qualname__ == f"Pruned{base.__name__}"
 
