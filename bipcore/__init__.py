@@ -24,7 +24,7 @@ __version__ = "0.2.0"
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 _HOMES = {
-    "CalibrationSet": "data.calibration",
+    "CalibrationSet": "data.samples",
     "load_calibration": "data.calibration",
     "load_model": "models.loading",
     "Statistics": "criteria.statistics",

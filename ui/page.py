@@ -104,7 +104,7 @@ def _model_form(settings: Settings) -> Settings:
     """Model and calibration: expensive to change, so they take effect with the button."""
     with st.form("model-form", border=False):
         st.markdown("**Model and calibration**")
-        said = {name: _field(st, name, settings) for name in ("model", "text")}
+        said = {name: _field(st, name, settings) for name in ("model", "text", "text_field")}
         left, right = st.columns(2)
         places = {"samples": left, "seq_len": right, "seed": left, "dtype": right}
         said |= {name: _field(place, name, settings) for name, place in places.items()}

@@ -5,7 +5,7 @@ from typing import Any
 
 import streamlit as st
 
-from bipcore.data.texts import NAMED
+from bipcore.data.texts import FILES, NAMED
 from bipcore.pipeline.pipeline import Pipeline
 from bipcore.pipeline.recoveries import Recovery
 from bipcore.pruning.plan import PruningPlan
@@ -24,8 +24,9 @@ from .studies import Study, follow
 _STARTED = "recovery-started"
 _PARTS = ("all", "attention", "ffn")
 _HELP = {
-    "source": "Never a test text. Or type the path of a text or JSONL file on the machine that "
-    "runs this app.",
+    "source": f"Never a test text. Or type the path of a {FILES} on the machine that runs this "
+    "app.",
+    "text_field": "Where the records of a file have their text; left empty, under text.",
     "learning_rate": "The highest; it falls as a cosine. Few steps want a higher one than many.",
     "batch_size": "Samples in an optimiser step. They pass through the model about 2048 tokens at "
     "a time, so a large batch takes no more memory.",
@@ -80,8 +81,9 @@ def _defaults() -> dict[str, Any]:
 
 
 def _training(form: Form) -> None:
-    source, samples, seq_len, seed = st.columns([2, 1, 1, 1])
+    source, field, samples, seq_len, seed = st.columns([2, 1, 1, 1, 1])
     form.choice(source, "Training text", "source", NAMED, empty="builtin")
+    form.field(field.text_input, "Text field", "text_field")
     form.number(samples, "Samples", "samples", 1)
     form.number(seq_len, "Tokens each", "seq_len", 2)
     form.number(seed, "Seed", "seed", 0)

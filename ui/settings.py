@@ -51,7 +51,9 @@ class Settings(_Flat):
 
     @property
     def score_spec(self) -> ScoreSpec:
-        calibration = CalibrationSpec(self.text, self.samples, self.seq_len, self.seed)
+        names = ("samples", "seq_len", "seed", "text_field")
+        said = {name: getattr(self, name) for name in names}
+        calibration = CalibrationSpec(self.text, **said)
         return ScoreSpec(self.model_spec, calibration, self.criterion)
 
     @property

@@ -103,17 +103,18 @@ def _spec(settings: Settings, values: dict[str, Any]) -> SweepSpec:
     it does not make another sweep of it."""
     default = PlanSpec()
     percents = parse_list(values["percents"], float, "sparsities")
-    size = {"window": values["window"], "max_tokens": values["tokens"] or None}
-    metrics = tuple(values["metrics"])
-    texts = [EvaluationSpec(text, **size, metrics=metrics) for text in values["texts"]]
     calibration = settings.score_spec.calibration
+    field = {"text_field": calibration.text_field}
+    how = {"window": values["window"], "max_tokens": values["tokens"] or None, **field}
+    metrics = tuple(values["metrics"])
+    texts = [EvaluationSpec(text, **how, metrics=metrics) for text in values["texts"]]
     spec = SweepSpec(
         model=settings.model_spec,
         criteria=tuple(values["criteria"]),
         sparsities=tuple(round(percent / 100, 6) for percent in percents),
         seeds=parse_list(values["seeds"], int, "seeds"),
         samples=parse_list(values["sizes"], int, "calibration samples"),
-        calibration=CalibrationSpec(calibration.source, seq_len=calibration.seq_len),
+        calibration=CalibrationSpec(calibration.source, seq_len=calibration.seq_len, **field),
         plan=replace(settings.plan_spec, sparsity=default.sparsity, source=default.source),
         texts=tuple(texts),
         profile=values["profile"],

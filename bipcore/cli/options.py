@@ -146,7 +146,9 @@ def _sweep(values: dict) -> SweepSpec:
         sparsities=parse_list(values["sparsities"], float, "sparsities"),
         seeds=parse_list(values["seeds"], int, "seeds"),
         samples=parse_list(values["sizes"], int, "sizes"),
-        calibration=CalibrationSpec(values["calibration"], seq_len=values["seq_len"]),
+        calibration=CalibrationSpec(
+            values["calibration"], seq_len=values["seq_len"], text_field=values["text_field"]
+        ),
         plan=PlanSpec(**plan),
         texts=tuple(_evaluation(values | {"text": text}) for text in texts),
         profile=values["profile"],
@@ -200,6 +202,7 @@ _SWEEP = _MODEL | {
     "presets": _list("presets", f"Presets to add as lines of their own ({', '.join(PRESETS)})"),
     "calibration": _SCORE["calibration"],
     "seq_len": _SCORE["seq_len"],
+    "text_field": _SCORE["text_field"],
     **_SWEPT_PLAN,
     "texts": _option(
         str, "builtin", "Test texts: builtin, wikitext2, ptb, c4, or files, with commas between."
@@ -240,7 +243,8 @@ def _with_preset(values: dict) -> dict:
 def with_specs(*groups: str) -> Callable[[Callable], Callable]:
     """Replace the function's parameters named in ``groups`` by the options they are made from.
 
-    The decorated function shows typer those options and its own; called, it builds the specs.
+    The decorated function shows typer those options and its own; called, it builds the specs. An
+    option that several specs have is one, and goes into each.
     "maybe_plan" is handed over as ``plan``, None without ``--sparsity``.
     """
 
@@ -251,10 +255,10 @@ def with_specs(*groups: str) -> Callable[[Callable], Callable]:
             for name, parameter in inspect.signature(function).parameters.items()
             if name not in targets.values()
         }
+        options = {name: each for group in groups for name, each in GROUPS[group].options.items()}
         parameters = [
             inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=kind, default=value)
-            for group in groups
-            for name, (kind, value) in GROUPS[group].options.items()
+            for name, (kind, value) in options.items()
         ]
 
         @functools.wraps(function)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..data.calibration import CalibrationSet
+from ..data.samples import CalibrationSet
 from ..errors import InputError
 from ..models.adapters import SITES, Adapter
 from ..progress import Progress, silent

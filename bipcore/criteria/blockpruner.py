@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..data.calibration import CalibrationSet
+from ..data.samples import CalibrationSet
 from ..errors import InputError
 from ..models.adapters import Adapter
 from ..models.running import (

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ..data.calibration import CalibrationSet
+from ..data.samples import CalibrationSet
 from ..models.adapters import Adapter, BlockWeights
 from ..progress import Progress
 from .base import ChannelScores, Criterion, Style

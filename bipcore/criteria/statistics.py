@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from ..data.calibration import CalibrationSet
+from ..data.samples import CalibrationSet
 from ..errors import InputError
 from ..models.adapters import SITES, Adapter, Block
 from ..models.running import capture_inputs, enter_blocks, evaluation_mode

@@ -4,18 +4,24 @@ A named set is looked for in the folder `BIPCORE_DATA`, then on the hub. Calibra
 training text, or the validation text where that is missing; evaluation reads the test text.
 """
 
+import functools
 import hashlib
-import json
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import InputError, reason_of
+from ..errors import InputError, reason_of, short
 from ..hub import hub_call
+from ..store.content import sha256
+from ..store.inputs import named_path
+from .documents import RECORDS, Document, check_size, kind_of, read_documents, read_plain
 
 NAMED = ("builtin", "wikitext2", "ptb", "c4")
-"""The sources that have a name; anything else is the path of a text or JSONL file."""
+"""The sources that have a name; anything else is the path of a file."""
+
+FILES = ".txt, .json, .jsonl, .csv, .tsv or .parquet file"
+"""The files of texts that are read, for a sentence."""
 
 _FILES = {
     ("wikitext2", "calibration"): ("wikitext2/train.txt", "wikitext2/validation.txt"),
@@ -32,21 +38,25 @@ class TextSource:
     """A text that was found: its name, which part of it, and what identifies its content.
 
     ``read()`` yields the documents in order; a ``continuous`` source yields one, the whole text.
+    Conversations are not texts yet: see `chats.as_texts`. ``size``: about how many characters it
+    has; None where that is not known before it is fetched.
     """
 
     name: str
     split: str
     identity: str
     continuous: bool
-    read: Callable[[], Iterator[str]]
+    read: Callable[[], Iterator[Document]]
+    size: int | None = None
 
 
-def find_text(name: str, *, purpose: str) -> TextSource:
+def find_text(name: str, *, purpose: str, field: str = "") -> TextSource:
     """The text called ``name`` for ``purpose``, "calibration" or "test".
 
-    ``name`` is one of `NAMED` or the path of a ``.txt`` or ``.jsonl`` file (a JSON object a
-    line, its text under "text"). Raises InputError when a file is missing, empty or not text.
-    Reading a hub source may raise InputError too, when it is first read.
+    ``name`` is one of `NAMED`, or the path of a file: a text, or records (JSON, CSV, Parquet) that
+    have theirs under ``field`` (see `documents.read_documents`; no other text has fields). Raises
+    InputError when a file is missing, is none, or is larger than is read. It is not opened but to
+    see whether it has changed, so reading may raise InputError, too.
     """
     if purpose not in ("calibration", "test"):
         raise ValueError(f"purpose is 'calibration' or 'test', not {purpose!r}")
@@ -55,7 +65,7 @@ def find_text(name: str, *, purpose: str) -> TextSource:
     if name in NAMED:
         path = _local_file(name, purpose)
         return _named_file(name, path) if path else _hub_source(name, purpose)
-    return _user_file(name)
+    return _user_file(name, field)
 
 
 def _builtin(purpose: str) -> TextSource:
@@ -71,6 +81,7 @@ def _builtin(purpose: str) -> TextSource:
         identity=f"sha256:{digest}",
         continuous=False,
         read=lambda: iter(chosen),
+        size=sum(map(len, chosen)),
     )
 
 
@@ -83,12 +94,22 @@ def _local_file(name: str, purpose: str) -> Path | None:
 
 
 def _named_file(name: str, path: Path) -> TextSource:
-    text = _read_utf8(path)
-    identity = f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
-    if path.suffix == ".jsonl":
-        return TextSource(name, path.stem, identity, False, lambda: _jsonl_texts(text, path))
-    joined = _join_lines(name, text.split("\n"))
-    return TextSource(name, path.stem, identity, True, lambda: iter([joined]))
+    if kind_of(path) in RECORDS:
+        return _of_file(name, path.stem, path, lambda: read_documents(path))
+
+    def read() -> Iterator[str]:
+        yield _join_lines(name, read_plain(path).split("\n"))
+
+    return _of_file(name, path.stem, path, read)
+
+
+def _of_file(name: str, split: str, path: Path, read: Callable) -> TextSource:
+    """The text in a file; raises InputError for what is none."""
+    try:
+        size, identity = check_size(path).stat().st_size, f"sha256:{sha256(path)}"
+    except OSError as error:
+        raise InputError(f"{short(path)} cannot be read: {reason_of(error)}.") from None
+    return TextSource(name, split, identity, kind_of(path) not in RECORDS, read, size)
 
 
 def _join_lines(name: str, lines: list[str]) -> str:
@@ -100,55 +121,25 @@ def _join_lines(name: str, lines: list[str]) -> str:
     return " ".join(line.strip() for line in lines)
 
 
-def _user_file(name: str) -> TextSource:
-    try:
-        path = Path(name).expanduser()
-        is_folder, exists = path.is_dir(), path.exists()
-    except (OSError, RuntimeError):  # a name too long, or of an unknown user's home
-        path, is_folder, exists = Path(name), False, False
-    if is_folder:
-        raise InputError(f"{name} is a folder; give a .txt or .jsonl file of text.")
-    if not exists:
+def _user_file(name: str, field: str) -> TextSource:
+    path = named_path(name, "The text")
+    if path.is_dir():
+        raise InputError(f"{short(name)} is a folder; give a {FILES}.")
+    if not name or not path.exists():
         raise InputError(
-            f"There is no text called {name!r}: give one of {', '.join(NAMED)}, "
-            "or the path of a .txt or .jsonl file that exists."
+            f"There is no text called {short(name)!r}: give one of {', '.join(NAMED)}, "
+            f"or the path of a {FILES} that exists."
         )
-    text = _read_utf8(path)
-    if not text.strip():
-        raise InputError(f"{name} is empty; give a file with text in it.")
-    identity = f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
-    if path.suffix.lower() in (".jsonl", ".ndjson"):
-        documents = list(_jsonl_texts(text, path))
-        return TextSource(str(path), "file", identity, False, lambda: iter(documents))
-    return TextSource(str(path), "file", identity, True, lambda: iter([text]))
+    if kind_of(path) in RECORDS:
+        return _of_file(str(path), "file", path, functools.partial(read_documents, path, field))
 
+    def read() -> Iterator[str]:
+        text = read_plain(path)
+        if not text.strip():
+            raise InputError(f"{short(name)} is empty; give a file with text in it.")
+        yield text
 
-def _read_utf8(path: Path) -> str:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise InputError(f"{path} is not UTF-8 text; give a plain text or JSONL file.") from None
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {reason_of(error)}.") from None
-    if "\0" in text:
-        raise InputError(f"{path} is a binary file; give a plain text or JSONL file.")
-    return text
-
-
-def _jsonl_texts(text: str, path: Path) -> Iterator[str]:
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            document = json.loads(line)["text"]
-            document.encode()
-        except (ValueError, KeyError, TypeError, AttributeError):
-            document = None
-        if not isinstance(document, str):
-            raise InputError(
-                f'Line {number} of {path} is not a JSON object with its text under "text".'
-            )
-        yield document
+    return _of_file(str(path), "file", path, read)
 
 
 def _hub_source(name: str, purpose: str) -> TextSource:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ..criteria import Scores
 from ..criteria.statistics import check_length
-from ..data.calibration import CalibrationSet
+from ..data.samples import CalibrationSet
 from ..errors import InputError
 from ..models.adapters import Adapter
 from ..models.running import enter_blocks, evaluation_mode

@@ -14,6 +14,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from ..data.chats import chat_template, render_chats
 from ..errors import InputError, check_seed
 from .adapters import Adapter
 
@@ -57,17 +58,23 @@ class Generated:
 
 
 def encode_prompt(tokenizer, prompt: str, *, chat: bool) -> Tensor:
-    """The prompt's token ids (1, T), in the chat template where asked for and there is one."""
+    """The prompt's token ids (1, T), in the chat template where asked for and there is one.
+
+    Raises InputError where the prompt is empty, or the template cannot be used.
+    """
     if not prompt.strip():
         raise InputError("The prompt is empty; write something for the models to continue.")
-    if chat and getattr(tokenizer, "chat_template", None):
-        messages = [{"role": "user", "content": prompt}]
-        encoded = tokenizer.apply_chat_template(
-            messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
-        )
-    else:
-        encoded = tokenizer(prompt, return_tensors="pt", verbose=False)
-    return encoded["input_ids"]
+    in_template = chat and chat_template(tokenizer) is not None
+    if in_template:
+        said = [[{"role": "user", "content": prompt}]]
+        way_out = "turn the chat template off (--no-chat)"
+        (prompt,) = render_chats(tokenizer, said, way_out=way_out, generation_prompt=True)
+    ids = tokenizer(prompt, add_special_tokens=not in_template, return_tensors="pt", verbose=False)[
+        "input_ids"
+    ]
+    if ids.shape[1] == 0:
+        raise InputError("The prompt has no tokens; write something for the models to continue.")
+    return ids
 
 
 def stream(model: nn.Module, tokenizer, prompt: str, sampling: Sampling) -> Iterator[Generated]:

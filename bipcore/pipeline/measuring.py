@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..criteria import find_criterion
-from ..data.calibration import CalibrationSet
+from ..data.samples import CalibrationSet
 from ..data.tasks import check_data
 from ..errors import InputError
 from ..evaluation.metrics import (
@@ -108,7 +108,8 @@ class Measurements:
         self, spec: ModelSpec, plans: Mapping[str, PruningPlan], text: EvaluationSpec
     ) -> dict[str, ReconstructionErrors]:
         dense, tokenizer = self.bench.model(spec)
-        tokens = load_test_tokens(text.text, tokenizer, max_tokens=text.max_tokens)
+        how = {"max_tokens": text.max_tokens, "text_field": text.text_field}
+        tokens = load_test_tokens(text.text, tokenizer, **how)
         windows = CalibrationSet.from_tokens(cut_windows(dense, tokens, text.window))
         models = {}
         for index, (name, plan) in enumerate(plans.items()):

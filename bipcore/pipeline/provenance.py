@@ -61,7 +61,8 @@ def compensated_on(plan: PruningPlan) -> CalibrationSpec:
     """
     said, default = plan.spec.get("compensation_calibration"), asdict(CalibrationSpec())
     types = {name: type(value) for name, value in default.items()}
-    if not isinstance(said, dict) or {n: type(v) for n, v in said.items()} != types:
+    said = default | said if isinstance(said, dict) and "source" in said else {}
+    if {name: type(value) for name, value in said.items()} != types:
         raise InputError(
             f"The plan asks for the compensation {plan.spec.get('compensation')!r}, but does not "
             "say what it was calibrated on."

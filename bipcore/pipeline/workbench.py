@@ -8,7 +8,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from ..criteria.statistics import STATISTICS, Statistics, collect_statistics
-from ..data.calibration import CalibrationSet, load_calibration
+from ..data.calibration import load_calibration
+from ..data.samples import CalibrationSet
 from ..errors import InputError
 from ..models.adapters import Adapter
 from ..models.loading import FoundModel, find_model, load_found

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..criteria.statistics import Statistics, one_pass
-from ..data.calibration import CalibrationSet
+from ..data.samples import CalibrationSet
 from ..errors import InputError
 from ..models.adapters import Adapter, Block
 from ..models.shapes import ModelShape

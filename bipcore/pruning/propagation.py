@@ -9,7 +9,7 @@ from torch import nn
 from ..criteria import find_criterion
 from ..criteria.base import BlockInput, BlockScores, Scores, sum_by_unit
 from ..criteria.statistics import BlockWalk, MomentSums
-from ..data.calibration import CalibrationSet
+from ..data.samples import CalibrationSet
 from ..models.adapters import Adapter
 from ..models.running import evaluation_mode
 from ..progress import Progress, silent

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from bipcore.criteria import Scores, score
 from bipcore.criteria.blockpruner import SearchResult, memory, search
-from bipcore.data.calibration import CalibrationSet
+from bipcore.data.samples import CalibrationSet
 from bipcore.errors import Cancelled, InputError
 from bipcore.evaluation.metrics import perplexity
 from bipcore.models.adapters import Adapter

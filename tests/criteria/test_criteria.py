@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM
 
 from bipcore.criteria import CRITERIA, Scores, score
 from bipcore.criteria.statistics import collect_statistics
-from bipcore.data.calibration import CalibrationSet
+from bipcore.data.samples import CalibrationSet
 from bipcore.errors import InputError
 from tests.helpers.reference import reference_blocks, reference_scores
 from tests.helpers.tiny import CONFIGS, FAMILIES, GQA, tiny_model, tiny_tokens

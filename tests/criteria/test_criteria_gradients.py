@@ -13,7 +13,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from bipcore.criteria import score
 from bipcore.criteria.llm_pruner import _Sum, collect_gradients, memory
-from bipcore.data.calibration import CalibrationSet
+from bipcore.data.samples import CalibrationSet
 from bipcore.errors import Cancelled, InputError
 from bipcore.models.adapters import Adapter
 from bipcore.progress import silent

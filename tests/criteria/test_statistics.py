@@ -12,7 +12,7 @@ from bipcore.criteria.statistics import (
     collect_statistics,
     one_pass,
 )
-from bipcore.data.calibration import CalibrationSet
+from bipcore.data.samples import CalibrationSet
 from bipcore.errors import Cancelled, InputError
 from bipcore.models.adapters import Adapter
 from bipcore.pruning.compensation import SecondMomentSums, collect_second_moments

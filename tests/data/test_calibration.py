@@ -5,7 +5,8 @@ from itertools import pairwise
 import pytest
 import torch
 
-from bipcore.data.calibration import CalibrationSet, load_calibration, tokenize
+from bipcore.data.calibration import load_calibration, tokenize
+from bipcore.data.samples import CalibrationSet
 from bipcore.errors import InputError
 from tests.helpers.tiny import byte_tokenizer, tiny_tokens, word_tokenizer
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bipcore.data.calibration import CalibrationSet
+from bipcore.data.samples import CalibrationSet
 from bipcore.evaluation.reconstruction import ReconstructionErrors, reconstruction_errors
 from bipcore.models.adapters import Adapter
 from bipcore.models.running import Entrance

@@ -8,7 +8,7 @@ from torch import nn
 
 from bipcore.criteria import Scores, score
 from bipcore.criteria.statistics import collect_statistics
-from bipcore.data.calibration import CalibrationSet
+from bipcore.data.samples import CalibrationSet
 from bipcore.errors import InputError
 from bipcore.evaluation.reconstruction import (
     ReconstructionErrors,

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from transformers import LlamaForCausalLM
 
-from bipcore.data.calibration import CalibrationSet
+from bipcore.data.samples import CalibrationSet
 from bipcore.errors import Cancelled, InputError
 from bipcore.evaluation.reconstruction import ReconstructionErrors, reconstruction_errors
 from bipcore.pruning.slicing import apply_plan

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from bipcore.cli.main import main
-from bipcore.data.calibration import CalibrationSet
+from bipcore.data.samples import CalibrationSet
 from bipcore.errors import InputError
 from bipcore.evaluation.metrics import cut_windows, load_test_tokens
 from bipcore.evaluation.reconstruction import reconstruction_errors

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from bipcore.criteria import CRITERIA
 from bipcore.criteria.statistics import collect_statistics
-from bipcore.data.calibration import CalibrationSet
+from bipcore.data.samples import CalibrationSet
 from bipcore.errors import InputError
 from bipcore.models.adapters import Adapter
 from bipcore.pruning.compensation import SecondMoments, collect_second_moments, compensate, refit

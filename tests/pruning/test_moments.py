@@ -6,7 +6,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from bipcore.criteria.statistics import collect_statistics
-from bipcore.data.calibration import CalibrationSet
+from bipcore.data.samples import CalibrationSet
 from bipcore.errors import Cancelled, InputError
 from bipcore.models.adapters import Adapter
 from bipcore.pruning.compensation import (

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from bipcore.criteria import Scores, score
 from bipcore.criteria.statistics import collect_statistics
-from bipcore.data.calibration import CalibrationSet
+from bipcore.data.samples import CalibrationSet
 from bipcore.errors import Cancelled, InputError
 from bipcore.pruning.choosing import make_plan
 from bipcore.pruning.plan import BlockPlan, PruningPlan

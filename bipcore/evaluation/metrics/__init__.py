@@ -63,7 +63,8 @@ def figure(
     progress: Progress | None = None,
 ) -> dict:
     """One figure of ``model`` on the text of ``spec``, as it is stored. Raises InputError."""
-    tokens = load_test_tokens(spec.text, tokenizer, max_tokens=spec.max_tokens)
+    how = {"max_tokens": spec.max_tokens, "text_field": spec.text_field}
+    tokens = load_test_tokens(spec.text, tokenizer, **how)
     beside = dense if metric.needs_dense else None
     value = metric.measure(model, tokens, window=spec.window, dense=beside, progress=progress)
     said = {"text": spec.text, "window": spec.window, "max_tokens": spec.max_tokens}

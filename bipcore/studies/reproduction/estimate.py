@@ -272,7 +272,7 @@ def test_tokens(text: EvaluationSpec) -> int:
     """About how many tokens of a test text are read: from its length in characters."""
     characters = CHARACTERS.get(text.text)
     if characters is None and (text.text == "builtin" or text.text not in NAMED):
-        characters = sum(map(len, find_text(text.text, purpose="test").read()))
+        characters = find_text(text.text, purpose="test").size
     if characters is None:  # c4, which is as long as one likes
         characters = 1_000_000
     found = round(characters / CHARACTERS_PER_TOKEN)

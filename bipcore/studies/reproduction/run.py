@@ -14,7 +14,7 @@ from torch import nn
 
 from ...criteria import find_criterion, memory_of, score
 from ...criteria.statistics import collect_statistics
-from ...data.calibration import CalibrationSet
+from ...data.samples import CalibrationSet
 from ...evaluation.profiling import Profile, profile_model
 from ...evaluation.zero_shot import TaskResult, average
 from ...models.memory import check_free

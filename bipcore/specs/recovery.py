@@ -1,0 +1,111 @@
+"""The spec of a recovery."""
+
+from dataclasses import asdict, dataclass
+
+from ..data.texts import NAMED
+from ..errors import LARGEST_SEED, InputError
+from ..settings import Checked, setting
+from .texts import TEXT_FIELD, TEXTS, CalibrationSpec, without_field
+
+
+@dataclass(frozen=True)
+class RecoverySpec(Checked):
+    """How a pruned model is fine-tuned with LoRA; the defaults are the paper's.
+
+    ``samples`` of ``seq_len`` tokens from the calibration text ``source``, drawn with ``seed``,
+    seen ``epochs`` times in batches of ``batch_size`` by AdamW, the learning rate falling from
+    ``learning_rate`` as a cosine after a linear rise over the share ``warmup`` of the steps.
+    ``targets``: "all", "attention" or "ffn" linear layers of the blocks, or their own names
+    ("q_proj"). ``validation`` more samples are held out; with ``patience`` > 0 training stops
+    when their loss has not improved in so many looks, ``validate_every`` steps apart.
+    """
+
+    source: str = setting(
+        "c4",
+        "training text",
+        f"Training text: {TEXTS}",
+        flag="--train-text",
+        offered=NAMED,
+    )
+    samples: int = setting(
+        20_000, "number of training samples", "Training samples.", flag="--train-samples", least=1
+    )
+    seq_len: int = setting(
+        512,
+        "length of a training sample",
+        "Tokens in a training sample.",
+        flag="--train-seq-len",
+        least=2,
+    )
+    seed: int = setting(
+        0,
+        "seed",
+        "Seed of the training samples and the adapter.",
+        flag="--train-seed",
+        least=0,
+        most=LARGEST_SEED,
+    )
+    rank: int = setting(8, "rank of a recovery", "Rank of LoRA's matrices.", least=1)
+    alpha: float = setting(
+        16.0,
+        "alpha of a recovery",
+        "LoRA's alpha: what it adds is times alpha / rank.",
+        above=0,
+    )
+    dropout: float = setting(
+        0.0, "dropout", "Dropout of what enters LoRA's matrices.", least=0, below=1
+    )
+    targets: tuple[str, ...] = setting(
+        ("all",),
+        "targets",
+        "all, attention, ffn, or names of linear layers, with commas between.",
+        offered=("all", "attention", "ffn"),
+    )
+    learning_rate: float = setting(
+        1e-4, "learning rate of a recovery", "The highest learning rate.", above=0
+    )
+    batch_size: int = setting(
+        128,
+        "batch size of a recovery",
+        "Samples in an optimiser step, over all its forward passes.",
+        least=1,
+    )
+    epochs: int = setting(1, "number of epochs", "How often each sample is seen.", least=1)
+    warmup: float = setting(
+        0.0, "warm-up", "Share of the steps in which it rises.", least=0, below=1
+    )
+    weight_decay: float = setting(0.0, "weight decay", "AdamW's weight decay.", least=0)
+    validation: int = setting(
+        32,
+        "number of held-out samples",
+        "More samples, held out to watch the loss.",
+        least=0,
+    )
+    validate_every: int = setting(
+        10, "number of steps between two looks", "Steps between two looks at them.", least=1
+    )
+    patience: int = setting(
+        0,
+        "patience",
+        "Stop after so many looks without improvement, and keep the best; 0: never.",
+        least=0,
+    )
+    text_field: str = setting("", "text field", TEXT_FIELD)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.patience and not self.validation:
+            raise InputError(
+                "To stop early, samples have to be held out; give some for validation."
+            )
+
+    @property
+    def text(self) -> CalibrationSpec:
+        """The samples to train on and those held out, in one draw."""
+        samples = self.samples + self.validation
+        return CalibrationSpec(self.source, samples, self.seq_len, self.seed, self.text_field)
+
+    def identity(self) -> dict:
+        """The spec with the text's content; raises InputError where there is no such text."""
+        content = self.text.identity()["content"]
+        return without_field(asdict(self), self.source) | {"content": content}

@@ -1,0 +1,121 @@
+"""Specs of texts: which one calibrates, and which one is measured on."""
+
+from dataclasses import asdict, dataclass
+
+from ..data.texts import FILES, NAMED, find_text
+from ..errors import LARGEST_SEED
+from ..settings import Checked, setting
+
+TEXTS = f"{', '.join(NAMED)}, or a {FILES}."
+"""The texts that may be named, for the help of an option."""
+
+TEXT_FIELD = "Where records (JSON, CSV, Parquet) have their text (default: text)."
+"""What a text field is, for the help of an option."""
+
+
+def without_field(said: dict, text: str) -> dict:
+    """What is ``said`` of a spec, without a text field that does not count: none is named, or the
+    ``text`` is one of those that have a name, where there is none to choose."""
+    counts = said["text_field"] and text not in NAMED
+    return said if counts else {key: value for key, value in said.items() if key != "text_field"}
+
+
+@dataclass(frozen=True)
+class CalibrationSpec(Checked):
+    """Which text calibrates: ``samples`` of ``seq_len`` tokens (see `load_calibration`)."""
+
+    source: str = setting(
+        "builtin",
+        "calibration text",
+        TEXTS,
+        label="Calibration text",
+        hint=f"builtin is Python's language reference; or type the path of a {FILES}. The others "
+        "come from the folder BIPCORE_DATA, else from the hub.",
+        offered=NAMED,
+        flag="--calibration",
+    )
+    samples: int = setting(
+        32, "number of calibration samples", "Calibration samples.", label="Samples", least=1
+    )
+    seq_len: int = setting(
+        256,
+        "length of a calibration sample",
+        "Tokens in a calibration sample.",
+        label="Tokens each",
+        least=2,
+    )
+    seed: int = setting(
+        0,
+        "seed",
+        "Seed that draws the calibration samples.",
+        label="Seed",
+        least=0,
+        most=LARGEST_SEED,
+    )
+
+    text_field: str = setting(
+        "",
+        "text field",
+        TEXT_FIELD,
+        label="Text field",
+        hint="Where the records of a JSON, CSV or Parquet file have their text; left empty, under "
+        "text, or else under messages.",
+    )
+
+    def identity(self) -> dict:
+        """The spec with the text's content; raises InputError where there is no such text."""
+        content = find_text(self.source, purpose="calibration").identity
+        return without_field(asdict(self), self.source) | {"content": content}
+
+    def __str__(self) -> str:
+        return f"{self.source}, {self.samples} × {self.seq_len} tokens, seed {self.seed}"
+
+
+PERPLEXITY = "perplexity"
+"""The metric that is measured where none is named."""
+
+
+@dataclass(frozen=True)
+class EvaluationSpec(Checked):
+    """Figures on the test text ``text``, its first ``max_tokens`` tokens (None: all).
+
+    ``metrics`` are names of `evaluation.metrics.METRICS`. Each figure is stored by itself, so they
+    are no part of the `identity` that it is found by.
+    """
+
+    text: str = setting("builtin", "test text", f"Test text: {TEXTS}", offered=NAMED)
+    window: int = setting(512, "window", "Perplexity window, in tokens.", least=2)
+    max_tokens: int | None = setting(
+        4096,
+        "number of test tokens",
+        "Use the first so many tokens; 0 for all.",
+        least=2,
+        optional=True,
+    )
+    metrics: tuple[str, ...] = setting(
+        (PERPLEXITY,), "metrics", "Metrics by name, with commas between."
+    )
+    text_field: str = setting("", "text field", TEXT_FIELD)
+
+    @property
+    def facts(self) -> dict:
+        """The spec as plain data; the metrics are named where they are not perplexity alone, and
+        the field where there is one."""
+        said = asdict(self)
+        if set(self.metrics) == {PERPLEXITY}:
+            del said["metrics"]
+        if not self.text_field:
+            del said["text_field"]
+        return said
+
+    def identity(self) -> dict:
+        """The text with its content; raises InputError where there is no such text."""
+        said = {name: value for name, value in asdict(self).items() if name != "metrics"}
+        content = find_text(self.text, purpose="test").identity
+        return without_field(said, self.text) | {"content": content}
+
+    def asked(self) -> dict:
+        """`identity`, and which metrics where `facts` names them: what all the figures together
+        depend on."""
+        named = {"metrics": sorted(set(self.metrics))} if "metrics" in self.facts else {}
+        return self.identity() | named
