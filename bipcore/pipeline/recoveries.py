@@ -1,5 +1,6 @@
 """The three states of a model, dense, pruned, and recovered by fine-tuning, and the last made."""
 
+import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -157,7 +158,7 @@ class Recoveries:
         """The stored recoveries of a model, of one plan where given, the latest last.
 
         Those whose training text is not the one that is found now are left out: they would be
-        trained anew.
+        trained anew. So are those that cannot be read, with a warning.
         """
         self.bench.ensure_content(spec)
         wanted: dict[str, Any] = {"model": canonical(spec.identity())}
@@ -165,11 +166,16 @@ class Recoveries:
             wanted["plan"] = digest(plan.to_json())
         found = []
         for entry in sorted(self.bench.store.entries(RECOVERIES), key=lambda one: one.written):
-            made = entry.spec if entry.whole and isinstance(entry.spec, dict) else {}
-            if made.items() >= wanted.items():
+            made = entry.spec if isinstance(entry.spec, dict) else {}
+            if any(made.get(name) != value for name, value in wanted.items()):
+                continue
+            try:
                 recovery = self._read(entry.digest)
-                if made.get("recovery") == _identity_now(recovery.spec):
-                    found.append(recovery)
+            except InputError as error:
+                warnings.warn(f"Left out: {error}", stacklevel=2)
+                continue
+            if made.get("recovery") == _identity_now(recovery.spec):
+                found.append(recovery)
         return found
 
     def stored_recovery(self, spec: ModelSpec, name: str) -> tuple[PruningPlan, RecoverySpec]:
@@ -195,8 +201,10 @@ class Recoveries:
             )
         try:
             return _recovery(name, data)
-        except (ValueError, KeyError, TypeError):
-            raise InputError(f"The stored recovery {name} is damaged; make it again.") from None
+        except (ValueError, LookupError, TypeError, AttributeError):
+            raise InputError(
+                f"The stored recovery {name} is damaged, or of another version; make it again."
+            ) from None
 
 
 def _recovery(name: str, data: dict) -> Recovery:

@@ -151,7 +151,7 @@ def test_the_demo_model_is_converted_once(session_cache, demo, monkeypatch):
 
 @pytest.mark.skipif("==" not in demo_identity(), reason="the demo model comes from the hub")
 def test_the_demo_model_without_its_package_comes_from_the_hub(hub_cache, monkeypatch):
-    monkeypatch.setattr("bipcore.models.loading._DEMO_PACKAGE", "no-such-package-4f1d")
+    monkeypatch.setattr("bipcore.models.identity.DEMO_PACKAGE", "no-such-package-4f1d")
     with pytest.raises(InputError, match="HuggingFaceTB/SmolLM2-135M-Instruct"):
         load_model("demo")
 

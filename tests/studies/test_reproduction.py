@@ -8,6 +8,7 @@ import pytest
 from bipcore.errors import Cancelled, InputError
 from bipcore.pipeline.pipeline import Pipeline
 from bipcore.specs import SEVEN, ModelSpec
+from bipcore.store.kinds import Kind
 from bipcore.store.runs import RunStore
 from bipcore.studies.reproduction.rows import (
     REPRODUCTIONS,
@@ -152,6 +153,17 @@ def test_a_listed_run_has_the_settings_it_was_measured_with(whole):
     for name in ("calibration", "texts", "recovery", "limit", "preset"):
         assert getattr(found, name) == getattr(spec, name)
     assert found.tasks.limit == 3
+
+
+@pytest.mark.parametrize("settings", [{"of": "another version"}, [], None])
+def test_a_run_of_another_version_closes_no_list(store, settings):
+    key = RowKey("dense")
+    spec = {"reproduction": "table1", "row": {"method": "dense"}, "settings": settings}
+    store.get(REPRODUCTIONS, spec, lambda: Row(key))
+    store.get(Kind(REPRODUCTIONS.name), spec | {"row": 1}, lambda: {"of": "another version"})
+    store.get(Kind(REPRODUCTIONS.name), [], lambda: {"of": "another version"})
+    with pytest.warns(UserWarning, match="eft out"):
+        assert measured_rows(store, "table1") == []
 
 
 def test_a_cancelled_run_keeps_its_rows_and_goes_on(pipeline, model):

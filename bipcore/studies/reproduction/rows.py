@@ -6,12 +6,13 @@ measured so far can be listed without a model, even where a run was stopped.
 """
 
 import json
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from ...data.tasks import data_identity
-from ...errors import InputError
+from ...errors import InputError, reason_of
 from ...evaluation.profiling import machine
 from ...specs import CalibrationSpec, EvaluationSpec, ModelSpec, RecoverySpec, ZeroShotSpec
 from ...store.kinds import Kind, canonical
@@ -182,7 +183,8 @@ class Run:
 def measured_rows(store: RunStore, name: str) -> list[Run]:
     """What this machine has measured of the table or figure ``name``, the latest run first.
 
-    Only the run store is read; runs that were stopped are there with the rows they have.
+    Only the run store is read; runs that were stopped are there with the rows they have. Those of
+    another version that cannot be read are left out, with a warning.
     """
     runs: dict[str, list] = {}
     for spec, row, written in _stored(store):
@@ -192,7 +194,17 @@ def measured_rows(store: RunStore, name: str) -> list[Run]:
             runs[key][1].append(row)
             runs[key][2] = max(runs[key][2], written)
     found = [Run(name, settings, _sorted(rows), when) for settings, rows, when in runs.values()]
-    return sorted(found, key=lambda run: run.written, reverse=True)
+    return sorted(filter(_is_ours, found), key=lambda run: run.written, reverse=True)
+
+
+def _is_ours(run: Run) -> bool:
+    """Whether the settings of a run are such as this version has."""
+    try:
+        spec_of(run)
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        warnings.warn(f"A stored run of {run.name} is left out: {reason_of(error)}.", stacklevel=3)
+        return False
+    return True
 
 
 def _sorted(rows: list[Row]) -> tuple[Row, ...]:
@@ -202,14 +214,18 @@ def _sorted(rows: list[Row]) -> tuple[Row, ...]:
 
 
 def _stored(store: RunStore) -> Iterator[tuple[dict, Row, float]]:
-    """Spec, row and time of every whole entry; what cannot be read is left out."""
+    """Spec, row and time of every whole entry; what cannot be read is left out, with a warning."""
     for entry in store.entries(REPRODUCTIONS):
-        try:
-            if store.path(REPRODUCTIONS, entry.spec) == entry.path:
-                row = store.named(REPRODUCTIONS, entry.digest)
-                yield entry.spec, row, entry.written
-        except InputError:
+        spec = entry.spec if isinstance(entry.spec, dict) else {}
+        if entry.path != store.path(REPRODUCTIONS, spec) or "settings" not in spec:
             continue
+        try:
+            row = store.named(REPRODUCTIONS, entry.digest)
+        except InputError as error:
+            warnings.warn(f"Left out: {error}", stacklevel=2)
+            continue
+        if row is not None:
+            yield spec, row, entry.written
 
 
 BATCH = 8
