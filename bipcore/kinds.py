@@ -8,7 +8,7 @@ from .evaluation.zero_shot import ZERO_SHOT
 from .models.identity import HASHES
 from .models.loading import MODELS
 from .pipeline.recoveries import RECOVERIES
-from .pruning.compensation import SECOND_MOMENTS
+from .pruning.moments import SECOND_MOMENTS
 from .pruning.plan import PLANS
 from .store.kinds import Kind
 from .store.resume import CHECKPOINTS, STEPS

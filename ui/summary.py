@@ -3,6 +3,7 @@
 import streamlit as st
 
 from bipcore.models.shapes import BlockShape
+from bipcore.pruning.compensation import too_few_tokens
 from bipcore.pruning.plan import PruningPlan
 
 
@@ -46,6 +47,16 @@ def plan_metrics(plan: PruningPlan) -> None:
     )
     if not any(len(b.heads) < s.heads for b, s in zip(plan.blocks, before.blocks, strict=True)):
         st.caption(_why_no_heads(plan))
+    _warn_of_noise(plan)
+
+
+def _warn_of_noise(plan: PruningPlan) -> None:
+    """Where least squares has few calibration tokens to go by, how many would do."""
+    said = plan.spec.get("compensation_calibration")
+    if plan.spec.get("compensation") != "least-squares" or not isinstance(said, dict):
+        return
+    if sentence := too_few_tokens(plan, said["samples"] * said["seq_len"]):
+        st.warning(sentence)
 
 
 def _asked(plan: PruningPlan) -> str | None:

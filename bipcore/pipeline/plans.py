@@ -1,5 +1,6 @@
 """From specs to scores, plans and pruned models."""
 
+import warnings
 from typing import Any
 
 from torch import nn
@@ -10,7 +11,7 @@ from ..errors import InputError
 from ..models.adapters import Adapter
 from ..models.memory import check_free
 from ..pruning.choosing import check_possible, planned
-from ..pruning.compensation import compensate
+from ..pruning.compensation import compensate, too_few_tokens
 from ..pruning.plan import PLANS, PruningPlan, load_plan
 from ..pruning.propagation import score_pruned
 from ..pruning.resolving import resolve
@@ -137,4 +138,7 @@ class Plans:
         calibration = compensated_on(plan)
         if kind == "bias":
             return {"statistics": self.bench.statistics(spec, calibration)}
-        return {"moments": self.bench.second_moments(spec, calibration)}
+        moments = self.bench.second_moments(spec, calibration)
+        if sentence := too_few_tokens(plan, moments.tokens):
+            warnings.warn(sentence, stacklevel=2)
+        return {"moments": moments}

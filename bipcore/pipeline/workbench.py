@@ -15,7 +15,7 @@ from ..models.adapters import Adapter
 from ..models.loading import FoundModel, find_model, load_found
 from ..models.memory import check_free
 from ..progress import Progress, Tracker
-from ..pruning.compensation import (
+from ..pruning.moments import (
     SECOND_MOMENTS,
     SecondMoments,
     collect_second_moments,
@@ -105,7 +105,7 @@ class Workbench:
         def build(folder: Path) -> None:
             tokens = self.calibration(model, calibration)
             network, _ = self.model(model)
-            need = second_moment_bytes(Adapter(network).shape)
+            need = second_moment_bytes(Adapter(network).shape, tokens.tokens.numel())
             check_free(network, need)
             self.progress(0.25, f"Second moments: {need / 2**20:,.0f} MiB")
             with self.progress.within(0.25, 0.9) as progress:

@@ -220,3 +220,12 @@ def test_what_the_address_cannot_say_is_named_until_something_is_changed(folders
     assert "source" not in app.query_params
     app.slider(key="set-percent").set_value(30).run()
     assert errors(app) == []
+
+
+def test_least_squares_from_few_tokens_says_how_many_would_do(folders):
+    few = {"samples": "2", "seq_len": "16", "compensation": "least-squares"}
+    app = open_page(PAGE, model=folders["llama"], **few)
+    (said,) = [warning.value for warning in app.warning]
+    assert "from 32 calibration tokens, which is few" in said
+    app.selectbox(key="set-compensation").select("none").run()
+    assert not settle(app).warning

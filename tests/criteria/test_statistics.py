@@ -15,7 +15,7 @@ from bipcore.criteria.statistics import (
 from bipcore.data.samples import CalibrationSet
 from bipcore.errors import Cancelled, InputError
 from bipcore.models.adapters import Adapter
-from bipcore.pruning.compensation import SecondMomentSums, collect_second_moments
+from bipcore.pruning.moments import SecondMomentSums, collect_second_moments
 from tests.helpers.reference import reference_blocks
 from tests.helpers.tiny import FAMILIES, tiny_model, tiny_tokens
 from tests.helpers.tiny import one_thread as one_thread
@@ -249,7 +249,7 @@ def test_block_by_block_and_in_one_pass_with_second_moments_the_sums_are_the_sam
     calibration = CalibrationSet.from_tokens(tiny_tokens(5, 12))
     plain = collect_statistics(model, calibration, batch_size=2)
     moments = collect_second_moments(model, calibration, batch_size=2)
-    together, products = MomentSums(), SecondMomentSums()
+    together, products = MomentSums(), SecondMomentSums(60)
     one_pass(Adapter(model), calibration, together, products, batch_size=2)
     count = calibration.tokens.numel()
     both = Statistics(together.result(count), count, calibration.fingerprint)

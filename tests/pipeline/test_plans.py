@@ -9,7 +9,8 @@ import torch
 from bipcore.criteria.statistics import collect_statistics
 from bipcore.errors import Cancelled, InputError
 from bipcore.pipeline.pipeline import Pipeline
-from bipcore.pruning.compensation import SecondMoments, collect_second_moments, compensate
+from bipcore.pruning.compensation import compensate
+from bipcore.pruning.moments import SecondMoments, collect_second_moments
 from bipcore.pruning.plan import PruningPlan
 from bipcore.pruning.slicing import apply_plan
 from bipcore.specs import CalibrationSpec, EvaluationSpec, ModelSpec, PlanSpec, ScoreSpec
@@ -161,7 +162,7 @@ def test_damaged_second_moments_are_computed_again_with_a_warning(pipeline, spec
 def test_second_moments_that_do_not_fit_are_refused_before_the_pass(pipeline, spec, monkeypatch):
     plan = pipeline.plan(spec, LEAST_SQUARES)
     monkeypatch.setattr(
-        "bipcore.pruning.compensation.psutil.virtual_memory",
+        "bipcore.models.memory.psutil.virtual_memory",
         lambda: SimpleNamespace(available=2**10),
     )
     with counted_passes() as passes, pytest.raises(InputError, match="GiB are free"):

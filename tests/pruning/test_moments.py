@@ -9,9 +9,10 @@ from bipcore.criteria.statistics import collect_statistics
 from bipcore.data.samples import CalibrationSet
 from bipcore.errors import Cancelled, InputError
 from bipcore.models.adapters import Adapter
-from bipcore.pruning.compensation import (
+from bipcore.pruning.moments import (
     SecondMoments,
     collect_second_moments,
+    count_held_out,
     second_moment_bytes,
 )
 from bipcore.pruning.plan import BlockPlan, PruningPlan
@@ -44,7 +45,8 @@ def _hooks(model: nn.Module) -> int:
 def test_they_are_the_mean_products_of_the_inputs_of_o_and_down(name):
     model, tokens = tiny_model(name), tiny_tokens(5, 20)
     found = _collect(model, tokens, batch_size=2)
-    assert sorted(found) == [f"{i}.{site}" for i in range(3) for site in ("down", "o")]
+    names = [f"{i}.{site}" for i in range(3) for site in ("down", "o")]
+    assert sorted(found) == sorted([*names, *(f"{name}.held" for name in names), "tokens"])
     for index, block in enumerate(reference_blocks(model, tokens)):
         for site in ("o", "down"):
             expected = _naive(block.inputs[site])
@@ -89,8 +91,28 @@ def test_the_diagonal_is_the_mean_square():
 def test_what_they_take_is_known_from_the_sizes(name):
     model = tiny_model(name)
     found = _collect(model, tiny_tokens())
+    count = int(found.pop("tokens"))
     taken = sum(matrix.numel() * matrix.element_size() for matrix in found.values())
-    assert second_moment_bytes(Adapter(model).shape) == taken
+    assert second_moment_bytes(Adapter(model).shape, count) == taken
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 5])
+@pytest.mark.parametrize(("shape", "count"), [((5, 20), 20), ((1, 12), 2), ((2, 2), 0)])
+def test_the_inputs_at_the_last_fifth_of_the_tokens_are_kept(batch_size, shape, count):
+    model, tokens = tiny_model("qwen2"), tiny_tokens(*shape)
+    found = SecondMoments(_collect(model, tokens, batch_size=batch_size).__getitem__)
+    assert found.tokens == tokens.numel()
+    for index, block in enumerate(reference_blocks(model, tokens)):
+        for site in ("o", "down"):
+            x = block.inputs[site]
+            sample = found.sample(index, site)
+            assert sample.held_out.shape == (count, x.shape[1])
+            expected = x[len(x) - count :].float()
+            torch.testing.assert_close(sample.held_out, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_no_more_are_kept_than_choose_a_ridge_well():
+    assert [count_held_out(n) for n in (4, 5, 512, 8192, 10**6)] == [0, 1, 102, 1024, 1024]
 
 
 @pytest.mark.parametrize("gone", ["attention", "ffn"])
@@ -103,7 +125,9 @@ def test_a_block_without_a_sublayer_has_an_empty_matrix_there(tmp_path, gone):
     save_file(found, tmp_path / "moments.safetensors")
     again = SecondMoments.from_file(tmp_path / "moments.safetensors")
     assert again.of(1, "o" if gone == "attention" else "down").shape == (0, 0)
-    assert second_moment_bytes(plan.pruned_shape) == sum(4 * m.numel() for m in found.values())
+    count = int(found.pop("tokens"))
+    taken = sum(4 * m.numel() for m in found.values())
+    assert second_moment_bytes(plan.pruned_shape, count) == taken
 
 
 def test_a_file_is_read_one_matrix_at_a_time(tmp_path, monkeypatch):

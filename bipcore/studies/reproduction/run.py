@@ -21,7 +21,8 @@ from ...models.memory import check_free
 from ...pipeline.pipeline import Pipeline
 from ...progress import Progress, Tracker, tracked
 from ...pruning.choosing import make_plan
-from ...pruning.compensation import SecondMoments, collect_second_moments, compensate
+from ...pruning.compensation import compensate
+from ...pruning.moments import SecondMoments, collect_second_moments
 from ...pruning.plan import PruningPlan
 from ...pruning.resolving import compensation_for
 from ...pruning.slicing import apply_plan

@@ -1,0 +1,135 @@
+"""Second moments: what least squares refits from.
+
+They are large (H·h × H·h and F × F numbers a block), so they are collected only where asked for.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors
+import torch
+from torch import Tensor, nn
+
+from ..criteria.statistics import one_pass
+from ..data.samples import CalibrationSet
+from ..models.adapters import Adapter
+from ..models.shapes import ModelShape
+from ..progress import Progress
+from ..store.kinds import Kind
+
+SITES = ("o", "down")
+SECOND_MOMENTS: Kind = Kind(
+    "second-moments", "second moments, what least squares refits from", version=3
+)
+MOST_HELD_OUT = 1024
+
+
+def count_held_out(tokens: int) -> int:
+    """How many of so many calibration tokens, the last ones, choose a ridge: a fifth, at most
+    `MOST_HELD_OUT`."""
+    return min(tokens // 5, MOST_HELD_OUT)
+
+
+@dataclass(frozen=True, eq=False)
+class InputSample:
+    """The inputs X of one projection: ``moments`` mean_t X_tᵀX_t (n, n) over ``tokens`` tokens, and
+    ``held_out`` (m, n), X itself at the last of them."""
+
+    moments: Tensor
+    held_out: Tensor
+    tokens: int
+
+
+class SecondMoments:
+    """mean_t X_tᵀX_t of the inputs of o (H·h × H·h) and down (F × F) of every block, float32.
+
+    ``read(name)`` gives the matrix called "<block>.<site>", the inputs "<block>.<site>.held" that
+    are held out, and the number of "tokens"; from a file only what is asked for is read.
+    """
+
+    def __init__(self, read: Callable[[str], Tensor]) -> None:
+        self._read = read
+
+    def of(self, block: int, site: str) -> Tensor:
+        """The matrix of one input of one block."""
+        return self._read(f"{block}.{site}")
+
+    def sample(self, block: int, site: str) -> InputSample:
+        """The matrix, and the inputs that are held out."""
+        held_out = self._read(f"{block}.{site}.held")
+        return InputSample(self.of(block, site), held_out, self.tokens)
+
+    @property
+    def tokens(self) -> int:
+        """The calibration tokens behind them."""
+        return int(self._read("tokens"))
+
+    @classmethod
+    def from_file(cls, file: Path) -> "SecondMoments":
+        """Those of a safetensors file, read one matrix at a time."""
+
+        def read(name: str) -> Tensor:
+            with safetensors.safe_open(file, framework="pt") as tensors:
+                return tensors.get_tensor(name)
+
+        return cls(read)
+
+
+def second_moment_bytes(shape: ModelShape, tokens: int) -> int:
+    """The memory that the tensors of a model of these sizes take, in bytes."""
+    widths = [w for b in shape.blocks for w in (b.heads * shape.head_dim, b.channels)]
+    return sum(4 * width * (width + count_held_out(tokens)) for width in widths)
+
+
+class SecondMomentSums:
+    """The reducer behind second moments: Σ_t X_tᵀX_t in float32, by name "<block>.<site>", over
+    ``tokens`` tokens, and X at the last of them."""
+
+    sites = SITES
+
+    def __init__(self, tokens: int) -> None:
+        self._tokens = tokens
+        self._sums: dict[str, Tensor] = {}
+        self._held: dict[str, list[Tensor]] = {}
+        self._seen: dict[str, int] = {}
+
+    def take(self, block: int, site: str, x: Tensor) -> None:
+        rows = x.detach().flatten(0, -2).float()  # (B·T, n), n may be 0
+        name = f"{block}.{site}"
+        if name not in self._sums:
+            self._sums[name] = rows.new_zeros(rows.shape[1], rows.shape[1])
+            self._held[name], self._seen[name] = [], 0
+        self._sums[name].addmm_(rows.T, rows)
+        fitted = self._tokens - count_held_out(self._tokens)
+        self._held[name].append(rows[max(fitted - self._seen[name], 0) :].clone())
+        self._seen[name] += len(rows)
+
+    def result(self, tokens: int) -> dict[str, Tensor]:
+        """Their means over ``tokens`` tokens, on the CPU; the sums are given up."""
+        found = {"tokens": torch.tensor(tokens)}
+        for name in list(self._sums):
+            found[name] = self._sums.pop(name).div_(tokens).cpu()
+            found[f"{name}.held"] = torch.cat(self._held.pop(name)).cpu()
+        return found
+
+
+def collect_second_moments(
+    model: nn.Module,
+    calibration: CalibrationSet,
+    *,
+    batch_size: int = 4,
+    by_block: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, Tensor]:
+    """Run ``calibration`` through the blocks once; what `SecondMoments` reads, by name.
+
+    `second_moment_bytes` says what they take, on the devices of the blocks. See
+    `statistics.one_pass`, and for its errors too.
+    """
+    tokens = calibration.tokens.numel()
+    sums = SecondMomentSums(tokens)
+    settings = {"batch_size": batch_size, "by_block": by_block, "progress": progress}
+    message = "Second moments of the calibration set"
+    one_pass(Adapter(model), calibration, sums, **settings, message=message)
+    return sums.result(tokens)
