@@ -12,6 +12,7 @@ from .base import Format
 from .public import is_hub_id, plain, public_name, public_plan
 
 ADAPTER = "adapter"
+CARD = "README.md"
 """The folder of an export that keeps the adapter of a recovery."""
 
 _TEMPLATE = """---

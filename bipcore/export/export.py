@@ -1,7 +1,5 @@
 """Writing a pruned model as a folder in one of the export formats, and reading it back."""
 
-import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +14,12 @@ from ..models.loading import load_model
 from ..progress import Progress, silent
 from ..pruning.plan import PruningPlan
 from ..recovery.lora import LoraAdapter, write_adapter
-from ..store.files import MANIFEST, MANIFEST_FORMAT, check_destination, read_manifest, replacing
-from .base import Format
-from .card import ADAPTER, model_card
+from ..store.files import MANIFEST, check_destination, read_manifest, replacing
+from ..store.inputs import named_path
+from .card import ADAPTER, CARD, model_card
 from .formats import AUTO, FORMATS, choose_format
 from .forms import with_true_tie
+from .manifest import changed, has_checksums, write_manifest
 from .older_readers import readers_of
 from .public import public_name, public_plan
 from .readback import compare
@@ -83,7 +82,6 @@ def save_pruned(
         with replacing(target, size=size) as unfinished:
             report(0.1, "Writing the model")
             chosen.write(form, tokenizer, unfinished)
-            _let_read(unfinished)
             if adapter is not None:
                 write_adapter(unfinished / ADAPTER, model, adapter)
                 about["recovery"] = adapter.spec
@@ -91,7 +89,9 @@ def save_pruned(
             report(0.5, "Reading it back")
             again = chosen.read_back(unfinished, form)
             made["max_logit_difference"] = compare(model, form, again, tolerance=chosen.tolerance)
-            _write_manifest(unfinished, chosen, made | {"base_model": base_model, "source": source})
+            made |= {"base_model": public_name(base_model), "source": source}
+            made |= {"tier": chosen.tier, "export_format": chosen.name}
+            write_manifest(unfinished, made)
     except safetensors.SafetensorError as error:
         raise InputError(f"The export to {target} failed: {error}; nothing was kept.") from error
     report(1.0, "Exported")
@@ -102,7 +102,7 @@ def _write_words(folder: Path, plan: PruningPlan, about: Mapping[str, Any]) -> N
     """The plan and the card of the export in ``folder``, as others may read them."""
     (folder / "plan.json").write_text(public_plan(plan).to_json(), encoding="utf-8")
     card = model_card(plan, readers=readers_of(folder), **about)
-    (folder / "README.md").write_text(card, "utf-8", "backslashreplace")
+    (folder / CARD).write_text(card, "utf-8", "backslashreplace")
 
 
 def _check_applied(model: nn.Module, plan: PruningPlan) -> None:
@@ -118,44 +118,35 @@ def _made(form: nn.Module) -> tuple[dict[str, Any], int]:
     return {"model_class": type(form).__name__, "parameters": count}, size
 
 
-def _let_read(folder: Path) -> None:
-    """Let others read the files as far as the user's mask lets them: safetensors does not."""
-    umask = os.umask(0)
-    os.umask(umask)
-    for file in folder.rglob("*"):
-        if file.is_file():
-            file.chmod(0o666 & ~umask)
-
-
 def same_export(folder: str | Path, source: str) -> Export | None:
-    """The export in ``folder`` if it is whole and made from the same ``source``, else None."""
-    target = Path(folder).expanduser().resolve()
+    """The export in ``folder`` if it is whole, to the last bit, and made from the same ``source``,
+    else None."""
+    target = named_path(folder, "The export").resolve()
     manifest = read_manifest(target)
-    if not source or manifest.get("source") != source:
+    if not source or manifest.get("source") != source or not has_checksums(manifest):
         return None
-    for name, size in manifest["files"].items():
-        file = target / name
-        if not file.is_file() or file.stat().st_size != size:
-            return None
-    return read_export(target)
+    return None if changed(target) else read_export(target)
 
 
 def read_export(folder: str | Path) -> Export:
     """What `save_pruned` returned for ``folder``; raises InputError if it is no export."""
-    target = Path(folder).expanduser().resolve()
+    target = named_path(folder, "The export").resolve()
     manifest = read_manifest(target)
     if not manifest:
         raise InputError(f"{target} is not an export of bipcore: it has no {MANIFEST}.")
     tier = manifest.get("tier", 1)
-    return Export(
-        folder=str(target),
-        tier=tier,
-        model_class=manifest["model_class"],
-        parameters=manifest["parameters"],
-        bytes=sum(manifest["files"].values()),
-        max_logit_difference=manifest["max_logit_difference"],
-        format=manifest.get("export_format") or _format_of_tier(tier),
-    )
+    try:
+        return Export(
+            folder=str(target),
+            tier=tier,
+            model_class=manifest["model_class"],
+            parameters=manifest["parameters"],
+            bytes=sum(manifest["files"].values()),
+            max_logit_difference=manifest["max_logit_difference"],
+            format=manifest.get("export_format") or _format_of_tier(tier),
+        )
+    except (LookupError, StopIteration):
+        raise InputError(f"{target} has a {MANIFEST} that is damaged; export it again.") from None
 
 
 def load_pruned(
@@ -164,24 +155,14 @@ def load_pruned(
     """The pruned model and tokenizer of an exported folder, of either tier.
 
     No code from the folder is run: bipcore has its own copy of the modelling file. Raises
-    InputError.
+    InputError, also where a file other than the card is not as it was written.
     """
-    read_export(folder)
-    return load_model(str(Path(folder).expanduser().resolve()), device=device, dtype=dtype)
+    target = Path(read_export(folder).folder)
+    if why := changed(target, but=CARD):
+        raise InputError(f"The export {target} is not as it was made ({why}); export it again.")
+    return load_model(str(target), device=device, dtype=dtype)
 
 
 def _format_of_tier(tier: int) -> str:
     """The format of an export that does not name it, from before there were more than two."""
     return next(one.name for one in FORMATS.values() if one.tier == tier)
-
-
-def _write_manifest(folder: Path, chosen: Format, facts: dict) -> None:
-    files = {
-        str(file.relative_to(folder)): file.stat().st_size
-        for file in sorted(folder.rglob("*"))
-        if file.is_file()
-    }
-    facts = {"tier": chosen.tier, "export_format": chosen.name, **facts}
-    facts["base_model"] = public_name(facts["base_model"])
-    manifest = {"format": MANIFEST_FORMAT, **facts, "files": files}
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")

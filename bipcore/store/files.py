@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ..errors import InputError, reason_of, short
 from .inputs import kind_of, read_json
-from .unfinished import finish, probe, publish, sweep, temporary
+from .unfinished import finish, let_read, probe, publish, sweep, temporary
 
 MANIFEST = "bipcore.json"
 MANIFEST_FORMAT = "bipcore-export/1"
@@ -207,12 +207,13 @@ def whole_folder(target: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def replacing(target: Path, *, size: int) -> Iterator[Path]:
-    """`whole_folder` for an export of ``size`` bytes. Raises InputError where it cannot be made,
-    the disk is too full, or something else was put there meanwhile."""
+    """`whole_folder` for an export of ``size`` bytes, for others to read. Raises InputError where
+    it cannot be made, the disk is too full, or something else was put there meanwhile."""
     try:
         with whole_folder(target) as unfinished:
             _check_space(target, unfinished, size)
             yield unfinished
+            let_read(unfinished)
             check_destination(target)
     except OSError as error:
         raise InputError(

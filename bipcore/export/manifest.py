@@ -1,0 +1,58 @@
+"""The manifest of an export: what it is, and the size and SHA-256 of every file in it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ..errors import reason_of
+from ..store.content import sha256
+from ..store.files import MANIFEST, MANIFEST_FORMAT, read_manifest
+from ..store.kinds import digest
+
+
+def write_manifest(folder: Path, facts: dict[str, Any]) -> None:
+    """Write down what the export in ``folder`` is. Raises OSError."""
+    names = sorted(str(f.relative_to(folder)) for f in folder.rglob("*") if f.is_file())
+    manifest = {
+        "format": MANIFEST_FORMAT,
+        **facts,
+        "files": {name: (folder / name).stat().st_size for name in names},
+        "sha256": {name: sha256(folder / name) for name in names},
+    }
+    manifest["digest"] = digest(manifest)
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+
+
+def has_checksums(manifest: dict) -> bool:
+    """Whether a manifest says of all files what is in them: versions before this one said how
+    long they are."""
+    sums = manifest.get("sha256")
+    return isinstance(sums, dict) and sums.keys() == manifest["files"].keys()
+
+
+def changed(folder: Path, *, but: str = "") -> str | None:
+    """What is not as it was written in the export in ``folder``, in a few words; None where all is.
+
+    ``but``: a file that may have changed.
+    """
+    manifest = read_manifest(folder)
+    if not manifest:
+        return f"there is no {MANIFEST}"
+    if "digest" in manifest and digest(_without_digest(manifest)) != manifest["digest"]:
+        return f"{MANIFEST} is not as it was written"
+    sums = manifest["sha256"] if has_checksums(manifest) else {}
+    for name, size in manifest["files"].items():
+        if name == but:
+            continue
+        try:
+            if (folder / name).stat().st_size != size:
+                return f"{name} has another size"
+            if name in sums and sha256(folder / name) != sums[name]:
+                return f"{name} is not as it was written"
+        except OSError as error:
+            return f"{name} cannot be read: {reason_of(error)}"
+    return None
+
+
+def _without_digest(manifest: dict) -> dict:
+    return {name: value for name, value in manifest.items() if name != "digest"}

@@ -1,0 +1,87 @@
+"""An export in which anything changed is not taken for whole, and not loaded as if it were."""
+
+import json
+import shutil
+
+import pytest
+
+from bipcore.errors import InputError
+from bipcore.export.export import load_pruned, read_export, same_export, save_pruned
+from bipcore.export.manifest import changed
+from bipcore.pruning.slicing import apply_plan
+from bipcore.store.files import MANIFEST
+from tests.helpers.damage import DAMAGE
+from tests.helpers.folders import text_tokenizer
+from tests.helpers.pruning import plan_for
+from tests.helpers.tiny import one_thread as one_thread
+from tests.helpers.tiny import tiny_model
+
+SOURCE = "a1b2"
+FILES = ("config.json", "model.safetensors", "plan.json", "tokenizer.json", "README.md", MANIFEST)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """An export that is whole."""
+    folder, plan = tmp_path_factory.mktemp("exports") / "out", plan_for("llama")
+    pruned = apply_plan(tiny_model("llama"), plan)
+    save_pruned(pruned, text_tokenizer(), folder, plan=plan, source=SOURCE)
+    return folder
+
+
+@pytest.fixture
+def out(exported, tmp_path):
+    """A copy of its own."""
+    return shutil.copytree(exported, tmp_path / "out")
+
+
+def test_a_whole_export_is_recognised_and_loaded(out):
+    assert same_export(out, SOURCE) == read_export(out)
+    assert changed(out) is None
+    load_pruned(out, device="cpu")
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("file", FILES)
+def test_an_export_in_which_a_file_changed_is_not_taken_for_whole(out, file, damage):
+    DAMAGE[damage](out / file)
+    assert same_export(out, SOURCE) is None
+
+
+@pytest.mark.parametrize("damage", ["a bit flipped", "removed", "emptied"])
+@pytest.mark.parametrize("file", FILES)
+def test_an_export_in_which_a_file_changed_is_not_loaded_in_silence(out, file, damage):
+    DAMAGE[damage](out / file)
+    if file == "README.md":  # a card may be edited
+        load_pruned(out, device="cpu")
+        return
+    with pytest.raises(InputError, match=r"export"):
+        load_pruned(out, device="cpu")
+
+
+def test_what_a_manifest_says_is_checked_too(out):
+    said = json.loads((out / MANIFEST).read_text())
+    (out / MANIFEST).write_text(json.dumps(said | {"max_logit_difference": 0.5}))
+    assert same_export(out, SOURCE) is None
+
+
+def test_an_export_of_a_version_without_checksums_is_loaded_and_made_again(out):
+    said = json.loads((out / MANIFEST).read_text())
+    old = {name: value for name, value in said.items() if name not in ("sha256", "digest")}
+    (out / MANIFEST).write_text(json.dumps(old))
+
+    assert same_export(out, SOURCE) is None
+    load_pruned(out, device="cpu")
+
+    DAMAGE["truncated"](out / "model.safetensors")
+    with pytest.raises(InputError, match=r"model\.safetensors has another size"):
+        load_pruned(out, device="cpu")
+
+
+@pytest.mark.parametrize("fact", ["model_class", "parameters", "max_logit_difference"])
+def test_a_manifest_that_lacks_something_is_one_sentence(out, fact):
+    said = json.loads((out / MANIFEST).read_text())
+    del said[fact]
+    (out / MANIFEST).write_text(json.dumps(said))
+    with pytest.raises(InputError, match="damaged; export it again"):
+        read_export(out)
