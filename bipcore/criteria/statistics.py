@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..data.samples import CalibrationSet
 from ..errors import InputError
 from ..models.adapters import SITES, Adapter, Block
-from ..models.running import capture_inputs, enter_blocks, evaluation_mode
+from ..models.running import capture_inputs, check_vocabulary, enter_blocks, evaluation_mode
 from ..progress import Progress, silent
 from ..store.kinds import Kind
 
@@ -290,10 +290,4 @@ def check_length(adapter: Adapter, calibration: CalibrationSet) -> None:
             f"Samples of {calibration.seq_len} tokens are longer than the {limit} positions "
             "of the model; ask for a shorter sequence length."
         )
-    vocabulary = adapter.model.get_input_embeddings().weight.shape[0]
-    for token in (int(calibration.tokens.min()), int(calibration.tokens.max())):
-        if not 0 <= token < vocabulary:
-            raise InputError(
-                f"Token id {token} is beyond the model's vocabulary of {vocabulary}; "
-                "tokenise with the model's own tokenizer."
-            )
+    check_vocabulary(adapter.model, calibration.tokens)

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from ..data.tasks import KNOWN, checked_rows, from_hub, local_file, tasks_folder
 from ..errors import InputError, reason_of
-from ..models.running import evaluation_mode
+from ..models.running import check_vocabulary, evaluation_mode
 from ..progress import Progress
 from ..specs import ZeroShotSpec
 
@@ -107,10 +107,12 @@ class Scorer(HFLM):
 
     def _model_call(self, inps: Tensor, *args, **named) -> Tensor:
         """Logits (B, T, V) of tokens (B, T)."""
+        check_vocabulary(self._model, inps, self.tokenizer)
         self._step(len(inps))
         return super()._model_call(inps, *args, **named)
 
     def _model_generate(self, context: Tensor, *args, **named) -> Tensor:
+        check_vocabulary(self._model, context, self.tokenizer)
         self._step(len(context))
         return super()._model_generate(context, *args, **named)
 

@@ -18,8 +18,8 @@ from typing import Any
 
 from torch import nn
 
-from ..data.tasks import KNOWN, check_data, data_identity, rows_at_hand, tasks_folder
-from ..errors import InputError
+from ..data.tasks import KNOWN, check_data, data_identity, defined_names, rows_at_hand
+from ..errors import InputError, short
 from ..progress import Progress, silent
 from ..specs import SEVEN, ZeroShotSpec
 from ..store.kinds import Kind
@@ -142,8 +142,8 @@ def check_tasks(spec: ZeroShotSpec) -> None:
 
 
 def _check_other_name(task: str) -> None:
-    if not task.strip() or not _is_mentioned(task):
-        raise _unknown(task, SEVEN)
+    if task not in defined_names():
+        raise _unknown(task, (*SEVEN, *defined_names()))
     from .harness import task_manager
 
     manager = task_manager()
@@ -154,18 +154,12 @@ def _check_other_name(task: str) -> None:
         raise _unknown(task, (*SEVEN, *manager.all_subtasks, *manager.all_groups))
 
 
-def _is_mentioned(task: str) -> bool:
-    """Whether any of lm_eval's definitions has the word at all: a quick look before the slow."""
-    word, root = task.encode(errors="replace"), tasks_folder()
-    return any(word in file.read_bytes() for file in root.rglob("*.yaml"))
-
-
 def _unknown(task: str, names: Sequence[str]) -> InputError:
     close = difflib.get_close_matches(task, names, n=3, cutoff=0.7)
     meant = f" Did you mean {' or '.join(close)}?" if close else ""
     return InputError(
-        f"There is no task {task!r}; there are {', '.join(SEVEN)}, and the names of lm_eval's own "
-        f"tasks where the hub can be reached.{meant}"
+        f"There is no task {short(task, 60)!r}; there are {', '.join(SEVEN)}, and the names of "
+        f"lm_eval's own tasks where the hub can be reached.{meant}"
     )
 
 

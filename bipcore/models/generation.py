@@ -17,6 +17,7 @@ from transformers import (
 from ..data.chats import chat_template, render_chats
 from ..errors import InputError, check_seed
 from .adapters import Adapter
+from .running import check_vocabulary
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,8 @@ def encode_prompt(tokenizer, prompt: str, *, chat: bool) -> Tensor:
     """
     if not prompt.strip():
         raise InputError("The prompt is empty; write something for the models to continue.")
+    if any("\ud800" <= character <= "\udfff" for character in prompt):
+        raise InputError("The prompt is not text that UTF-8 can say; write it anew.")
     in_template = chat and chat_template(tokenizer) is not None
     if in_template:
         said = [[{"role": "user", "content": prompt}]]
@@ -84,6 +87,7 @@ def stream(model: nn.Module, tokenizer, prompt: str, sampling: Sampling) -> Iter
     counts its own time only. Raises InputError when the prompt is empty or too long.
     """
     ids = encode_prompt(tokenizer, prompt, chat=sampling.chat)
+    check_vocabulary(model, ids, tokenizer)
     limit = getattr(model.config, "max_position_embeddings", None)
     if limit and ids.shape[1] + sampling.max_new_tokens > limit:
         raise InputError(

@@ -19,7 +19,24 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..errors import InputError, short
 from .adapters import Adapter, Block
+
+
+def check_vocabulary(model: nn.Module, tokens: Tensor, tokenizer: Any = None) -> None:
+    """Raise InputError where ``tokens`` (any shape) has one that ``model`` has no embedding of.
+
+    A tokenizer may know more tokens than the model it came with; given, it says the token's text.
+    """
+    size = model.get_input_embeddings().weight.shape[0]
+    for token in {int(tokens.min()), int(tokens.max())} if tokens.numel() else ():
+        if not 0 <= token < size:
+            said = tokenizer.convert_ids_to_tokens(token) if tokenizer and token >= 0 else None
+            named = "" if said is None else f" ({short(repr(said), 60)})"
+            raise InputError(
+                f"Token id {token}{named} is beyond the model's vocabulary of {size:,}; give text "
+                "without it, or the tokenizer that belongs to the model."
+            )
 
 
 @contextmanager

@@ -30,6 +30,7 @@ from ..evaluation.zero_shot import (
 from ..models.adapters import Adapter
 from ..models.generation import Generated, Sampling, stream
 from ..models.loading import empty_model, load_config
+from ..models.running import check_vocabulary
 from ..pruning.allocation import allocated_shape
 from ..pruning.plan import PruningPlan
 from ..pruning.resolving import resolve
@@ -110,6 +111,7 @@ class Measurements:
         dense, tokenizer = self.bench.model(spec)
         how = {"max_tokens": text.max_tokens, "text_field": text.text_field}
         tokens = load_test_tokens(text.text, tokenizer, **how)
+        check_vocabulary(dense, tokens, tokenizer)
         windows = CalibrationSet.from_tokens(cut_windows(dense, tokens, text.window))
         models = {}
         for index, (name, plan) in enumerate(plans.items()):

@@ -14,6 +14,7 @@ from ..errors import InputError
 from ..models.adapters import Adapter
 from ..models.loading import FoundModel, find_model, load_found
 from ..models.memory import check_free
+from ..models.running import check_vocabulary
 from ..progress import Progress, Tracker
 from ..pruning.moments import (
     SECOND_MOMENTS,
@@ -81,9 +82,11 @@ class Workbench:
 
     def calibration(self, model: ModelSpec, spec: CalibrationSpec) -> CalibrationSet:
         """The token ids to calibrate ``model`` on."""
-        _, tokenizer = self.model(model)
+        network, tokenizer = self.model(model)
         self.progress(0.2, f"Tokenising {spec.source}")
-        return load_calibration(tokenizer=tokenizer, **asdict(spec))
+        found = load_calibration(tokenizer=tokenizer, **asdict(spec))
+        check_vocabulary(network, found.tokens, tokenizer)
+        return found
 
     def statistics(self, model: ModelSpec, calibration: CalibrationSpec) -> Statistics:
         """The statistics of one forward pass; every activation criterion reads the same."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..errors import Cancelled, InputError
 from ..models.adapters import Adapter
-from ..models.running import loss_scale, negative_log_likelihood
+from ..models.running import check_vocabulary, loss_scale, negative_log_likelihood
 from ..progress import Progress, silent
 from ..specs import RecoverySpec
 from ..store.resume import Checkpoints
@@ -122,6 +122,7 @@ def recover(
 
 
 def _check_tokens(model: nn.Module, tokens: Tensor, spec: RecoverySpec) -> None:
+    check_vocabulary(model, tokens)
     limit = getattr(model.config, "max_position_embeddings", None)
     if limit and spec.seq_len > limit:
         raise InputError(

@@ -8,7 +8,8 @@ from tokenizers.processors import TemplateProcessing
 from torch import nn
 
 from bipcore.errors import InputError
-from bipcore.evaluation.metrics import load_test_tokens, perplexity
+from bipcore.evaluation.metrics import figure, find_metric, load_test_tokens, perplexity
+from bipcore.specs import EvaluationSpec
 from tests.helpers.tiny import FAMILIES, tiny_model, tiny_tokens, word_tokenizer
 
 
@@ -172,3 +173,14 @@ def test_the_demo_model_predicts_english_better_than_scrambled_english(demo):
     order = torch.randperm(256, generator=torch.Generator().manual_seed(0))
     text, scrambled = (perplexity(model, t, window=128) for t in (tokens, tokens[order]))
     assert text < 40 < scrambled
+
+
+def test_a_token_without_an_embedding_is_named_with_its_text(tmp_path):
+    path = tmp_path / "x.txt"
+    path.write_text("w1 w2 w96 w3")
+    spec = EvaluationSpec(str(path), window=2)
+    model = tiny_model("llama")
+    with pytest.raises(InputError, match=r"Token id 99 \('w96'\) is beyond .* vocabulary of 97"):
+        figure(find_metric("perplexity"), model, word_tokenizer(200), spec, dense=model)
+    with pytest.raises(InputError, match="Token id 99 is beyond"):
+        perplexity(model, torch.tensor([3, 99]), window=2)

@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 
-from bipcore.data.tasks import KNOWN, read_rows, tasks_folder
+from bipcore.data.tasks import KNOWN, defined_names, read_rows, tasks_folder
 from bipcore.errors import Cancelled, InputError
 from bipcore.evaluation.zero_shot import (
     TaskResult,
@@ -25,7 +25,7 @@ from bipcore.evaluation.zero_shot import (
 from bipcore.specs import SEVEN, ZeroShotSpec
 from tests.helpers.folders import byte_model, text_tokenizer
 from tests.helpers.tasks import ROWS, write_rows
-from tests.helpers.tiny import one_thread  # noqa: F401
+from tests.helpers.tiny import one_thread, tiny_model  # noqa: F401
 from tests.test_imports import CORE, ROOT, imports_of
 
 SPLITS = ("training", "validation", "test")
@@ -448,6 +448,32 @@ def test_a_name_that_lm_eval_does_not_know_is_refused_with_what_was_meant(model,
         run_task(model, tokenizer, "arc_eazy")
     assert "There is no task 'arc_eazy'; there are boolq, piqa" in str(error.value)
     assert "Did you mean arc_easy" in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["acc", "mmlu_", "exact_match", " ", "x" * 5000])
+def test_a_word_that_names_no_task_is_refused_without_lm_evals_own_list(
+    model, tokenizer, monkeypatch, name
+):
+    monkeypatch.setattr("bipcore.evaluation.harness.task_manager", None)
+    with pytest.raises(InputError, match="There is no task"):
+        run_task(model, tokenizer, name)
+
+
+def test_all_that_lm_eval_lists_is_seen_in_its_definitions():
+    from lm_eval.tasks import TaskManager
+
+    folder = tasks_folder() / "afrobench" / "naijarc"
+    listed = TaskManager(include_path=str(folder), include_defaults=False).task_index
+    assert len(listed) > 5
+    assert set(listed) <= defined_names()
+
+
+def test_a_token_without_an_embedding_is_named(data, tokenizer):
+    model = tiny_model("llama")
+    with pytest.raises(
+        InputError, match=r"Token id \d+ \(.*\) is beyond the model's vocabulary of 97"
+    ):
+        run_task(model, tokenizer, "piqa")
 
 
 @pytest.fixture

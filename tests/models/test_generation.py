@@ -52,6 +52,31 @@ def test_greedy_is_what_generate_gives_on_every_family(name, tokenizer):
     assert (found.tokens, found.text) == _generate(model, tokenizer, PROMPT, new=24)
 
 
+def test_a_token_without_an_embedding_is_named_before_anything_is_generated(model):
+    with pytest.raises(InputError, match=r"Token id 99 \('w96'\) is beyond .* vocabulary of 97"):
+        next(stream(model, word_tokenizer(200), "w1 w96", Sampling()))
+
+
+def test_a_prompt_that_is_half_a_character_is_refused(model, tokenizer):
+    with pytest.raises(InputError, match="is not text"):
+        next(stream(model, tokenizer, "caf\udce9", Sampling()))
+
+
+def test_a_template_that_refuses_says_how_to_do_without_it(model):
+    tokenizer = word_tokenizer(94)
+    tokenizer.chat_template = "{{ raise_exception('no') }}"
+    with pytest.raises(InputError, match=r"refuses this: no; turn .* off \(--no-chat\)"):
+        next(stream(model, tokenizer, "w1", Sampling()))
+    assert _last(model, tokenizer, "w1", chat=False, max_new_tokens=2).tokens == 2
+
+
+def test_a_template_that_writes_nothing_is_refused(model):
+    tokenizer = word_tokenizer(94)
+    tokenizer.chat_template = "{{ nothing }}"
+    with pytest.raises(InputError, match="has no tokens"):
+        next(stream(model, tokenizer, "w1", Sampling()))
+
+
 @pytest.mark.parametrize("chat", [True, False])
 def test_greedy_is_what_generate_gives_on_the_demo_model(demo, chat):
     prompt = "Name three colours."

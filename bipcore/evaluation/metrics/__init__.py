@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from torch import nn
 
 from ...errors import InputError
+from ...models.running import check_vocabulary
 from ...progress import Progress
 from ...specs import EvaluationSpec
 from .base import EVALUATIONS, Metric
@@ -65,6 +66,7 @@ def figure(
     """One figure of ``model`` on the text of ``spec``, as it is stored. Raises InputError."""
     how = {"max_tokens": spec.max_tokens, "text_field": spec.text_field}
     tokens = load_test_tokens(spec.text, tokenizer, **how)
+    check_vocabulary(model, tokens, tokenizer)
     beside = dense if metric.needs_dense else None
     value = metric.measure(model, tokens, window=spec.window, dense=beside, progress=progress)
     said = {"text": spec.text, "window": spec.window, "max_tokens": spec.max_tokens}

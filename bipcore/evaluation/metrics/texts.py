@@ -7,6 +7,7 @@ from ...data.calibration import tokenize
 from ...data.chats import as_texts
 from ...data.texts import find_text
 from ...errors import InputError
+from ...models.running import check_vocabulary
 
 
 def load_test_tokens(
@@ -32,6 +33,7 @@ def cut_windows(model: nn.Module, tokens: Tensor, window: int) -> Tensor:
     limit = getattr(model.config, "max_position_embeddings", None)
     if window < 2 or (limit and window > limit):
         raise InputError(f"The window is from 2 to the model's {limit} positions, not {window}.")
+    check_vocabulary(model, tokens)
     tokens = tokens.reshape(-1)
     whole = len(tokens) // window
     if whole == 0:
