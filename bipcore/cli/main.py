@@ -16,6 +16,7 @@ from .plans import compare_command, plan_app
 from .recover import recover_command
 from .reproduce import reproduce_command
 from .score import prune_command, score_command
+from .signals import terminable
 from .sweep import sweep_command
 
 COMMANDS: dict[str, Callable | typer.Typer] = {
@@ -64,6 +65,7 @@ def make_app() -> typer.Typer:
     return app
 
 
+@terminable
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; the exit status: 0, or 2 with one sentence on stderr."""
     console.quiet_libraries()
