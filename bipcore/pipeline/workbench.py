@@ -1,5 +1,6 @@
 """What everything else works with: the run store, the progress, and the models in memory."""
 
+import contextlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -117,8 +118,11 @@ class Workbench:
                 )
             save_file(tensors, folder / "moments.safetensors", {"format": tokens.fingerprint})
 
-        folder = self.store.folder(SECOND_MOMENTS, _pass(model, calibration), build)
-        return SecondMoments.from_file(folder / "moments.safetensors")
+        for _ in range(2):
+            folder = self.store.folder(SECOND_MOMENTS, _pass(model, calibration), build)
+            with contextlib.suppress(FileNotFoundError):  # another process cleared the store
+                return SecondMoments.from_file(folder / "moments.safetensors")
+        raise InputError("The second moments were removed while they were read; start again.")
 
 
 def batch_of(calibration: CalibrationSpec) -> int:

@@ -67,13 +67,11 @@ class SecondMoments:
 
     @classmethod
     def from_file(cls, file: Path) -> "SecondMoments":
-        """Those of a safetensors file, read one matrix at a time."""
+        """Those of a safetensors file, read one matrix at a time.
 
-        def read(name: str) -> Tensor:
-            with safetensors.safe_open(file, framework="pt") as tensors:
-                return tensors.get_tensor(name)
-
-        return cls(read)
+        It stays open, so that it may be removed meanwhile. Raises FileNotFoundError.
+        """
+        return cls(safetensors.safe_open(file, framework="pt").get_tensor)
 
 
 def second_moment_bytes(shape: ModelShape, tokens: int) -> int:

@@ -293,3 +293,18 @@ def test_an_edited_model_is_not_compensated_from_old_moments(pipeline, spec):
     with counted_passes() as passes:
         assert pipeline.pruned(spec.model, plan) is not first
     assert len(passes) == 1
+
+
+def test_second_moments_that_another_process_clears_are_made_again(pipeline, spec, monkeypatch):
+    real, cleared = SecondMoments.from_file, []
+
+    def clear_once(file):
+        if not cleared:
+            cleared.append(RunStore(pipeline.store.root).clear())
+        return real(file)
+
+    monkeypatch.setattr(SecondMoments, "from_file", clear_once)
+    moments = pipeline.second_moments(spec.model, spec.calibration)
+
+    assert cleared[0] > 0
+    assert len(moments.of(0, "o")) == 64

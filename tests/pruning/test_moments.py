@@ -132,14 +132,23 @@ def test_a_block_without_a_sublayer_has_an_empty_matrix_there(tmp_path, gone):
 
 def test_a_file_is_read_one_matrix_at_a_time(tmp_path, monkeypatch):
     file = tmp_path / "moments.safetensors"
-    lazy = SecondMoments.from_file(file)  # nothing is there yet
     found = _collect(tiny_model("llama"), tiny_tokens())
     save_file(found, file)
+    lazy = SecondMoments.from_file(file)
     for index in range(3):
         for site in ("o", "down"):
             assert torch.equal(lazy.of(index, site), found[f"{index}.{site}"])
     monkeypatch.setattr("safetensors.torch.load_file", None)
     assert torch.equal(lazy.of(2, "down"), found["2.down"])
+
+
+def test_a_file_that_is_removed_while_it_is_read_is_read_to_its_end(tmp_path):
+    file = tmp_path / "moments.safetensors"
+    found = _collect(tiny_model("llama"), tiny_tokens())
+    save_file(found, file)
+    read = SecondMoments.from_file(file)
+    file.unlink()
+    assert torch.equal(read.of(2, "down"), found["2.down"])
 
 
 def test_the_model_stays_as_it_is():
