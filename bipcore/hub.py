@@ -1,5 +1,6 @@
 """Calls to the Hugging Face hub: quick to fail where there is no network, and in one sentence."""
 
+import contextlib
 import logging
 import os
 import socket
@@ -8,10 +9,15 @@ from pathlib import Path
 from urllib.parse import urlparse
 
 from .errors import InputError, reason_of
+from .store.inputs import read_json
 
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
-_PATTERNS = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "README.md", "LICENSE*")
+_BESIDE = ("*.json", "*.model", "*.txt", "*.jinja", "README.md", "LICENSE*")
+"""What is fetched of a model beside its weights."""
+
+_WEIGHTS = "model.safetensors"
+_INDEX = f"{_WEIGHTS}.index.json"
 _PROXIES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
 
 
@@ -47,27 +53,29 @@ def model_folder(name: str) -> Path:
     """The local folder of the hub model ``name`` (``owner/name`` or ``owner/name@revision``).
 
     What is already in the hub's cache is used as it is, without a network call; otherwise the
-    configuration, tokenizer and safetensors weights are downloaded. Raises InputError.
+    configuration, the tokenizer and the safetensors weights are downloaded: those that make up the
+    model, and not what else a repository holds of them. Raises InputError.
     """
     from huggingface_hub import snapshot_download
 
     repo, revision = parse_id(name)
-    options = {"repo_id": repo, "revision": revision, "allow_patterns": list(_PATTERNS)}
-    try:
-        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
-        folder = Path(snapshot_download(**options, local_files_only=True))
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    with contextlib.suppress(OSError):
+        folder = Path(snapshot_download(repo, revision=revision, local_files_only=True))
         if has_weights(folder):
             return folder
-    except OSError:
-        pass
-    return Path(
-        hub_call(
-            lambda: snapshot_download(**options),
-            lambda reason: (
-                f"The model {name!r} is not a local folder and could not be had from the hub "
-                f"({reason}); check the name and the network, or give a folder or 'demo'."
-            ),
-        )
+
+    def fetch() -> Path:
+        folder = Path(snapshot_download(repo, revision=revision, allow_patterns=list(_BESIDE)))
+        wanted = sorted(named_weights(folder))
+        return Path(snapshot_download(repo, revision=folder.name, allow_patterns=wanted))
+
+    return hub_call(
+        fetch,
+        lambda reason: (
+            f"The model {name!r} is not a local folder and could not be had from the hub "
+            f"({reason}); check the name and the network, or give a folder or 'demo'."
+        ),
     )
 
 
@@ -100,16 +108,18 @@ def cached_commit(name: str) -> str | None:
 
 
 def has_weights(folder: Path) -> bool:
-    """Whether ``folder`` has a configuration and all the safetensors files it names."""
-    import json
+    """Whether ``folder`` has a configuration and all the safetensors files that make up a model."""
+    files = ("config.json", *named_weights(folder))
+    return all((folder / name).is_file() for name in files)
 
-    if not (folder / "config.json").is_file():
-        return False
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        try:
-            names = set(json.loads(index.read_text())["weight_map"].values())
-        except (ValueError, KeyError, AttributeError, TypeError):
-            return False
-        return all((folder / name).is_file() for name in names)
-    return any(folder.glob("*.safetensors"))
+
+def named_weights(folder: Path) -> set[str]:
+    """The safetensors files that make up the model in ``folder``, here or not: those that its
+    index names, else the one."""
+    if (folder / _WEIGHTS).exists() or not (folder / _INDEX).is_file():
+        return {_WEIGHTS}
+    try:
+        named = set(read_json(folder / _INDEX, "The index")["weight_map"].values())
+    except (InputError, KeyError, AttributeError, TypeError):
+        return {_WEIGHTS}
+    return {name for name in named if isinstance(name, str)} or {_WEIGHTS}
