@@ -55,6 +55,12 @@ def short(text: object, most: int = 200) -> str:
     return line if len(line) <= most else f"{line[: most - 1]}…"
 
 
+def is_text(word: str) -> bool:
+    """Whether ``word`` can be a name, a path or the like: all of it can be written as UTF-8, and
+    no NUL is in it."""
+    return "\0" not in word and not any("\ud800" <= c <= "\udfff" for c in word)
+
+
 def printable(text: str, *, keep: str = "") -> str:
     """``text`` without what a terminal would obey instead of showing it: control characters but
     for those in ``keep``, and what is no character at all."""
@@ -96,9 +102,7 @@ def explain(error: BaseException) -> str | None:
         )
     if isinstance(error, OSError) and error.errno in _MACHINE:
         where = f" ({short(error.filename)})" if error.filename is not None else ""
-        return (
-            f"The machine refused to read or write: {reason_of(error)}{where}; make room and retry."
-        )
+        return f"Reading or writing failed: {reason_of(error)}{where}; make room and try again."
     return None
 
 

@@ -14,31 +14,49 @@ from typing import Any
 
 import pandas as pd
 from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from ..errors import InputError, printable, reason_of, short
 from ..progress import Progress as ProgressCallable
 from ..pruning.plan import PruningPlan
 from ..store.files import write_text
 
-err = Console(stderr=True)
+_PLAIN = {"markup": False, "emoji": False, "highlight": False}
+"""What is printed holds words of users: none of them is an instruction."""
+
+err = Console(stderr=True, **_PLAIN)
 _WIDE = 160  # where nobody looks at a terminal, no table is cut to 80 columns
+_LONGEST_WORD = 300
+
+
+def prepare() -> None:
+    """Make the output ready: it never fails for want of a character, and libraries are quiet."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    quiet_libraries()
 
 
 @contextlib.contextmanager
 def progress_bar() -> Iterator[ProgressCallable]:
     """A progress callable drawn on stderr, gone when the work is done; none without a terminal."""
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
-        TextColumn("{task.percentage:>3.0f}%"),
+        TextColumn("{task.percentage:>3.0f}%", markup=False),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
         task = bar.add_task("Starting", total=1.0)
-        yield lambda fraction, message: bar.update(task, completed=fraction, description=message)
+
+        def report(fraction: float, message: str) -> None:
+            bar.update(task, completed=fraction, description=printable(message))
+
+        yield report
 
 
 def quiet_libraries() -> None:
@@ -50,12 +68,41 @@ def quiet_libraries() -> None:
 
 def _one_line_warning(message, category, filename, lineno, file=None, line=None) -> None:
     if category is UserWarning:
-        print(f"warning: {message}", file=sys.stderr)
+        _say("warning", str(message))
+
+
+@contextlib.contextmanager
+def _output() -> Iterator[None]:
+    """Within it stdout is written to; raises InputError where that fails, and then no more is."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        close_output()
+        raise InputError(f"The output cannot be written: {reason_of(error)}.") from None
+
+
+def flush() -> None:
+    """See what was printed through; raises InputError, or BrokenPipeError where nobody reads."""
+    with _output():
+        if sys.stdout is not None:
+            sys.stdout.flush()
+
+
+def close_output() -> None:
+    """Give stdout up: what it has not taken would be tried again when Python ends."""
+    sys.stdout = None
+
+
+def _print(text: str) -> None:
+    with _output():
+        print(printable(text, keep="\n\t"))
 
 
 def emit_json(data: Any) -> None:
     """Print one JSON object; dataclasses become objects, infinities null."""
-    print(json.dumps(_plain(data), indent=1))
+    _print(json.dumps(_plain(data), indent=1))
 
 
 def _plain(data: Any) -> Any:
@@ -71,18 +118,59 @@ def _plain(data: Any) -> Any:
 
 
 def _out() -> Console:
-    console = Console()
-    return console if console.is_terminal else Console(width=_WIDE)
+    console = Console(**_PLAIN)
+    return console if console.is_terminal else Console(width=_WIDE, **_PLAIN)
 
 
 def emit_table(title: str, header: list[str], rows: list[list[Any]]) -> None:
-    """Print a table: the first column to the left, the others, numbers, to the right."""
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1))
-    for index, name in enumerate(header):
-        table.add_column(name, justify="right" if index else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(str(cell) for cell in row))
-    _out().print(table)
+    """Print a table: the first column to the left, the others, numbers, to the right.
+
+    Where the terminal is too narrow for one, print what it says as a list: no number is cut.
+    """
+    cells = [[printable(str(cell), keep="\n") for cell in row] for row in rows]
+    console = _out()
+    widths = _widths([header, *cells], console.width - 3 * len(header) - 1)
+    if widths is None:
+        _print("\n".join([title, "", *_as_list(header, cells)]))
+        return
+    table = Table(title=printable(title), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1))
+    for index, (name, width) in enumerate(zip(header, widths, strict=True)):
+        table.add_column(name, justify="right" if index else "left", width=width)
+    for row in cells:
+        table.add_row(*row)
+    with _output():
+        console.print(table)
+
+
+def _widths(rows: list[list[str]], room: int) -> list[int] | None:
+    """The widths of the columns of ``rows``, ``room`` together at most, the first ones as wide as
+    they like to be; None where a word would have to be cut for it."""
+    columns = list(zip(*rows, strict=True))
+    least = [
+        max(cell_len(word) for cell in column for word in ["", *cell.split()]) for column in columns
+    ]
+    liked = [
+        max(cell_len(line) for cell in column for line in ["", *cell.split("\n")])
+        for column in columns
+    ]
+    spare = room - sum(least)
+    if spare < 0:
+        return None
+    widths = []
+    for few, all_of_it in zip(least, liked, strict=True):
+        widths.append(few + min(all_of_it - few, spare))
+        spare -= widths[-1] - few
+    return widths
+
+
+def _as_list(header: list[str], rows: list[list[str]]) -> Iterator[str]:
+    """The lines of a table as a list: a row under its first cell, or in one line if it is short."""
+    for first, *others in rows:
+        facts = [f"{name} {cell}".strip() for name, cell in zip(header[1:], others, strict=True)]
+        if len(facts) == 1:
+            yield f"{first}: {facts[0]}"
+        else:
+            yield from (first, *(f"  {fact}" for fact in facts))
 
 
 def emit_facts(title: str, facts: dict[str, Any]) -> None:
@@ -101,13 +189,18 @@ def emit_frame(title: str, frame: pd.DataFrame) -> None:
 
 def emit_line(line: str) -> None:
     """Print a line as it is."""
-    print(line)
+    _print(line)
 
 
 def emit_text(title: str, text: str) -> None:
     """Print a text under its title, as it is."""
-    _out().rule(title, align="left")
-    print(text)
+    console = _out()
+    if cell_len(title) + 4 > console.width:  # a rule would cut it
+        _print(title)
+    else:
+        with _output():
+            console.rule(printable(title), align="left")
+    _print(text)
 
 
 def write_csv(frame: pd.DataFrame, path: Path) -> None:
@@ -122,7 +215,23 @@ def megabytes(size: int) -> str:
 
 def fail(sentence: str) -> None:
     """Print one sentence on stderr."""
-    print(f"error: {' '.join(sentence.split())}", file=sys.stderr)
+    _say("error", sentence)
+
+
+def note(sentence: str) -> None:
+    """Print on stderr what is no result: a sentence as it is."""
+    _say("", sentence)
+
+
+def _say(kind: str, sentence: str) -> None:
+    """Print a sentence on stderr, on one line; nothing where stderr takes no more."""
+    if sys.stderr is None:
+        return
+    words = [short(word, _LONGEST_WORD) for word in sentence.split()]
+    try:
+        print(*([f"{kind}:"] if kind else []), *words, file=sys.stderr, flush=True)
+    except OSError:
+        sys.stderr = None
 
 
 def plan_facts(plan: PruningPlan | None) -> dict:

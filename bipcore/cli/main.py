@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from .. import __version__
-from ..errors import explain
+from ..errors import InputError, explain, is_text
 from . import console
 from .cache import cache_app
 from .generate import generate_command
@@ -37,6 +37,7 @@ COMMANDS: dict[str, Callable | typer.Typer] = {
 """The commands by name, in the order of the help. To add one, write it in a file and list it."""
 
 _INTERRUPTED = 130
+_PIPE_CLOSED = 1
 
 
 def _version(asked: bool) -> None:
@@ -68,15 +69,14 @@ def make_app() -> typer.Typer:
 @terminable
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; the exit status: 0, or 2 with one sentence on stderr."""
-    console.quiet_libraries()
-    arguments = sys.argv[1:] if arguments is None else arguments
-    command = typer.main.get_command(make_app())
+    console.prepare()
     try:
-        status = command.main(
-            args=arguments or ["--help"], prog_name="bipcore", standalone_mode=False
-        )
+        status = _run(sys.argv[1:] if arguments is None else arguments)
     except (KeyboardInterrupt, typer.Abort):
         status = _INTERRUPTED
+    except (SystemExit, BrokenPipeError):  # typer makes the one of the other
+        console.close_output()
+        return _PIPE_CLOSED
     except typer.TyperException as error:
         console.fail(error.format_message())
         return 2
@@ -89,3 +89,14 @@ def main(arguments: list[str] | None = None) -> int:
     if status == _INTERRUPTED:  # typer gives it back instead of raising
         console.fail("Interrupted; what was stored before is kept.")
     return status or 0
+
+
+def _run(arguments: list[str]) -> int | None:
+    """Run a command, and see what it printed through; what it returns or exits with."""
+    for word in arguments:
+        if not is_text(word):
+            raise InputError(f"The command line says {word!r}, which is not UTF-8 text.")
+    command = typer.main.get_command(make_app())
+    status = command.main(args=arguments or ["--help"], prog_name="bipcore", standalone_mode=False)
+    console.flush()
+    return status

@@ -160,7 +160,7 @@ def _run(spec: Reproduction, *, report: Path, csv: Path | None, json: bool) -> N
     spec = fitted(spec, (shape := sizes_of(spec.model)).max_positions)
     with console.progress_bar() as progress:
         measured = run_reproduction(Pipeline(progress=progress), spec)
-        typer.echo(str(estimate(spec, shape)), err=True)
+        console.note(str(estimate(spec, shape)))
         rows = list(measured)
     failed = [row.error for row in rows if row.error]
     if failed and len(failed) == len([row for row in rows if row.key.sparsity]):
