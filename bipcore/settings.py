@@ -10,8 +10,9 @@ from dataclasses import dataclass, field, fields
 from numbers import Real
 from typing import Any
 
-from .errors import InputError
+from .errors import InputError, is_text, short
 
+_LARGEST = 2**63 - 1  # of what a computer counts
 _TYPES = {int: "a whole number", float: "a number", str: "a word"}
 
 
@@ -47,11 +48,12 @@ class Setting:
             return None
         if self.choices and value not in self.choices:
             have = ", ".join(map(str, self.choices))
-            return f"There is no {self.name} {value!r}; there are {have}."
+            return f"There is no {self.name} {short(repr(value))}; there are {have}."
+        if isinstance(value, str) and not is_text(value):
+            return f"The {self.name} is text in UTF-8, not {short(repr(value))}."
         kind = float if isinstance(like, float) else type(like)
         if kind in (int, float) and not self._holds(value, kind):
-            said = value if isinstance(value, (int, float)) else repr(value)
-            return f"The {self.name} is {_TYPES[kind]}{self._limits()}, not {said}."
+            return f"The {self.name} is {_TYPES[kind]}{self._limits()}, not {_said(value)}."
         return None
 
     def _holds(self, value: Any, kind: type) -> bool:
@@ -61,12 +63,13 @@ class Setting:
         inside &= self.most is None or value <= self.most
         inside &= self.above is None or value > self.above
         inside &= self.below is None or value < self.below
-        return inside and math.isfinite(value)
+        return inside and (abs(value) <= _LARGEST if kind is int else abs(value) < math.inf)
 
     def _limits(self) -> str:
         """The limits in words, as they stand behind "a number"."""
         if self.above is not None:
-            return f" above {self.above:g}"
+            end = "" if self.most is None else f", at most {self.most:g}"
+            return f" above {self.above:g}{end}"
         if self.most is not None:
             return f" from {self.least:g} to {_number(self.most)}"
         if self.below is not None:
@@ -74,8 +77,15 @@ class Setting:
         return "" if self.least is None else f", at least {self.least:g}"
 
 
+def _said(value: Any) -> str:
+    """``value`` in a sentence; a whole number beyond all bounds has too many digits for one."""
+    if isinstance(value, int) and abs(value) > _LARGEST:
+        return "one beyond 2^63"
+    return str(value) if isinstance(value, (int, float)) else short(repr(value))
+
+
 def _number(value: float) -> str:
-    return "2^63 - 1" if value == 2**63 - 1 else f"{value:g}"
+    return "2^63 - 1" if value == _LARGEST else f"{value:g}"
 
 
 def setting(default: Any, name: str, help: str = "", **facts: Any) -> Any:
@@ -120,7 +130,8 @@ def parse_list(text: str, kind: Callable[[str], Any], name: str) -> tuple:
             values.append(kind(word.strip()))
         except ValueError:
             raise InputError(
-                f"In the list of {name}, {text!r}, {word.strip()!r} is not {_TYPES[kind]}."
+                f"In the list of {name}, {short(repr(text))}, {short(repr(word.strip()))} is not "
+                f"{_TYPES[kind]}."
             ) from None
     return tuple(values)
 

@@ -49,6 +49,17 @@ WRONG = (
         "learning rate of a recovery is a number above 0",
     ),
     (RecoverySpec, "learning_rate", math.inf, "not inf"),
+    (RecoverySpec, "learning_rate", 1e300, "is a number above 0, at most 10, not 1e+300"),
+    (
+        CalibrationSpec,
+        "samples",
+        2**63,
+        "number of calibration samples is a whole number, at least",
+    ),
+    (CalibrationSpec, "samples", 10**400, "at least 1, not one beyond 2^63"),
+    (PlanSpec, "sparsity", 10**400, "from 0 to below 1, not one beyond 2^63"),
+    (CalibrationSpec, "source", "a\0b", "The calibration text is text in UTF-8, not"),
+    (ModelSpec, "name", "caf\udce9", "The model is text in UTF-8, not"),
     (RecoverySpec, "dropout", 1.0, "dropout is a number from 0 to below 1"),
     (RecoverySpec, "warmup", -0.1, "warm-up is a number from 0 to below 1"),
 )

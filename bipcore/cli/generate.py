@@ -25,7 +25,7 @@ def generate_command(
     top_p: Annotated[float, typer.Option(help="Sample from this much probability.")] = 1.0,
     sampling_seed: Annotated[int, typer.Option(help="Seed of the sampling.")] = 0,
     chat: Annotated[bool, typer.Option(help="Use the chat template, if there is one.")] = True,
-    recovery: RecoveryName = "",
+    recovery: RecoveryName = None,
     json: Json = False,
 ) -> None:
     """Continue a prompt with a model, with --sparsity with the pruned model, too, and with

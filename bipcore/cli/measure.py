@@ -16,10 +16,11 @@ from ..settings import parse_list
 from ..specs import EvaluationSpec, ModelSpec, PlanSpec, ScoreSpec, ZeroShotSpec
 from . import console
 from .console import plan_facts
-from .options import Force, Json, with_specs
+from .options import MOST, Force, Json, with_specs
 from .outputs import check_outputs
 from .recover import RecoveryName, chosen_states, emit_figures
 
+_MOST_BATCH, _MOST_REPEATS = 2**20, 1000
 _PLAN = "plan"
 """The name of the plan of a file."""
 
@@ -98,7 +99,7 @@ def zero_shot_command(
     score: ScoreSpec,
     plan: PlanSpec | None,
     zero_shot: ZeroShotSpec,
-    recovery: RecoveryName = "",
+    recovery: RecoveryName = None,
     csv: Annotated[Path | None, typer.Option(help="Also write every figure to a CSV file.")] = None,
     force: Force = False,
     json: Json = False,
@@ -152,7 +153,7 @@ def evaluate_command(
     score: ScoreSpec,
     plan: PlanSpec | None,
     evaluation: EvaluationSpec,
-    recovery: RecoveryName = "",
+    recovery: RecoveryName = None,
     json: Json = False,
 ) -> None:
     """Perplexity of a model, with --sparsity of the pruned model beside it, and with --recovery
@@ -176,9 +177,13 @@ def profile_command(
     *,
     model: ModelSpec,
     plan: PlanSpec | None,
-    seq_len: Annotated[int, typer.Option(help="Tokens in a sequence.")] = 512,
-    batch_size: Annotated[int, typer.Option(help="Sequences in a forward pass.")] = 1,
-    repeats: Annotated[int, typer.Option(help="Forward passes; the median counts.")] = 5,
+    seq_len: Annotated[int, typer.Option(help="Tokens in a sequence.", max=MOST)] = 512,
+    batch_size: Annotated[
+        int, typer.Option(help="Sequences in a forward pass.", max=_MOST_BATCH)
+    ] = 1,
+    repeats: Annotated[
+        int, typer.Option(help="Forward passes; the median counts.", max=_MOST_REPEATS)
+    ] = 5,
     shapes_only: Annotated[
         bool, typer.Option("--shapes-only", help="Count only; load no weights, run nothing.")
     ] = False,

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..errors import InputError
+from ..errors import InputError, short
 from ..evaluation.metrics import chosen_metrics
 from ..export.formats import AUTO, FORMATS
 from ..settings import PRESETS, Setting, find_preset, join_list, parse_list, settings_of
@@ -31,6 +31,9 @@ ExportFormat = Annotated[
         "can hold the plan.",
     ),
 ]
+MOST = 2**31 - 1
+"""Of what an option counts that belongs to no spec."""
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Force = Annotated[
     bool,
@@ -51,12 +54,14 @@ def _option(kind: Any, default: Any, text: str, flag: str = "") -> Option:
 
 
 def _of_field(each: Setting, default: Any) -> Option:
-    """The option of one field: of the default's type, a number where that is None, and of a list
-    one word with commas between."""
+    """The option of one field: of the default's type, a number where that is None, of a list one
+    word with commas between, and nothing where the default is no word."""
     if isinstance(default, tuple):
         return _option(str, join_list(default), each.help, each.flag)
     if default is None:
         return _option(int | None, None, each.help, each.flag)
+    if default == "":
+        return _option(str | None, None, each.help, each.flag)
     return _option(type(default), default, each.help, each.flag)
 
 
@@ -86,6 +91,8 @@ def _values(spec: type, values: Mapping[str, Any]) -> dict[str, Any]:
     found = {}
     for name, each in settings_of(spec).items():
         value = values.get(_key(name, each))
+        if value == "" == defaults[name]:
+            raise InputError(f"The {each.name} is an empty word; name one, or leave it out.")
         if value is not None:
             is_list = isinstance(defaults[name], tuple)
             found[name] = parse_list(value, str, each.name) if is_list else value
@@ -113,7 +120,7 @@ def _score(values: dict) -> ScoreSpec:
 def _pair(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals:
-        raise InputError(f"An option of a criterion is name=value, not {text!r}.")
+        raise InputError(f"An option of a criterion is name=value, not {short(repr(text))}.")
     for kind in (int, float):
         try:
             return name, kind(value)
@@ -123,9 +130,8 @@ def _pair(text: str) -> tuple[str, Any]:
 
 
 def _plan(values: dict) -> PlanSpec | None:
-    if values["sparsity"] is None and not values["source"]:
-        return None
-    return PlanSpec(**_values(PlanSpec, values))
+    spec = PlanSpec(**_values(PlanSpec, values))  # what is wrong in it is said, used or not
+    return None if values["sparsity"] is None and not spec.source else spec
 
 
 def _evaluation(values: dict) -> EvaluationSpec:
@@ -235,9 +241,9 @@ def _with_preset(values: dict) -> dict:
     name = values.get("preset")
     chosen = {each.name: each.default for each in fields(PlanSpec)}
     chosen |= {"criterion": ScoreSpec().criterion}
-    chosen |= find_preset(name).values if name else {}
+    chosen |= find_preset(name).values if name is not None else {}
     unsaid = {key: chosen[key] for key, value in values.items() if value is None and key in chosen}
-    return values | {k: v for k, v in unsaid.items() if k != "sparsity"}
+    return values | {k: v for k, v in unsaid.items() if k not in ("sparsity", "source")}
 
 
 def with_specs(*groups: str) -> Callable[[Callable], Callable]:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from ..criteria import COMPARED, Scores
-from ..errors import InputError
+from ..errors import InputError, short
 from ..pipeline.pipeline import Pipeline
 from ..pruning import editing
 from ..pruning.plan import PruningPlan, check_plan_file, load_plan, write_plan
@@ -238,10 +238,10 @@ def _numbers(name: str, word: str) -> list[int]:
     """The numbers of one edit: "3" or "3:5"."""
     numbers = word.split(":")
     if len(numbers) != (1 if name in _BLOCKS_ONLY else 2) or not all(
-        number.isascii() and number.isdecimal() for number in numbers
+        number.isascii() and number.isdecimal() and len(number) < 10 for number in numbers
     ):
         form = "a block, such as 3" if name in _BLOCKS_ONLY else "two numbers, such as 3:5"
-        raise InputError(f"--{name.replace('_', '-')} takes {form}, not {word!r}.")
+        raise InputError(f"--{name.replace('_', '-')} takes {form}, not {short(repr(word))}.")
     return [int(number) for number in numbers]
 
 

@@ -20,11 +20,11 @@ from ..store.roots import check_root
 from ..store.runs import RunStore
 from . import console
 from .console import plan_facts
-from .options import ExportFormat, Force, Json, with_specs
+from .options import MOST, ExportFormat, Force, Json, with_specs
 from .outputs import check_outputs
 
 RecoveryName = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--recovery",
         help="The name of a recovery (the command recover prints it): measure it, too, beside its "
@@ -36,7 +36,8 @@ Output = Annotated[
     Path | None, typer.Option(help="Export the recovered model to this folder, with its adapter.")
 ]
 MicroBatch = Annotated[
-    int | None, typer.Option(help="Samples in one forward pass (default: about 2048 tokens).")
+    int | None,
+    typer.Option(help="Samples in one forward pass (default: about 2048 tokens).", max=MOST),
 ]
 CheckpointFolder = Annotated[
     Path | None, typer.Option(help="Keep checkpoints in this folder instead of the run store.")
@@ -141,13 +142,13 @@ def emit_figures(evaluation: EvaluationSpec, figures: Mapping[str, dict]) -> Non
 
 
 def chosen_states(
-    pipeline: Pipeline, score: ScoreSpec, plan: PlanSpec | None, name: str
+    pipeline: Pipeline, score: ScoreSpec, plan: PlanSpec | None, name: str | None
 ) -> tuple[PruningPlan | None, RecoverySpec | None]:
     """What to measure beside the dense model: a plan, and the recovery called ``name``.
 
     A recovery brings the plan that it was made on. Raises InputError where another is asked for.
     """
-    if not name:
+    if name is None:
         return (pipeline.plan(score, plan) if plan else None), None
     if plan is not None:
         raise InputError(

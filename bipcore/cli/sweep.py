@@ -7,9 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from ..errors import InputError
+from ..errors import InputError, reason_of, short
 from ..pipeline.pipeline import Pipeline
 from ..settings import join_list
+from ..store import inputs
 from ..studies.points import Point, SweepSpec, check_sweep
 from ..studies.sweep import run_sweep
 from . import console
@@ -32,18 +33,7 @@ def read_yaml(path: Path, known: set[str]) -> dict[str, str]:
     A list becomes words with commas between. Raises InputError with one sentence for a file that
     cannot be read, is no mapping, or has a key that is not one of ``known``.
     """
-    import yaml
-
-    try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}.") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{path} is not UTF-8 text; give a YAML file.") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark else ""
-        raise InputError(f"{path} is not YAML{where}: {_problem(error)}.") from None
+    found = inputs.read_yaml(path, "The spec file")
     if not isinstance(found, dict):
         raise InputError(f"{path} does not hold settings; write one 'name: value' a line.")
     settings = {}
@@ -51,13 +41,9 @@ def read_yaml(path: Path, known: set[str]) -> dict[str, str]:
         name = str(key).replace("-", "_")
         if name not in known:
             have = ", ".join(sorted(known))
-            raise InputError(f"{path} names a setting {str(key)!r}; there are {have}.")
+            raise InputError(f"{path} names a setting {short(key)!r}; there are {have}.")
         settings[name] = _word(path, name, value)
     return settings
-
-
-def _problem(error: Exception) -> str:
-    return str(getattr(error, "problem", None) or error).splitlines()[0]
 
 
 def _word(path: Path, name: str, value: Any) -> str:
@@ -65,7 +51,10 @@ def _word(path: Path, name: str, value: Any) -> str:
     plain = (str, int, float, date)  # a bool is an int, a name may look like a date
     if not all(isinstance(item, plain) for item in values):
         raise InputError(f"{path}: the setting {name!r} is a value or a list of values.")
-    return join_list(values)
+    try:
+        return join_list(values)
+    except ValueError as error:  # a whole number that Python does not write out
+        raise InputError(f"{path}: the setting {name!r}: {reason_of(error)}.") from None
 
 
 @with_specs("sweep")

@@ -19,6 +19,9 @@ from ..errors import InputError, check_seed
 from .adapters import Adapter
 from .running import check_vocabulary
 
+_COLDEST = 1e-5
+"""Below it the likeliest token is all that is left, and logits would overflow."""
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -129,7 +132,7 @@ class _Chooser:
     """Picks the next token (1, 1) from logits (1, V), with a generator of its own."""
 
     def __init__(self, sampling: Sampling):
-        self.greedy = sampling.temperature == 0
+        self.greedy = sampling.temperature < _COLDEST
         self.generator = torch.Generator().manual_seed(sampling.seed)
         self.warpers = LogitsProcessorList()
         if not self.greedy:

@@ -15,6 +15,7 @@ from typing import Any
 from ..errors import InputError, reason_of, short
 from ..models.shapes import BlockShape, ModelShape
 from ..store.files import check_file, write_text
+from ..store.inputs import named_path, parse_json, read_text
 from ..store.kinds import Kind
 
 PLAN_FORMAT = "bipcore-plan/1"
@@ -86,13 +87,14 @@ class PruningPlan:
         )
 
     @classmethod
-    def from_json(cls, text: str) -> "PruningPlan":
-        """The plan in ``text``; raises InputError when it is not a plan, or contradicts itself."""
+    def from_json(cls, text: str, what: str = "This") -> "PruningPlan":
+        """The plan in ``text``; raises InputError, saying ``what`` is no plan or contradicts
+        itself."""
         try:
-            data = json.loads(text)
+            data = parse_json(text, what)
             if data["format"] != PLAN_FORMAT:
                 raise InputError(
-                    f"This plan has the format {data['format']!r}, not {PLAN_FORMAT!r}."
+                    f"This plan has the format {short(repr(data['format']))}, not {PLAN_FORMAT!r}."
                 )
             blocks = tuple(
                 BlockPlan(tuple(block["heads"]), tuple(block["channels"]))
@@ -102,7 +104,7 @@ class PruningPlan:
         except InputError:
             raise
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"This is not a pruning plan: {reason_of(error)}.") from None
+            raise InputError(f"{what} is not a pruning plan: {reason_of(error)}.") from None
         return cls(shape=shape, blocks=blocks, spec=spec)
 
 
@@ -161,10 +163,6 @@ def write_plan(plan: PruningPlan, path: str | Path, *, force: bool = False) -> P
 
 def load_plan(folder: str | Path) -> PruningPlan:
     """The plan of an exported folder, or of a plan file. Raises InputError."""
-    try:
-        path = Path(folder).expanduser()
-        path = path / "plan.json" if path.is_dir() else path
-        text = path.read_text(encoding="utf-8")
-    except (OSError, RuntimeError, ValueError) as error:
-        raise InputError(f"The plan {short(folder)} cannot be read: {reason_of(error)}.") from None
-    return PruningPlan.from_json(text)
+    path = named_path(folder, "The plan")
+    path = path / "plan.json" if path.is_dir() else path
+    return PruningPlan.from_json(read_text(path, "The plan"), f"The plan {short(path)}")

@@ -51,6 +51,7 @@ class RecoverySpec(Checked):
         "alpha of a recovery",
         "LoRA's alpha: what it adds is times alpha / rank.",
         above=0,
+        most=1e6,
     )
     dropout: float = setting(
         0.0, "dropout", "Dropout of what enters LoRA's matrices.", least=0, below=1
@@ -62,7 +63,7 @@ class RecoverySpec(Checked):
         offered=("all", "attention", "ffn"),
     )
     learning_rate: float = setting(
-        1e-4, "learning rate of a recovery", "The highest learning rate.", above=0
+        1e-4, "learning rate of a recovery", "The highest learning rate.", above=0, most=10
     )
     batch_size: int = setting(
         128,
@@ -70,11 +71,13 @@ class RecoverySpec(Checked):
         "Samples in an optimiser step, over all its forward passes.",
         least=1,
     )
-    epochs: int = setting(1, "number of epochs", "How often each sample is seen.", least=1)
+    epochs: int = setting(
+        1, "number of epochs", "How often each sample is seen.", least=1, most=10_000
+    )
     warmup: float = setting(
         0.0, "warm-up", "Share of the steps in which it rises.", least=0, below=1
     )
-    weight_decay: float = setting(0.0, "weight decay", "AdamW's weight decay.", least=0)
+    weight_decay: float = setting(0.0, "weight decay", "AdamW's weight decay.", least=0, most=100)
     validation: int = setting(
         32,
         "number of held-out samples",

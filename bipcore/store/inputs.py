@@ -75,6 +75,22 @@ def parse_json(text: str, what: str) -> Any:
     raise InputError(f"{what} is not JSON that can be read: {why}.")
 
 
+def read_yaml(name: str | Path, what: str, *, most: int = MOST_TEXT) -> Any:
+    """The YAML in a regular file. Raises InputError as `read_text` does, and where it is none."""
+    import yaml
+
+    text = read_text(name, what, most=most)
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        why = str(getattr(error, "problem", None) or error).splitlines()[0]
+    except (RecursionError, ValueError, LookupError, TypeError, AttributeError) as error:
+        where, why = "", reason_of(error)  # what the parts of a date or a number are made with
+    raise InputError(f"{what} {short(name)} is not YAML that can be read{where}: {short(why)}.")
+
+
 def read_json(name: str | Path, what: str, *, most: int = MOST_TEXT) -> Any:
     """`parse_json` of `read_text`."""
     return parse_json(read_text(name, what, most=most), f"{what} {short(name)}")

@@ -1,12 +1,21 @@
 """Reading what a user names: only regular files, of a stated size, and one sentence otherwise."""
 
 import os
+import re
 import socket
 
 import pytest
 
 from bipcore.errors import InputError
-from bipcore.store.inputs import named_path, parse_json, read_json, read_text, regular_file, short
+from bipcore.store.inputs import (
+    named_path,
+    parse_json,
+    read_json,
+    read_text,
+    read_yaml,
+    regular_file,
+    short,
+)
 
 
 def test_a_text_is_read_without_its_byte_order_mark(tmp_path):
@@ -76,3 +85,36 @@ def test_json_that_cannot_be_read_says_why(text, said):
 def test_a_short_name_is_one_line():
     assert short("a\n[/x]\x1b[31m") == "a�[/x]�[31m"
     assert len(short("x" * 5000)) == 200
+
+
+def test_yaml_is_read(tmp_path):
+    file = tmp_path / "x.yaml"
+    file.write_text("samples: 4\nname: [a, b]\n")
+
+    assert read_yaml(file, "The spec file") == {"samples": 4, "name": ["a", "b"]}
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a: [1, 2\nb: }", "line 2: "),
+        ("[" * 5000, "it is nested too deeply"),
+        ("- " * 5000, "it is nested too deeply"),
+        ("a: " + "9" * 5000, "too many digits"),
+        ("a: 2020-13-45", "month must be in 1..12"),
+        ("a: !!bool maybe", "it has no 'maybe'"),
+        ("a: !!timestamp maybe", "not of the form"),
+        ("a: !!python/name:os.system x", "could not determine a constructor"),
+        ("a: \x00", "not allowed"),
+    ],
+)
+def test_what_is_no_yaml_is_one_sentence(tmp_path, text, said):
+    file = tmp_path / "x.yaml"
+    file.write_text(text)
+
+    with pytest.raises(InputError, match=re.escape(said)) as refused:
+        read_yaml(file, "The spec file")
+
+    assert "\n" not in str(refused.value)
+    assert len(str(refused.value)) < 500
