@@ -88,7 +88,8 @@ def reason_of(error: BaseException) -> str:
         return "it has a number with too many digits"
     said = str(error) if any(error.args) else ""
     lines = said.strip().splitlines() or ["no reason is given"]
-    return short(lines[0]).rstrip(".")
+    whole = " ".join(line.strip() for line in lines[: 2 if lines[0].endswith(":") else 1])
+    return short(whole).rstrip(".:")
 
 
 def explain(error: BaseException) -> str | None:

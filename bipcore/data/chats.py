@@ -15,7 +15,7 @@ from ..errors import InputError, short
 from .documents import Document, Messages
 
 _PROGRAM = Path(__file__).with_name("chat_process.py")
-_SECONDS = 10
+_SECONDS = 5
 _MEMORY = 2**30
 _MOST = 2**22
 _AT_ONCE = 64

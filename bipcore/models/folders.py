@@ -142,7 +142,7 @@ def _check_layers(file: Path, data: Mapping[str, Any]) -> None:
     whole = isinstance(layers, int) and not isinstance(layers, bool)
     if not whole or not 1 <= layers <= _MOST_LAYERS:
         raise InputError(
-            f"{file} says {short(layers, 40)} layers; it is a whole number from 1 to "
+            f"{file} says {short(repr(layers), 40)} layers; it is a whole number from 1 to "
             f"{_MOST_LAYERS:,}."
         )
 

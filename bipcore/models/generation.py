@@ -152,4 +152,4 @@ class _Chooser:
 def _end_tokens(model: nn.Module, tokenizer) -> set[int]:
     ends = model.generation_config.eos_token_id if model.can_generate() else None
     ends = ends if isinstance(ends, list) else [ends]
-    return {token for token in (*ends, tokenizer.eos_token_id) if token is not None}
+    return {token for token in (*ends, tokenizer.eos_token_id) if isinstance(token, int)}

@@ -40,6 +40,9 @@ from .tokenizer import load_tokenizer, save_tokenizer
 MODELS: Kind = Kind("models", "the demo model, converted")
 _DEMO_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _CONFIGS = Path(__file__).parent / "configs"
+_OUTPUTS = {"return_dict": True, "output_hidden_states": False, "output_attentions": False}
+"""What a model gives back, whatever its configuration says."""
+
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 transformers.utils.logging.disable_progress_bar()
@@ -213,7 +216,8 @@ def empty_model(config) -> nn.Module:
     """The model of ``config`` on the meta device: all its sizes, none of its weights."""
     family_of(config)
     try:
-        with torch.device("meta"):
+        with warnings.catch_warnings(), torch.device("meta"):
+            warnings.simplefilter("ignore")
             if is_pruned_type(config.model_type):
                 return classes_of(config.model_type).model(config)
             return AutoModelForCausalLM.from_config(config)
@@ -233,10 +237,12 @@ def _read_config(folder: Path):
             return read_pruned_config(folder, model_type)
         options = {"local_files_only": True, "trust_remote_code": False}
         config = AutoConfig.from_pretrained(folder, **options)
-        if model_type not in TEXT_HALVES:
-            return config
-        half, half.dtype = config.get_text_config(), config.dtype
-        return half
+        if model_type in TEXT_HALVES:
+            half, half.dtype = config.get_text_config(), config.dtype
+            config = half
+        for name, value in _OUTPUTS.items():
+            setattr(config, name, value)
+        return config
     except Exception as error:  # transformers lets many kinds through
         raise InputError(f"{folder / 'config.json'} cannot be used: {reason_of(error)}.") from None
 

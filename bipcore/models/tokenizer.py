@@ -30,6 +30,7 @@ def load_tokenizer(name: str, folder: Path, config):
     try:
         found = AutoTokenizer.from_pretrained(folder, **options)
         alone = file.is_file() and not (folder / "tokenizer.json").is_file()
+        found("a", verbose=False)  # some settings fail only when something is read with them
         return _as_sentencepiece(found, file) if alone else found
     except Exception as error:  # transformers lets many kinds through
         raise InputError(f"{name} has no usable tokenizer: {reason_of(error)}.") from None

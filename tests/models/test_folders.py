@@ -129,6 +129,19 @@ def test_a_number_of_layers_that_no_model_has_is_refused_at_once(folder, layers)
     assert time.perf_counter() - start < 10
 
 
+def test_what_a_configuration_says_of_the_models_outputs_does_not_count(folder):
+    wanted = load_model(str(folder))[0](tiny_tokens(1, 8))
+    edit_json(folder / "config.json", return_dict=False, output_hidden_states=True)
+    found = load_model(str(folder))[0](tiny_tokens(1, 8))
+    assert torch.equal(found.logits, wanted.logits)
+    assert found.hidden_states is None
+
+
+def test_a_value_of_the_wrong_kind_is_named(folder):
+    edit_json(folder / "config.json", rms_norm_eps="small")
+    assert "'rms_norm_eps' expected float" in _refusal(folder)
+
+
 @pytest.mark.parametrize("layers", [1, 2, 4, 1000])
 def test_a_number_of_layers_that_the_weights_do_not_have_is_refused(folder, layers):
     edit_json(folder / "config.json", num_hidden_layers=layers)

@@ -10,7 +10,7 @@ import transformers as tf
 from bipcore.errors import InputError
 from bipcore.models.loading import load_model
 from bipcore.models.tokenizer import save_tokenizer
-from tests.helpers.folders import byte_model, edit_json
+from tests.helpers.folders import byte_model, edit_json, model_folder
 
 TEXTS = [topics[key][:500] for key in sorted(topics)[::20]]
 TEXTS += ["Grüße,  señor ☃ ½ ﬁ", "日本語 🤗", "x", "a\n\nb\tc  d", "1234.5"]
@@ -73,6 +73,13 @@ def test_what_is_written_of_it_needs_no_sentencepiece_and_encodes_the_same(folde
     for text in TEXTS:
         assert again(text)["input_ids"] == tokenizer(text)["input_ids"], text
     assert again.special_tokens_map == tokenizer.special_tokens_map
+
+
+@pytest.mark.parametrize("fields", [{"model_max_length": "x"}, {"eos_token": 3}])
+def test_settings_that_only_fail_when_something_is_read_are_refused(tmp_path, fields):
+    edit_json(model_folder(tmp_path) / "tokenizer_config.json", **fields)
+    with pytest.raises(InputError, match="no usable tokenizer"):
+        load_model(str(tmp_path))
 
 
 @pytest.mark.parametrize("content", [b"", b"garbage" * 99, b"\x0a\x02\x0a"])
