@@ -22,8 +22,15 @@ _KEPT = 64  # finished jobs that can still be found
 log = logging.getLogger(__name__)
 
 
+_states = threading.Lock()
+"""Held while a job's state is looked at to change it, so that no two see the same one."""
+
+
 class Job:
-    """One piece of work: its state, progress (0 to 1), result or error, and partial results."""
+    """One piece of work: its state, progress (0 to 1), result or error, and partial results.
+
+    A job that waits becomes one that runs or one that was cancelled, never both.
+    """
 
     def __init__(self, key: str, title: str, work: Callable[["Pipeline", "Job"], Any]):
         self.key = key
@@ -52,10 +59,11 @@ class Job:
         return elapsed / self.fraction * (1 - self.fraction)
 
     def cancel(self) -> None:
-        """Ask it to stop; it does at its next step."""
-        self._cancel.set()
-        if self.state == QUEUED:
-            self.state = CANCELLED
+        """Ask it to stop; it does at its next step, and does not start where it waits."""
+        with _states:
+            self._cancel.set()
+            if self.state == QUEUED:
+                self.state, self._work = CANCELLED, None
 
     def report(self, fraction: float, message: str) -> None:
         """The progress callable that the work is given; raises Cancelled when it is to stop."""
@@ -64,24 +72,28 @@ class Job:
         self.fraction, self.message = min(max(fraction, 0.0), 1.0), message
 
     def run(self, pipeline: Pipeline) -> None:
-        """Do the work and keep how it ended. Called by the worker's thread."""
-        self.started = time.monotonic()
-        self.state = RUNNING
+        """Do the work, unless it was cancelled before, and keep how it ended. Called by the
+        worker's thread."""
+        with _states:
+            if self.state != QUEUED:
+                return
+            self.started, self.state = time.monotonic(), RUNNING
         pipeline.progress.report_to(self.report)
         try:
             self.report(0.0, "Starting")
             self.result = self._work(pipeline, self)
-            self.fraction, self.state = 1.0, DONE
+            self.fraction, ended = 1.0, DONE
         except Cancelled:
-            self.state = CANCELLED
+            ended = CANCELLED
         except Exception as error:
             self.error = explain(error)
             if self.error is None:
                 log.exception("The job %r failed", self.title)
                 self.error = f"This failed in a way it should not: {type(error).__name__}: {error}"
-            self.state = FAILED
-        finally:
-            self._work = None  # whatever it holds on to can go
+            ended = FAILED
+        self._work = None  # whatever it holds on to can go
+        with _states:
+            self.state = ended
 
 
 class Worker:
@@ -99,25 +111,35 @@ class Worker:
             job = self._jobs.get(key)
             if job is not None and (job.active or job.state == DONE):
                 return job
-            job = Job(key, title, work)
-            self._jobs[key] = job
-            self._jobs.move_to_end(key)
-            self._forget_oldest()
-            self._queue.put(job)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._loop, name="bipcore", daemon=True)
-                self._thread.start()
-            return job
+            return self._add(Job(key, title, work))
+
+    def ask(self, key: str, title: str, work: Callable[[Pipeline, Job], Any]) -> Job:
+        """The job under ``key`` in whatever state, else a new one: what failed or was cancelled
+        stays so until it is forgotten."""
+        with self._lock:
+            return self._jobs.get(key) or self._add(Job(key, title, work))
+
+    def _add(self, job: Job) -> Job:
+        self._jobs[job.key] = job
+        self._jobs.move_to_end(job.key)
+        self._forget_oldest()
+        self._queue.put(job)
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._loop, name="bipcore", daemon=True)
+            self._thread.start()
+        return job
 
     def find(self, key: str) -> Job | None:
         """The job under ``key``, in whatever state."""
         with self._lock:
             return self._jobs.get(key)
 
-    def forget(self, key: str) -> None:
-        """Drop the finished job under ``key``, so that it can be submitted again."""
+    def forget(self, key: str, job: Job | None = None) -> None:
+        """Drop the finished job under ``key``, so that it can be submitted again. With ``job`` only
+        where it is this one: another may have taken its place since it was looked at."""
         with self._lock:
-            if key in self._jobs and not self._jobs[key].active:
+            found = self._jobs.get(key)
+            if found is not None and not found.active and job in (None, found):
                 del self._jobs[key]
 
     def active(self) -> list[Job]:
@@ -133,9 +155,7 @@ class Worker:
     def _loop(self) -> None:
         pipeline = Pipeline()
         while True:
-            job = self._queue.get()
-            if job.state == QUEUED:
-                job.run(pipeline)
+            self._queue.get().run(pipeline)
 
 
 _worker: Worker | None = None

@@ -16,7 +16,7 @@ from bipcore.specs import PlanSpec, ScoreSpec
 from bipcore.store.kinds import digest
 from bipcore.store.runs import RunStore
 
-from .jobs import CANCELLED, DONE, FAILED, Job, worker
+from .jobs import DONE, FAILED, QUEUED, RUNNING, Job, worker
 from .settings import Settings
 
 
@@ -35,30 +35,25 @@ def error_box() -> Iterator[None]:
 
 def need(key: str, title: str, work: Callable[[Pipeline, Job], Any]) -> Any:
     """The result of a job; while there is none, show how it goes and end the page there."""
-    job = worker().submit(key, title, work) if _may_start(key) else worker().find(key)
-    if job.state != DONE:
-        _show_unfinished(job)
+    job = worker().ask(key, title, work)
+    if (state := job.state) != DONE:
+        _show_unfinished(job, state)
         st.stop()
     return job.result
 
 
-def _show_unfinished(job: Job) -> None:
-    if job.active:
+def _show_unfinished(job: Job, state: str) -> None:
+    """``state``: that of the job when it was not done; it may be by now."""
+    if state in (QUEUED, RUNNING):
         show_progress(job)
         return
-    if job.state == FAILED:
+    if state == FAILED:
         st.error(job.error)
     else:
         st.info(f"{job.title}: cancelled.")
     if st.button("Try again", key=f"again-{job.key}"):
-        worker().forget(job.key)
+        worker().forget(job.key, job)
         st.rerun()
-
-
-def _may_start(key: str) -> bool:
-    """Not where it failed or was cancelled: that is shown until the user asks again."""
-    job = worker().find(key)
-    return job is None or job.state not in (FAILED, CANCELLED)
 
 
 def show_progress(job: Job, *, seen: int | None = None, stop: str = "Cancel") -> None:
@@ -106,26 +101,32 @@ def _need_scores(spec: ScoreSpec, plan: PlanSpec) -> tuple[str, Scores]:
         title = f"Scoring {spec.model.name} with {spec.criterion}"
         need(f"scores-{key}", title, lambda pipeline, job: bool(pipeline.scores(spec, plan)))
         worker().forget(f"scores-{key}")
-        scores = _stored_scores(key, spec, plan)
+        with error_box():
+            scores = _stored_scores(key, spec, plan)
+            if scores is None:
+                raise InputError("The scores are gone from the run store; load this page again.")
     return key, scores
 
 
 def _stored_scores(key: str, spec: ScoreSpec, plan: PlanSpec) -> Scores | None:
     """Kept in memory once read; None where the store has none."""
-    kept = _memory()
-    if key not in kept:
-        scores = RunStore().stored(SCORES, score_identity(spec, plan))
-        if scores is None:
-            return None
-        kept[key] = scores
-        while len(kept) > 16:
-            del kept[next(iter(kept))]
-    return kept[key]
+    try:
+        return _read_scores(key, spec, plan)
+    except _NotStored:
+        return None
 
 
-@st.cache_resource(show_spinner=False)
-def _memory() -> dict[str, Scores]:
-    return {}
+class _NotStored(Exception):
+    """There is nothing to keep in memory."""
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _read_scores(key: str, _spec: ScoreSpec, _plan: PlanSpec) -> Scores:
+    """The stored scores; raises `_NotStored` where there are none, which is not kept."""
+    scores = RunStore().stored(SCORES, score_identity(_spec, _plan))
+    if scores is None:
+        raise _NotStored
+    return scores
 
 
 @st.cache_resource(max_entries=32, show_spinner=False)

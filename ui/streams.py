@@ -32,8 +32,7 @@ def generation_job(
     _supersede(key)
     if again:
         worker().forget(key)
-    found = worker().find(key)
-    return found or worker().submit(key, "Generating side by side", work)
+    return worker().ask(key, "Generating side by side", work)
 
 
 def _supersede(key: str) -> None:

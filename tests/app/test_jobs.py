@@ -1,5 +1,6 @@
 """The worker that does what takes long."""
 
+import sys
 import threading
 import time
 
@@ -117,6 +118,74 @@ def test_an_unexpected_error_keeps_its_message_and_is_logged(worker, caplog):
     assert "KeyError" in failed.error
     assert "inner" in failed.error
     assert "Odd" in caplog.text
+
+
+def test_a_job_cancelled_in_time_never_runs_and_one_too_late_goes_on_as_running(worker):
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for number in range(300):
+            ran = threading.Event()
+            job = worker.submit(str(number), "", lambda pipeline, job, ran=ran: ran.set())
+            job.cancel()
+            cancelled = job.state == CANCELLED and not ran.is_set()
+            wait(job)
+            assert not (cancelled and ran.is_set())
+    finally:
+        sys.setswitchinterval(before)
+
+
+def test_cancelling_a_running_job_leaves_it_running_until_it_stops(worker):
+    entered, go_on = threading.Event(), threading.Event()
+
+    def work(pipeline, job):
+        entered.set()
+        go_on.wait(30)
+        job.report(0.5, "here")
+
+    job = worker.submit("a", "", work)
+    assert entered.wait(30)
+    job.cancel()
+    assert job.state == RUNNING
+    go_on.set()
+    assert wait(job).state == CANCELLED
+
+
+def test_what_failed_stays_so_until_it_is_asked_for_again(worker):
+    def work(pipeline, job):
+        raise InputError("No.")
+
+    failed = wait(worker.ask("a", "", work))
+    assert worker.ask("a", "", work) is failed
+    assert failed.state == FAILED
+
+
+def test_trying_again_in_two_tabs_is_one_retry(worker):
+    def work(pipeline, job):
+        raise InputError("No.")
+
+    seen = wait(worker.ask("a", "", work))  # by both tabs
+    worker.forget("a", seen)
+    retried = wait(worker.ask("a", "", work))
+    worker.forget("a", seen)  # the second tab is late
+    assert worker.ask("a", "", work) is retried
+    assert retried is not seen
+
+
+def test_many_who_ask_at_once_get_the_same_job(worker):
+    go, jobs = threading.Barrier(8), []
+
+    def ask():
+        go.wait(30)
+        jobs.append(worker.ask("a", "", lambda pipeline, job: object()))
+
+    tabs = [threading.Thread(target=ask) for _ in range(8)]
+    for tab in tabs:
+        tab.start()
+    for tab in tabs:
+        tab.join()
+    assert len(set(map(id, jobs))) == 1
+    assert wait(jobs[0]).state == DONE
 
 
 def test_a_failed_job_is_run_again_when_asked_for_again(worker):
