@@ -7,6 +7,7 @@ from ui.figures import show_chart
 from ui.page import begin
 from ui.results import need_scores
 from ui.summary import plan_metrics, widths
+from ui.words import plain
 
 settings = begin(
     "What a language model can do without",
@@ -18,7 +19,7 @@ scores, plan = need_scores(settings)
 shape = scores.shape
 heads, groups, channels = widths(shape.blocks)
 st.markdown(
-    f"**{settings.model}** has {len(shape.blocks)} decoder blocks of {heads} query heads in "
+    f"**{plain(settings.model)}** has {len(shape.blocks)} decoder blocks of {heads} query heads in "
     f"{groups} KV groups and {channels} feed-forward channels, and "
     f"{shape.parameters / 1e6:,.1f} M parameters. "
     + ("The edited plan:" if settings.source else f"Cutting {settings.sparsity:.0%} of its blocks:")

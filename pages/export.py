@@ -12,6 +12,7 @@ from ui.page import begin
 from ui.recoveries import choose_recovery
 from ui.results import error_box, need_scores
 from ui.summary import plan_metrics
+from ui.words import plain
 
 settings = begin(
     "Export",
@@ -29,7 +30,7 @@ wanted = choose_export_format()
 with error_box():
     written_as, reason = choose_format(plan, load_config(settings.model), name=wanted)
 reason = reason or "It is asked for in this form."
-(st.success if written_as.tier == 1 else st.info)(written_as.notice.format(reason=reason))
+(st.success if written_as.tier == 1 else st.info)(written_as.notice.format(reason=plain(reason)))
 
 short = re.sub(r"[^\w.-]+", "-", settings.model.rstrip("/").split("/")[-1])
 cut = settings.source or f"{settings.criterion}-{settings.sparsity * 100:.0f}"

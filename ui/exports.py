@@ -14,6 +14,7 @@ from bipcore.specs import EvaluationSpec, RecoverySpec
 from .jobs import Job, worker
 from .results import need
 from .settings import Settings
+from .words import plain
 
 
 def choose_export_format() -> str:
@@ -59,7 +60,7 @@ def show_export(
 
 def _show(export: Export) -> None:
     st.success(
-        f"Exported to `{export.folder}`, tier {export.tier}: "
+        f"Exported to {plain(export.folder)}, tier {export.tier}: "
         f"{export.parameters / 1e6:,.1f} M parameters, {export.bytes / 2**20:,.0f} MiB. "
         f"Read back as `{export.model_class}`; the largest difference of its logits from the "
         f"model in memory is {export.max_logit_difference:.2g}."
@@ -67,4 +68,4 @@ def _show(export: Export) -> None:
     written_as = find_format(export.format)
     st.code(written_as.loading_code(export.folder), language="python")
     if written_as.caption:
-        st.caption(written_as.caption.format(folder=export.folder))
+        st.caption(written_as.caption.format(folder=plain(export.folder)))

@@ -11,6 +11,8 @@ import streamlit as st
 
 from bipcore.errors import InputError
 
+from .words import paragraphs, plain
+
 _Spec = TypeVar("_Spec")
 
 
@@ -78,13 +80,14 @@ class Form:
             spec = read(self.values)
             caption = note(spec)
         except InputError as error:
-            st.error(str(error))
+            st.error(plain(error))
             spec = None
         left, right = st.columns([1, 4], vertical_alignment="center")
         look = {"type": "primary", "width": "stretch", "disabled": spec is None}
         pressed = left.button("Start", key=f"{self.name}-start", **look)
         if spec is not None:
-            right.caption(caption, help=help(spec))
+            said = help(spec)
+            right.caption(plain(caption), help=said and paragraphs(said))
         if pressed and self.group is not None:
             last_forms()[self.name, self.group] = dict(self.values)
         return spec, pressed

@@ -12,7 +12,9 @@ from bipcore.specs import PlanSpec
 
 from .forms import seeded
 from .jobs import worker
+from .links import admit
 from .settings import SETTINGS, Settings, preset_in_use, read_settings, with_preset, write_settings
+from .words import plain
 
 _FIRST = ("unit", "allocation", "floor", "compensation", "propagation")
 PLAN_OPTIONS = tuple(
@@ -40,7 +42,8 @@ PAGES = (
 def begin(title: str, explanation: str) -> Settings:
     """Set the page up and draw what all pages share; the settings that the sidebar says.
 
-    Every page calls it first, so that each stands by itself behind a deep link.
+    Every page calls it first, so that each stands by itself behind a deep link. Where a link
+    brings settings that nobody has asked for yet, the page ends here (see `links.admit`).
     """
     st.set_page_config(page_title=f"{title} · bipcore", page_icon="✂️", layout="wide")
     settings, _ = read_settings()
@@ -49,7 +52,7 @@ def begin(title: str, explanation: str) -> Settings:
         st.markdown("### ✂️ bipcore")
         for path, label, icon in PAGES:
             page_link(path, label, icon)
-        settings = _model_form(settings)
+        settings, pressed = _model_form(settings)
         settings = _plan_controls(settings)
         _active_jobs()
     write_settings(settings)
@@ -57,7 +60,8 @@ def begin(title: str, explanation: str) -> Settings:
     st.title(title)
     st.caption(explanation)
     for problem in problems:
-        st.error(problem)
+        st.error(plain(problem))
+    admit(settings, pressed=pressed)
     return settings
 
 
@@ -100,8 +104,9 @@ def _field(place, name: str, settings: Settings) -> Any:
     return kind(place.number_input(each.label, least, most, step=step, **said))
 
 
-def _model_form(settings: Settings) -> Settings:
-    """Model and calibration: expensive to change, so they take effect with the button."""
+def _model_form(settings: Settings) -> tuple[Settings, bool]:
+    """Model and calibration: expensive to change, so they take effect with the button; whether it
+    was pressed."""
     with st.form("model-form", border=False):
         st.markdown("**Model and calibration**")
         said = {name: _field(st, name, settings) for name in ("model", "text", "text_field")}
@@ -110,9 +115,9 @@ def _model_form(settings: Settings) -> Settings:
         said |= {name: _field(place, name, settings) for name, place in places.items()}
         pressed = st.form_submit_button("Load and score", key="load", width="stretch")
     if not pressed:
-        return settings
+        return settings, False
     said["model"], said["text"] = said["model"].strip() or "demo", said["text"] or "builtin"
-    return replace(settings, **said)
+    return replace(settings, **said), True
 
 
 def _plan_controls(settings: Settings) -> Settings:
@@ -180,6 +185,6 @@ def _active_jobs() -> None:
     @st.fragment(run_every=1.0)
     def panel() -> None:
         for job in worker().active():
-            st.caption(f"⏳ {job.title} · {job.fraction:.0%}")
+            st.caption(f"⏳ {plain(job.title)} · {job.fraction:.0%}")
 
     panel()

@@ -31,6 +31,7 @@ from bipcore.views.reproduction_tables import (
 from .figures import download, show_chart
 from .settings import Settings
 from .studies import say_refused
+from .words import plain
 
 _HEADERS = TITLES | {
     "model": "Model",
@@ -74,7 +75,7 @@ def show_measured(settings: Settings, name: str) -> None:
         words = {_describe(run): run for run in runs}
         run = words[st.selectbox("Of which run", list(words), key=f"paper-run-{name}")]
     else:
-        st.caption(_describe(run))
+        st.caption(plain(_describe(run)))
     show_rows(spec_of(run), run.rows)
 
 
@@ -97,7 +98,7 @@ def show_rows(spec: Reproduction, rows: Sequence[Row]) -> None:
     """The sizes, the table with published, measured and difference, notes and charts."""
     if spec.limit is not None:
         st.warning(LIMITED, icon=":material/science:")
-    st.caption(f"{opening(spec, rows).removesuffix(LIMITED)} {sample_sizes(rows)}")
+    st.caption(plain(f"{opening(spec, rows).removesuffix(LIMITED)} {sample_sizes(rows)}"))
     say_refused(refused(rows))
     st.dataframe(readable(spec, rows), hide_index=True)
     _charts(spec, rows)

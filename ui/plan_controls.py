@@ -19,6 +19,7 @@ from .jobs import Job, worker
 from .plan_editor import Editor, change, clicked, read_plan, toggled, use, with_heads
 from .results import error_box, need, need_scores_of
 from .settings import Settings
+from .words import items, plain
 
 _BLOCK = "plan-block"
 _MEASURED = "plan-measured"
@@ -140,7 +141,7 @@ def history_controls(editor: Editor) -> None:
     st.caption(count if edits else "Nothing was changed by hand.")
     if edits:
         with st.container(height=160 if len(edits) > 4 else "content", border=False):
-            st.markdown("\n".join(f"- {edit}" for edit in reversed(edits)))
+            st.markdown(items(reversed(edits)))
 
 
 def plan_files(settings: Settings, editor: Editor) -> None:
@@ -236,5 +237,5 @@ def measure(settings: Settings, editor: Editor) -> None:
         )
     st.caption(
         f"On the {text.text} text, first {dense['tokens']:,} tokens, window {text.window}. "
-        f"Compensation: {plan.spec.get('compensation', 'none')}."
+        f"Compensation: {plain(plan.spec.get('compensation', 'none'))}."
     )

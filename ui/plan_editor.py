@@ -17,6 +17,7 @@ from bipcore.pruning.plan import PruningPlan
 from bipcore.store.kinds import digest
 
 from .settings import Settings, write_settings
+from .words import plain
 
 _KEY = "plan-editor"
 _PROBLEM = "plan-problem"
@@ -152,7 +153,7 @@ def change(edit: Callable[[Editor], Editor]) -> None:
 def show_problem() -> None:
     """An error box with what could not be done, once."""
     if sentence := st.session_state.pop(_PROBLEM, None):
-        st.error(sentence)
+        st.error(plain(sentence))
 
 
 def use(settings: Settings) -> None:

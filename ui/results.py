@@ -18,6 +18,7 @@ from bipcore.store.runs import RunStore
 
 from .jobs import DONE, FAILED, QUEUED, RUNNING, Job, worker
 from .settings import Settings
+from .words import plain
 
 
 @contextmanager
@@ -29,7 +30,7 @@ def error_box() -> Iterator[None]:
         sentence = explain(error)
         if sentence is None:
             raise
-        st.error(sentence)
+        st.error(plain(sentence))
         st.stop()
 
 
@@ -48,9 +49,9 @@ def _show_unfinished(job: Job, state: str) -> None:
         show_progress(job)
         return
     if state == FAILED:
-        st.error(job.error)
+        st.error(plain(job.error))
     else:
-        st.info(f"{job.title}: cancelled.")
+        st.info(f"{plain(job.title)}: cancelled.")
     if st.button("Try again", key=f"again-{job.key}"):
         worker().forget(job.key, job)
         st.rerun()
@@ -70,8 +71,8 @@ def show_progress(job: Job, *, seen: int | None = None, stop: str = "Cancel") ->
             st.rerun()
         left = job.seconds_left
         estimate = f" · about {left:,.0f} s left" if left is not None else ""
-        title = "" if seen is not None else f"**{job.title}** · "
-        st.progress(job.fraction, text=f"{title}{job.message}{estimate}")
+        title = "" if seen is not None else f"**{plain(job.title)}** · "
+        st.progress(job.fraction, text=f"{title}{plain(job.message)}{estimate}")
         if st.button(stop, key=f"cancel-{job.key}"):
             job.cancel()
 

@@ -8,6 +8,7 @@ from bipcore.pruning.plan import PruningPlan
 from bipcore.specs import ModelSpec, RecoverySpec
 
 from .jobs import CANCELLED, DONE, FAILED, Job, worker
+from .words import plain
 
 
 def generation_job(
@@ -59,7 +60,7 @@ def show_streams(
         state = job.partial or {}
         for column, (key, title, caption) in zip(st.columns(len(columns)), columns, strict=True):
             with column.container(border=True, height="stretch"):
-                st.markdown(f"**{title}** · {caption}")
+                st.markdown(f"**{title}** · {plain(caption)}")
                 _continuation(state.get(key), job)
 
     panel(job.active)
@@ -68,11 +69,11 @@ def show_streams(
 def _status(job: Job) -> None:
     if job.active:
         left, right = st.columns([5, 1])
-        left.progress(job.fraction, text=job.message)
+        left.progress(job.fraction, text=plain(job.message))
         if right.button("Stop", key=f"stop-{job.key}", width="stretch"):
             job.cancel()
     elif job.state == FAILED:
-        st.error(job.error)
+        st.error(plain(job.error))
     elif job.state == CANCELLED:
         st.info("Stopped. Press Generate to start again.")
 

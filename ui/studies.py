@@ -10,6 +10,7 @@ from bipcore.pipeline.pipeline import Pipeline
 
 from .jobs import CANCELLED, FAILED, QUEUED, RUNNING, Job, worker
 from .results import show_progress
+from .words import items, plain
 
 Work = Callable[[Pipeline, Job], Any]
 
@@ -89,7 +90,7 @@ def follow(
     if state in (QUEUED, RUNNING):
         show_progress(job, seen=len(results), stop=stop)
     elif state == FAILED:
-        st.error(job.error)
+        st.error(plain(job.error))
     elif state == CANCELLED:
         st.info(cancelled.format(len(results)))
     else:
@@ -100,5 +101,5 @@ def follow(
 def say_refused(notes: Sequence[str]) -> bool:
     """Whether there are any results that could not be had; why, in a box."""
     if notes:
-        st.warning("Could not be done:\n\n" + "\n".join(f"- {note}" for note in notes))
+        st.warning("Could not be done:\n\n" + items(notes))
     return bool(notes)

@@ -38,6 +38,7 @@ from .figures import download, show_chart
 from .forms import Form
 from .settings import Settings
 from .studies import Study, follow, one_by_one, say_refused, to_show
+from .words import plain
 
 _HELP = {
     "presets": "Each is a line of its own, with the preset's criterion and plan options.",
@@ -157,7 +158,7 @@ def show_sweep(settings: Settings, spec: SweepSpec | None, *, start: bool) -> No
 def show_results(spec: SweepSpec, points: tuple[Point, ...]) -> None:
     """Charts, notes on what could not be done, and all points as a table."""
     frame = sweep_frame(points)
-    st.caption(opening(spec))
+    st.caption(plain(opening(spec)))
     say_refused(refused(frame))
     means, sizes = summary(frame), sizes_of(frame)
     size = _choice("Calibration samples", sizes, sizes[-1:], "sweep-size")

@@ -13,6 +13,7 @@ from bipcore.pruning.plan import PruningPlan
 from bipcore.specs import SEVEN, RecoverySpec, ZeroShotSpec
 from bipcore.store.kinds import digest
 from bipcore.studies.reproduction.published import paper_name, published_rows
+from bipcore.views.style import words
 from bipcore.views.zero_shot import (
     MEAN_NOTE,
     accuracy_chart,
@@ -28,6 +29,7 @@ from .forms import Form
 from .results import error_box
 from .settings import Settings
 from .studies import Study, follow, one_by_one, to_show
+from .words import plain
 
 ROWS = 50
 """Rows of each task that the form starts with: minutes on a CPU."""
@@ -139,14 +141,14 @@ def _show_results(
     results: dict[str, list[TaskResult]],
 ) -> None:
     frame = results_frame(results)
-    st.caption(rows_note(results))
+    st.caption(plain(rows_note(results)))
     st.dataframe(readable(results), hide_index=True)
     st.caption(
         f"In per cent ± one standard error. {MEAN_NOTE} A difference within the standard errors "
         "says nothing about which model is better."
     )
     limit = "all rows" if tasks.limit is None else f"at most {tasks.limit:,} rows of each"
-    title = f"Accuracy of {settings.model} by task, {limit}, {tasks.num_fewshot}-shot"
+    title = f"Accuracy of {words(settings.model)} by task, {limit}, {tasks.num_fewshot}-shot"
     show_chart(accuracy_chart(frame, title=title), frame, "zero-shot")
     _beside_the_paper(settings, sparsity, results)
 

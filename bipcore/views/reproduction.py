@@ -29,7 +29,7 @@ from .reproduction_tables import (
     sample_sizes,
     title_of,
 )
-from .style import DENSE_COLOR, criterion_style, styled
+from .style import DENSE_COLOR, criterion_style, styled, words
 from .sweep import metric_chart, size_chart, sizes_of, sparsities_of
 from .sweep_tables import measured_in, sweep_frame
 
@@ -60,7 +60,7 @@ def comparison_chart(spec: Reproduction, frame: pd.DataFrame, name: str) -> go.F
         figure, frame[frame["window_stated"].eq(False)], "published", unsure, "x-open", DENSE_COLOR
     )
     colors = [criterion_style(method).color for method in frame["method"]]
-    _add(figure, frame, "measured", f"measured, {spec.model.name}", "circle", colors)
+    _add(figure, frame, "measured", f"measured, {words(spec.model.name)}", "circle", colors)
     drawn = pd.concat([frame["published"], frame["measured"]]).dropna()
     wide = len(drawn) > 0 and drawn.min() > 0 and drawn.max() > 10 * drawn.min()
     perplexity = "@" in name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from html import escape
 from typing import TYPE_CHECKING
 
 from ..criteria import CRITERIA
@@ -22,6 +23,11 @@ SCALE = [[0, "#F2F7FB"], [0.5, "#7FB4D9"], [1, "#08406B"]]
 def criterion_style(name: str) -> Style:
     """The style of a criterion; of anything else, that of the dense model."""
     return CRITERIA[name].style if name in CRITERIA else Style(DENSE_COLOR)
+
+
+def words(text: str) -> str:
+    """A user's words for a chart, where plotly would take them for HTML and its own ``%{...}``."""
+    return escape(text, quote=False).replace("%{", "%\N{WORD JOINER}{")
 
 
 def styled(

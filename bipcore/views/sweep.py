@@ -17,7 +17,7 @@ from ..settings import PRESETS
 from ..specs import PERPLEXITY
 from ..studies.points import DENSE, Point, SweepSpec, figures_of, lines, text_names
 from .report import Section, facts_table, report_html, versions, write_report
-from .style import DENSE_COLOR, Style, criterion_style, styled
+from .style import DENSE_COLOR, Style, criterion_style, styled, words
 from .sweep_tables import column, readable, refused, summary, sweep_frame
 
 if TYPE_CHECKING:
@@ -140,7 +140,9 @@ def cost_chart(frame: pd.DataFrame, spec: SweepSpec) -> go.Figure:
         figure.update_yaxes(title=title, rangemode="tozero", **place)
         figure.update_xaxes(title="Removed share of the blocks", tickformat=".0%", **place)
     tokens = int(means["seq_len"].max()) if len(means) else 0
-    return _cost_layout(figure, f"Cost of {spec.model.name}, at {tokens} tokens", len(costs) // 2)
+    return _cost_layout(
+        figure, f"Cost of {words(spec.model.name)}, at {tokens} tokens", len(costs) // 2
+    )
 
 
 def _cost_layout(figure: go.Figure, title: str, rows: int) -> go.Figure:
@@ -247,7 +249,7 @@ def _wide(values: pd.DataFrame, metric: Metric, text: str) -> bool:
 def _describe(spec: SweepSpec, text: str) -> str:
     evaluation = text_names(spec.texts)[text]
     tokens = f", first {evaluation.max_tokens:,} tokens" if evaluation.max_tokens else ""
-    return f"{text} (window {evaluation.window}{tokens}), {spec.model.name}"
+    return words(f"{text} (window {evaluation.window}{tokens}), {spec.model.name}")
 
 
 def _calibrated_on(spec: SweepSpec, samples: int | None) -> str:
@@ -255,7 +257,7 @@ def _calibrated_on(spec: SweepSpec, samples: int | None) -> str:
         return "nothing is calibrated"
     calibration = spec.calibration
     size = f"{samples} × {calibration.seq_len} tokens"
-    return f"calibrated on {calibration.source}, {size}{_seeds(spec)}"
+    return f"calibrated on {words(calibration.source)}, {size}{_seeds(spec)}"
 
 
 def _seeds(spec: SweepSpec) -> str:

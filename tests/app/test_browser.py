@@ -13,6 +13,7 @@ import time
 import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -125,6 +126,16 @@ def picture(page, name: str) -> None:
         page.set_viewport_size({"width": 1400, "height": 1000})
 
 
+def follow(page, address: str) -> None:
+    """Open a link, and load the settings that it brings where the page asks before it does."""
+    page.goto(address)
+    page.get_by_test_id("stMain").get_by_role("heading").first.wait_for()
+    page.wait_for_timeout(500)
+    ask = page.get_by_test_id("stMain").get_by_role("button", name="Load and score")
+    if ask.count():
+        ask.click()
+
+
 def set_sparsity(page, percent: int) -> None:
     """Move the slider with the keyboard, as a user would."""
     thumb = page.get_by_role("slider", name="Sparsity")
@@ -160,7 +171,7 @@ def click_first_point(page) -> None:
 
 def test_from_a_deep_link_to_a_folder_that_loads(server, page, tmp_path):
     with no_error_box(page):
-        page.goto(f"{server}/scores?samples=4&seq_len=64")
+        follow(page, f"{server}/scores?samples=4&seq_len=64")
         page.locator(".js-plotly-plot").nth(3).wait_for()
         assert metric(page, "Removed, of the blocks") == "20.0%"
         set_sparsity(page, 40)
@@ -194,10 +205,27 @@ def test_from_a_deep_link_to_a_folder_that_loads(server, page, tmp_path):
     assert int(channels) < 1536
 
 
+def test_a_link_is_asked_about_and_its_words_are_drawn_as_text(server, page):
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    picture_of = "![x](http://127.0.0.1:9/x.png)"
+    page.goto(f"{server}/scores?model={quote(picture_of)}&samples=1000000")
+    page.get_by_text("brings settings of its own").wait_for()
+    page.get_by_text(f"model: {picture_of}").wait_for()
+    picture(page, "link")
+    page.get_by_test_id("stMain").get_by_role("button", name="Load and score").click()
+    page.get_by_test_id("stAlertContentError").wait_for()
+    said = page.get_by_test_id("stAlertContentError").inner_text().replace("\N{WORD JOINER}", "")
+    assert picture_of in said
+    assert page.get_by_test_id("stMain").locator("img").count() == 0
+    assert [url for url in asked if ":9/" in url] == []
+    picture(page, "link-refused")
+
+
 def test_a_reload_finds_the_settings_and_a_wrong_path_is_survived(server, page):
-    page.goto(f"{server}/?samples=4&seq_len=64&criterion=magnitude")
+    follow(page, f"{server}/?samples=4&seq_len=64&criterion=magnitude")
     page.locator(".js-plotly-plot").first.wait_for()
-    page.reload()
+    page.reload()  # nobody is asked again
     page.locator(".js-plotly-plot").first.wait_for()
     assert page.get_by_label("Criterion").first.input_value() == "Magnitude"
     picture(page, "overview")
@@ -213,7 +241,7 @@ def test_a_reload_finds_the_settings_and_a_wrong_path_is_survived(server, page):
 
 def test_a_plan_changed_by_a_click_is_what_is_measured_and_exported(server, page, tmp_path):
     with no_error_box(page):
-        page.goto(f"{server}/plan?samples=4&seq_len=64&sparsity=0.4")
+        follow(page, f"{server}/plan?samples=4&seq_len=64&sparsity=0.4")
         page.locator(".js-plotly-plot").nth(1).wait_for()
         before = metric(page, "Parameters")
         click_first_point(page)
@@ -250,7 +278,7 @@ def test_a_plan_changed_by_a_click_is_what_is_measured_and_exported(server, page
 
 def test_a_sweep_draws_its_points_as_they_come(server, page):
     with no_error_box(page):
-        page.goto(f"{server}/sweep?samples=4&seq_len=64")
+        follow(page, f"{server}/sweep?samples=4&seq_len=64")
         for role, name, value in (
             ("textbox", "Sparsities", "0, 30"),
             ("spinbutton", "Test tokens", "512"),
@@ -276,7 +304,7 @@ def fill(page, role: str, name: str, value: str) -> None:
 
 def test_a_recovery_is_trained_prompted_and_exported(server, page, tmp_path):
     with no_error_box(page):
-        page.goto(f"{server}/recover?samples=4&seq_len=64&sparsity=0.4")
+        follow(page, f"{server}/recover?samples=4&seq_len=64&sparsity=0.4")
         page.get_by_text("has not been recovered yet").wait_for(timeout=240_000)
         page.get_by_role("combobox", name="Training text").fill("builtin")
         page.keyboard.press("Enter")
@@ -313,7 +341,7 @@ def test_a_recovery_is_trained_prompted_and_exported(server, page, tmp_path):
 
 def test_zero_shot_tasks_are_measured_and_stand_beside_the_paper(server, page):
     with no_error_box(page):
-        page.goto(f"{server}/zero_shot?samples=4&seq_len=64&sparsity=0.4")
+        follow(page, f"{server}/zero_shot?samples=4&seq_len=64&sparsity=0.4")
         page.get_by_text("Nothing has been measured yet").wait_for(timeout=240_000)
         page.get_by_role("button", name="Start").click()
         page.get_by_text("Beside the paper").wait_for(timeout=240_000)

@@ -7,7 +7,7 @@ import pytest
 from bipcore.pipeline.pipeline import Pipeline
 from bipcore.studies.reproduction.run import run_reproduction
 from bipcore.studies.reproduction.spec import load_reproduction, names
-from tests.helpers.apptest import button, charts, errors, settle, start
+from tests.helpers.apptest import button, charts, errors, read, settle, start
 from tests.helpers.folders import model_folder
 from tests.helpers.papers import quick_tasks, texts_folder, tiny_spec
 from ui.jobs import worker
@@ -52,7 +52,7 @@ def started(app, limit: int = 2):
 
 def notes(app) -> str:
     boxes = (*app.info, *app.warning, *app.success, *app.caption, *app.markdown)
-    return " ".join(box.value for box in boxes)
+    return read(" ".join(box.value for box in boxes))
 
 
 def comparison(app):

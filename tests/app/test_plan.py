@@ -241,7 +241,7 @@ def test_a_plan_without_a_spec_is_taken(mha):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"", "not a pruning plan"),
+        (b"", "is not JSON"),
         (b"\xff\xfe\x00", "not text"),
         (b"[]", "not a pruning plan"),
         (b'{"format": "bipcore-plan/9"}', "has the format"),

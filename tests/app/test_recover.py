@@ -8,7 +8,7 @@ from bipcore.errors import InputError
 from bipcore.export.export import read_export
 from bipcore.pipeline.pipeline import Pipeline
 from bipcore.recovery.training import recover
-from tests.helpers.apptest import button, charts, errors, field, metric, open_page, settle
+from tests.helpers.apptest import button, charts, errors, field, metric, open_page, read, settle
 from tests.helpers.folders import model_folder, tree
 from ui.jobs import worker
 
@@ -39,7 +39,7 @@ def started(app):
 
 
 def notes(app) -> str:
-    return " ".join(box.value for box in (*app.info, *app.warning, *app.caption))
+    return read(" ".join(box.value for box in (*app.info, *app.warning, *app.caption)))
 
 
 def test_nothing_starts_by_itself_and_the_page_says_what_to_do(model):

@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from bipcore.studies.sweep import run_sweep
-from tests.helpers.apptest import button, charts, errors, settle, start
+from tests.helpers.apptest import button, charts, errors, read, settle, start
 from tests.helpers.folders import model_folder
 from ui.forms import last_forms
 from ui.jobs import worker
@@ -39,7 +39,7 @@ def started(app):
 
 
 def notes(app) -> str:
-    return " ".join(box.value for box in (*app.info, *app.warning, *app.caption))
+    return read(" ".join(box.value for box in (*app.info, *app.warning, *app.caption)))
 
 
 def all_points(app):

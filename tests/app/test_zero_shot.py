@@ -13,7 +13,7 @@ from bipcore.specs import (
     ScoreSpec,
     ZeroShotSpec,
 )
-from tests.helpers.apptest import button, charts, errors, open_page, settle, start
+from tests.helpers.apptest import button, charts, errors, open_page, read, settle, start
 from tests.helpers.folders import model_folder
 from tests.helpers.tasks import ROWS, write_rows
 from tests.helpers.tiny import one_thread  # noqa: F401
@@ -63,7 +63,9 @@ def started(app):
 
 
 def notes(app) -> str:
-    return " ".join(box.value for box in (*app.info, *app.warning, *app.caption, *app.markdown))
+    return read(
+        " ".join(box.value for box in (*app.info, *app.warning, *app.caption, *app.markdown))
+    )
 
 
 def test_it_does_not_start_by_itself_and_says_how_much_it_would_be(model):

@@ -1,5 +1,6 @@
 """Driving the app without a browser."""
 
+import re
 import time
 from functools import cache
 from pathlib import Path
@@ -23,8 +24,8 @@ def _components() -> BidiComponentManager:
     return manager
 
 
-def start(page: str, **address: str) -> AppTest:
-    """The page as a deep link opens it, run once: what it needs may still be computed."""
+def visit(page: str, **address: str) -> AppTest:
+    """The page as a deep link opens it, nothing pressed."""
     app = AppTest.from_file(str(ROOT / page), default_timeout=60)
     app._bidi_component_manager = _components()
     for name, value in {**SMALL, **address}.items():
@@ -32,8 +33,17 @@ def start(page: str, **address: str) -> AppTest:
     return app.run()
 
 
+def start(page: str, **address: str) -> AppTest:
+    """The page behind a deep link whose settings are loaded, the button pressed that it asks for:
+    what the page needs may still be computed."""
+    app = visit(page, **address)
+    for asked in [button for button in app.button if button.key == "load-link"]:
+        asked.click().run()
+    return app
+
+
 def open_page(page: str = "app.py", **address: str) -> AppTest:
-    """The page as a deep link opens it, once nothing is being computed any more."""
+    """The page behind a deep link, once nothing is being computed any more (see `start`)."""
     return settle(start(page, **address))
 
 
@@ -49,8 +59,13 @@ def settle(app: AppTest, *, timeout: float = 240) -> AppTest:
 
 
 def errors(app: AppTest) -> list[str]:
-    """The texts of the error boxes."""
-    return [box.value for box in app.error]
+    """The texts of the error boxes, as they are read."""
+    return [read(box.value) for box in app.error]
+
+
+def read(markdown: str) -> str:
+    """What one reads of a text that `ui.words.plain` made."""
+    return re.sub(r"\\([!-/:-@\[-`{-~])", r"\1", markdown).replace("\N{WORD JOINER}", "")
 
 
 def metric(app: AppTest, label: str) -> str:

@@ -1,0 +1,75 @@
+"""What a link may do: show settings. Whatever they name is not touched until a button is pressed.
+
+Who opens a link has not chosen what it says: a model to fetch, a file to read, an hour of work. The
+settings of a session that has pressed the button are its user's own, and so are those that any
+session of this server used before: a reload starts where it was.
+"""
+
+import threading
+from collections import OrderedDict
+from dataclasses import fields
+
+import streamlit as st
+
+from bipcore.errors import short
+
+from .settings import SETTINGS, Settings
+
+_PRESSED = "link-pressed"
+_MOST = 1024  # settings that are remembered
+
+_lock = threading.Lock()
+_used: OrderedDict[Settings, None] = OrderedDict()
+
+
+def admit(settings: Settings, *, pressed: bool) -> None:
+    """Go on where the settings are the user's; else show them with a button, and end the page.
+
+    ``pressed``: whether a button that takes settings over was.
+    """
+    if pressed or _own(settings):
+        _remember(settings)
+        return
+    st.info(
+        "The address of this page brings settings of its own. Nothing of what they name has been "
+        "looked for, read or loaded yet.",
+        icon=":material/link:",
+    )
+    st.code(_said(settings), language=None, wrap_lines=True)
+    if st.button("Load and score", key="load-link", type="primary"):
+        _remember(settings)
+        st.rerun()
+    st.stop()
+
+
+def _own(settings: Settings) -> bool:
+    if st.session_state.get(_PRESSED) or settings == Settings():
+        return True
+    with _lock:
+        return settings in _used
+
+
+def _remember(settings: Settings) -> None:
+    st.session_state[_PRESSED] = True
+    with _lock:
+        _used[settings] = None
+        _used.move_to_end(settings)
+        while len(_used) > _MOST:
+            _used.popitem(last=False)
+
+
+def forget_all() -> None:
+    """Take no settings for the user's but the defaults, as a new server does."""
+    with _lock:
+        _used.clear()
+
+
+def _said(settings: Settings) -> str:
+    """What differs from the defaults, one setting a line."""
+    default = Settings()
+    values = {field.name: getattr(settings, field.name) for field in fields(Settings)}
+    return "\n".join(
+        f"{SETTINGS[name].name}: {short(value, 500)}"
+        for name, value in values.items()
+        if value != getattr(default, name)
+    )
