@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..errors import InputError
+from ..errors import InputError, short
 from ..evaluation.metrics import chosen_metrics
 from ..export.formats import AUTO
 from ..pipeline.pipeline import Pipeline
@@ -16,7 +16,7 @@ from ..pruning.plan import PruningPlan
 from ..specs import EvaluationSpec, ModelSpec, PlanSpec, RecoverySpec, ScoreSpec
 from ..store.files import check_destination
 from ..store.inputs import named_path
-from ..store.roots import check_root
+from ..store.roots import check_root, fault_of
 from ..store.runs import RunStore
 from . import console
 from .console import plan_facts
@@ -114,6 +114,11 @@ def checkpoint_store(folder: Path | None) -> RunStore | None:
     if folder is None:
         return None
     store = RunStore(named_path(folder, "The folder of checkpoints"))
+    if (fault := fault_of(store.root)) is not None:
+        raise InputError(
+            f"Checkpoints cannot be kept in {short(folder)}, since {fault}; give a folder of its "
+            "own."
+        )
     check_root(store.root)
     return store
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..errors import InputError, reason_of, short
 from .inputs import read_json
-from .unfinished import is_temporary, probe, temporary
+from .unfinished import is_temporary, probe, sweep, temporary
 
 MARK = "bipcore-store.json"
 MARK_FORMAT = "bipcore-store/1"
@@ -72,21 +72,28 @@ def _strange(root: Path) -> str | None:
     return None
 
 
-def check_store(root: Path) -> None:
-    """Raise InputError where ``root`` can be no store: it is no folder, or holds other things. What
-    is not there yet is fine."""
+def fault_of(root: Path) -> str | None:
+    """Why ``root`` can be no store, in a few words: it is no folder, or holds other things. None
+    where it can be one, or is not there yet. Raises OSError where it cannot be read."""
     if not os.path.lexists(root):
-        return
+        return None
+    if not root.is_dir():
+        return "it is no folder"
+    strange = None if _format(root) == MARK_FORMAT else _strange(root)
+    return None if strange is None else f"it holds other things ({short(strange)})"
+
+
+def check_store(root: Path) -> None:
+    """Raise InputError where ``root`` can be no store (see `fault_of`)."""
     try:
-        if not root.is_dir():
-            raise InputError(_sentence(root, f"{short(root)} is no folder"))
-        if _format(root) != MARK_FORMAT and (strange := _strange(root)) is not None:
-            raise InputError(
-                f"The folder {short(root)} is no run store of bipcore, since it holds other things "
-                f"({short(strange)}); set BIPCORE_CACHE to a folder of its own."
-            )
+        fault = fault_of(root)
     except OSError as error:
         raise unwritable(root, error) from error
+    if fault is not None:
+        raise InputError(
+            f"{short(root)} is no run store of bipcore, since {fault}; set BIPCORE_CACHE to a "
+            "folder of its own."
+        )
 
 
 def check_root(root: Path) -> None:
@@ -95,7 +102,7 @@ def check_root(root: Path) -> None:
     try:
         there = next(path for path in (root, *root.absolute().parents) if os.path.lexists(path))
         if not there.is_dir():
-            raise InputError(_sentence(root, f"{short(there)} is no folder"))
+            raise NotADirectoryError(f"{there} is no folder")
         probe(there)
     except OSError as error:
         raise unwritable(root, error) from error
@@ -107,6 +114,7 @@ def mark(root: Path) -> None:
     try:
         root.mkdir(parents=True, exist_ok=True)
         if _format(root) != MARK_FORMAT:
+            sweep(root)
             with temporary(root, ".unfinished", is_folder=False) as unfinished:
                 unfinished.write_text(json.dumps({"format": MARK_FORMAT}) + "\n")
                 os.replace(unfinished, root / MARK)
@@ -116,11 +124,7 @@ def mark(root: Path) -> None:
 
 def unwritable(root: Path, error: Exception) -> InputError:
     """What to raise where a store cannot be written."""
-    return InputError(_sentence(root, reason_of(error)))
-
-
-def _sentence(root: Path, reason: object) -> str:
-    return (
-        f"The run store {short(root)} cannot be written: {reason}; "
+    return InputError(
+        f"The run store {short(root)} cannot be written: {reason_of(error)}; "
         "free some space, or set BIPCORE_CACHE to another folder."
     )

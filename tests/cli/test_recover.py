@@ -149,6 +149,7 @@ CASES = {
     "output-taken": f"recover {{model}} {TINY} {TRAIN} --output taken.txt",
     "csv-nowhere": f"recover {{model}} {TINY} {TRAIN} --csv nowhere/steps.csv",
     "checkpoints-a-file": f"recover {{model}} {TINY} {TRAIN} --checkpoints taken.txt",
+    "checkpoints-in-a-folder-of-others": f"recover {{model}} {TINY} {TRAIN} --checkpoints .",
     "checkpoint-of-another-model": f"recover {{other}} {TINY} {TRAIN} --checkpoints {{kept}}",
     "checkpoint-of-another-plan": (
         f"recover {{model}} {TINY} {TRAIN} --protect-first 1 --checkpoints {{kept}}"
@@ -164,6 +165,9 @@ SAYS = {
     "rank-zero": "The rank of a recovery is a whole number, at least 1, not 0.",
     "text-too-short": "tokens, but 14 samples of 32 need 448",
     "text-unreachable": "BIPCORE_DATA",
+    "output-taken": "taken.txt is a file; give a folder",
+    "checkpoints-a-file": "cannot be kept in taken.txt, since it is no folder",
+    "checkpoints-in-a-folder-of-others": "cannot be kept in ., since it holds other things",
     "unknown-layers": "q_proj",
     "checkpoint-of-another-model": "is of another model",
     "checkpoint-of-another-plan": "is of another plan",

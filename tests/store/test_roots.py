@@ -190,7 +190,7 @@ def test_a_root_that_is_no_folder_is_refused_and_stays(tmp_path, kind):
     assert store.find(SCORES, SPEC) is None
     assert list(store.entries()) == []
     for use in (lambda: store.get(SCORES, SPEC, dict), store.clear):
-        with pytest.raises(InputError, match="x is no folder"):
+        with pytest.raises(InputError, match=r"x is no run store .* it is no folder"):
             use()
 
     assert state(tmp_path) == before

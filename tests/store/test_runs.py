@@ -3,6 +3,7 @@
 import json
 import shutil
 import warnings
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -85,10 +86,9 @@ def test_the_digest_does_not_depend_on_the_order_of_keys():
     assert digest({"a": 1, "b": {"c": 2, "d": 3}}) == digest({"b": {"d": 3, "c": 2}, "a": 1})
 
 
-def test_the_digest_of_a_dataclass_is_that_of_its_fields():
-    assert digest(CalibrationSpec(seed=3)) == digest(
-        {"seq_len": 256, "source": "builtin", "seed": 3, "samples": 32}
-    )
+def test_the_digest_of_a_dataclass_is_that_of_its_fields_in_any_order():
+    spec = CalibrationSpec(seed=3)
+    assert digest(spec) == digest(dict(reversed(asdict(spec).items())))
 
 
 @pytest.mark.parametrize(
