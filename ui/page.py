@@ -7,6 +7,7 @@ import streamlit as st
 from streamlit.errors import StreamlitAPIException
 
 from bipcore.criteria import CRITERIA
+from bipcore.models.loading import unused_adapter
 from bipcore.settings import PRESETS, settings_of
 from bipcore.specs import PlanSpec
 
@@ -62,6 +63,8 @@ def begin(title: str, explanation: str) -> Settings:
     for problem in problems:
         st.error(plain(problem))
     admit(settings, pressed=pressed)
+    if note := unused_adapter(settings.model):
+        st.warning(plain(note))
     return settings
 
 

@@ -158,6 +158,10 @@ def _table(path: Path) -> Records:
     with _opened(path, newline="") as file:
         rows = csv.reader(_each(path, file), delimiter=delimiter, strict=True)
         names = _guarded(path, lambda: next(rows, []))
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise InputError(
+                f'{short(path)} has two fields called "{short(twice, 40)}"; rename one.'
+            )
         while (row := _guarded(path, lambda: next(rows, None))) is not None:
             place = f"Line {rows.line_num:,}"
             if row and len(row) != len(names):
@@ -224,6 +228,8 @@ def _opened(path: Path, newline: str | None = None) -> io.TextIOWrapper:
     opener = gzip.GzipFile if path.name.lower().endswith(".gz") else io.FileIO
     file = _guarded(path, lambda: opener(path))
     bounded = io.BufferedReader(_Bounded(path, file), 2**20)
+    if b"\0" in _guarded(path, bounded.peek):
+        raise InputError(f"{short(path)} {_BINARY}.")
     return io.TextIOWrapper(bounded, encoding="utf-8-sig", newline=newline)
 
 

@@ -18,7 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufCo
 from ..errors import InputError, explain, reason_of, short
 from ..hub import hub_call, model_folder, parse_id
 from ..progress import Progress, silent
-from ..store.inputs import read_text
+from ..store.inputs import named_path, read_text
 from ..store.kinds import Kind
 from ..store.runs import RunStore
 from .families import TEXT_HALF_NAMES, TEXT_HALVES, family_of
@@ -84,17 +84,24 @@ def load_found(
         keep_freed_memory()
     _check_dtype(dtype)
     config = _read_config(found.folder)
-    if has_adapter(found.folder):
-        warnings.warn(
-            f"The adapter beside the model {short(name)} is not used; merge it into the model with "
-            "bipcore merge to use it.",
-            stacklevel=2,
-        )
+    if note := unused_adapter(name):
+        warnings.warn(note, stacklevel=2)
     report(0.6, f"Loading {name}")
     model = _load_weights(name, found.folder, config, target, dtype)
     tokenizer = load_tokenizer(name, found.folder, config)
     report(1.0, f"Loaded {name}")
     return model, tokenizer
+
+
+def unused_adapter(name: str) -> str | None:
+    """A sentence where an adapter lies beside the model in the folder ``name``: it is not used."""
+    with contextlib.suppress(InputError, OSError):
+        if has_adapter(named_path(name, "The model")):
+            return (
+                f"The adapter beside the model {short(name)} is not used; merge it into the model "
+                "with bipcore merge to use it."
+            )
+    return None
 
 
 def _check_dtype(dtype: str) -> None:

@@ -229,3 +229,24 @@ def test_least_squares_from_few_tokens_says_how_many_would_do(folders):
     assert "from 32 calibration tokens, which is few" in said
     app.selectbox(key="set-compensation").select("none").run()
     assert not settle(app).warning
+
+
+def test_an_adapter_that_is_not_used_is_said_once_on_every_page(tmp_path):
+    folder = model_folder(tmp_path / "model")
+    (folder / "adapter_config.json").write_text("{}")
+    app = open_page(PAGE, model=str(folder))
+    assert [note.value for note in app.warning if "is not used" in note.value] != []
+    assert len(app.warning) == 1
+
+
+def test_the_field_of_the_calibration_text_can_be_named(folders, tmp_path):
+    path = tmp_path / "x.jsonl"
+    path.write_text("\n".join([json.dumps({"body": "some words " * 50})] * 9))
+    app = open_page(PAGE, model=folders["llama"], text=str(path), samples="2", seq_len="16")
+    assert 'no field "text"; it has body' in errors(app)[0]
+    app.sidebar.text_input(key="set-text_field").set_value("body")
+    button(app, "Load and score").click().run()
+    settle(app)
+    assert errors(app) == []
+    assert settings(app).text_field == "body"
+    assert app.query_params["text_field"] == ["body"]

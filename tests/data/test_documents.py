@@ -159,6 +159,12 @@ def test_a_row_with_more_or_fewer_cells_than_fields_is_refused(tmp_path):
     assert "Line 3" in _refusal(path)
 
 
+def test_two_fields_of_one_name_are_refused(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_text("text,text\nfirst,second\n")
+    assert 'two fields called "text"' in _refusal(path)
+
+
 @pytest.mark.parametrize("name", [*KINDS, "x.jsonl.gz"])
 def test_empty_texts_are_left_out_and_nothing_else_is_refused(tmp_path, name):
     path = _write(tmp_path / name, [{"text": ""}, {"text": " \n"}, {"text": "words"}])
