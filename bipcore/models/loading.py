@@ -258,7 +258,9 @@ def _load_weights(name: str, folder: Path, config, device: str, dtype: str) -> n
     """The model in ``folder``, of which nothing is read but what was looked at before."""
     files = weight_files(name, folder)
     _check_stored(name, files, config)
-    options: dict[str, Any] = {"config": config, "key_mapping": TEXT_HALF_NAMES}
+    options: dict[str, Any] = {"config": config}
+    if config.model_type in TEXT_HALVES.values():
+        options["key_mapping"] = TEXT_HALF_NAMES
     options["dtype"] = torch.float32 if dtype == "auto" and device == "cpu" else dtype
     if device != "cpu":
         options["device_map"] = "auto" if device == "spread" else {"": device}
@@ -284,6 +286,7 @@ def _load_weights(name: str, folder: Path, config, device: str, dtype: str) -> n
         raise InputError(f"{name} cannot be loaded: {reason_of(error)}.") from None
     _check_complete(name, info)
     check_in_memory(name, model)
+    vars(model).pop("_weight_conversions", None)  # else it is written under those names again
     model.config.name_or_path = model.name_or_path = str(folder)
     return model.eval()
 

@@ -67,12 +67,13 @@ def _made_anew(found, file: Path) -> PreTrainedTokenizerFast:
         ]
     )
     backend.post_processor = found.backend_tokenizer.post_processor
+    template = {"chat_template": found.chat_template} if found.chat_template else {}
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
-        chat_template=found.chat_template,
         model_max_length=found.model_max_length,
         padding_side=found.padding_side,
         **found.special_tokens_map,
+        **template,
     )
 
 

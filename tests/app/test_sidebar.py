@@ -249,4 +249,4 @@ def test_the_field_of_the_calibration_text_can_be_named(folders, tmp_path):
     settle(app)
     assert errors(app) == []
     assert settings(app).text_field == "body"
-    assert app.query_params["text_field"] == ["body"]
+    assert app.query_params["text_field"] == "body"

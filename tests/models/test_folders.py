@@ -329,6 +329,18 @@ def test_the_language_model_of_a_gemma_that_reads_pictures_is_read(gemma):
     assert torch.equal(model(tokens).logits, whole(input_ids=tokens).logits)
 
 
+def test_the_language_model_is_written_as_one_that_reads_text_alone(gemma, tmp_path):
+    _, folder = gemma
+    model, tokenizer = load_model(str(folder), dtype="float32")
+    model.save_pretrained(tmp_path / "text")
+    tokenizer.save_pretrained(tmp_path / "text")
+    assert "model.embed_tokens.weight" in load_file(tmp_path / "text" / "model.safetensors")
+    again = tf.AutoModelForCausalLM.from_pretrained(tmp_path / "text")
+    assert type(again).__name__ == "Gemma3ForCausalLM"
+    tokens = tiny_tokens(2, 24)
+    assert torch.equal(again(tokens).logits, model(tokens).logits)
+
+
 @pytest.mark.parametrize("half", [None, [], {"num_hidden_layers": 0}])
 def test_a_gemma_without_a_usable_language_model_is_refused(gemma, half):
     _, folder = gemma
