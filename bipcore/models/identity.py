@@ -4,8 +4,10 @@ import contextlib
 import hashlib
 import importlib.metadata
 import json
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
+
+import safetensors
 
 from ..errors import InputError
 from ..hub import cached_commit
@@ -25,7 +27,7 @@ HASHES: Kind[str] = Kind(
 )
 _CONTENT = (".json", ".safetensors", ".model", ".txt", ".jinja")
 _BESIDE = "adapter_"  # an adapter beside a model is not read
-_LARGE = 64 * 2**20
+_LARGE = 2**28
 
 
 def demo_identity() -> str:
@@ -67,23 +69,31 @@ def _files_of(folder: Path) -> set[str]:
             said = read_json(folder / index, "The index")
             shards = said.get("weight_map") if isinstance(said, dict) else None
             if isinstance(shards, dict):
-                names |= {name for name in shards.values() if isinstance(name, str)}
+                names |= {name for name in shards.values() if _is_within(name)}
     return names
 
 
+def _is_within(name: object) -> bool:
+    """Whether it is a path that stays in the folder; a model with another one is not loaded."""
+    path = PurePosixPath(name) if isinstance(name, str) else PurePosixPath("/")
+    return not path.is_absolute() and ".." not in path.parts
+
+
 def _taken(file: Path) -> str | None:
-    """The SHA-256 of a file; None for what is none, or cannot be read."""
+    """The SHA-256 of a file; None for what is none, cannot be read, or will not be: large files
+    that are no weights."""
     try:
         state, settled = state_of(file)
-        if not settled or file.stat().st_size < _LARGE:
+        if file.stat().st_size < _LARGE:
             return sha256(file)
-        return _kept(file, state)
-    except (OSError, ValueError):
+        with safetensors.safe_open(file, framework="pt"):
+            return _kept(file, state) if settled else sha256(file)
+    except (OSError, ValueError, safetensors.SafetensorError):
         return None
 
 
 def _kept(file: Path, state: tuple) -> str:
-    """That of a large file from the run store, else taken, and stored where that can be."""
+    """The SHA-256 of a large file from the run store, else taken, and stored where that can be."""
     store, spec = RunStore(), {"file": state}
     taken = store.stored(HASHES, spec)
     if taken is None:

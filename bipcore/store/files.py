@@ -18,6 +18,8 @@ from .unfinished import finish, let_read, probe, publish, sweep, temporary
 
 MANIFEST = "bipcore.json"
 MANIFEST_FORMAT = "bipcore-export/1"
+_LONGEST = 3500
+"""Bytes of a folder's path: a system knows about 4,096, and files have to lie in it."""
 
 
 def read_manifest(folder: Path) -> dict:
@@ -46,6 +48,8 @@ def check_destination(folder: str | Path) -> Path:
         raise InputError(f"{target} is in use as the working folder; give a folder of its own.")
     if os.path.ismount(target):
         raise InputError(f"{target} is where a disk is mounted; give a folder in it.")
+    if len(os.fsencode(target)) > _LONGEST:
+        raise InputError(f"{short(said)} cannot be written: its path is too long.")
     finish(target)
     try:
         strange = _first_strange(target)
@@ -106,7 +110,8 @@ def check_file(
     if mode is not None and not stat.S_ISREG(mode):
         raise InputError(f"{short(said)} is {kind_of(mode)}; give the name of a regular file.")
     if not os.path.lexists(target.parent):
-        raise InputError(f"{short(said)} cannot be written: there is no folder {said.parent}.")
+        missing = target.parent if os.path.lexists(said) else said.parent
+        raise InputError(f"{short(said)} cannot be written: there is no folder {short(missing)}.")
     _check_parent(said, target.parent)
     if mode is not None:
         _check_replaceable(said, target, kind=kind, ours=None if force else ours)
@@ -194,7 +199,8 @@ def whole_folder(target: Path) -> Iterator[Path]:
     """
     made = [parent for parent in target.parents if not parent.exists()]
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        for parent in reversed(made):
+            parent.mkdir(exist_ok=True)
         sweep(target.parent)
         with temporary(target.parent, ".unfinished", is_folder=True) as unfinished:
             yield unfinished

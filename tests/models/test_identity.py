@@ -119,6 +119,23 @@ def test_whatever_lies_in_a_folder_has_a_key(model, index):
     assert known_content(str(model)) is not None
 
 
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("name", ["model-00002.safetensors", "vocab.txt"])
+def test_a_file_of_terabytes_that_holds_no_weights_is_not_read(model, name):
+    with (model / name).open("wb") as file:
+        file.truncate(2**42)  # sparse
+    assert known_content(str(model)) is not None
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("name", ["../huge", "/proc/kcore"])
+def test_what_an_index_names_elsewhere_is_not_read(model, name):
+    with (model.parent / "huge").open("wb") as file:
+        file.truncate(2**42)
+    edit_json(model / "model.safetensors.index.json", weight_map={"a": name})
+    assert known_content(str(model)) is not None
+
+
 @pytest.mark.parametrize("name", ["", "~nosuchuser/x", "x" * 5000, "a\0b", "/no/such/folder"])
 def test_what_can_be_no_folder_has_no_known_content(name):
     assert known_content(name) is None
@@ -126,8 +143,8 @@ def test_what_can_be_no_folder_has_no_known_content(name):
 
 @pytest.fixture
 def large(model, cache, monkeypatch) -> Path:
-    """A model all of whose files count as large, unchanged for long."""
-    monkeypatch.setattr(identity, "_LARGE", 0)
+    """A model whose weights count as large, unchanged for long."""
+    monkeypatch.setattr(identity, "_LARGE", (model / "weights" / SHARD).stat().st_size)
     monkeypatch.setattr("bipcore.store.content._CLOCK", -1.0)
     return model
 
@@ -136,8 +153,11 @@ def test_the_store_keeps_what_large_files_held(large, cache, monkeypatch):
     key = known_content(str(large))
     assert {entry.kind for entry in cache.entries()} == {HASHES.name}
 
-    monkeypatch.setattr(identity, "sha256", lambda file: pytest.fail("it was read again"))
+    read, real = [], identity.sha256
+    monkeypatch.setattr(identity, "sha256", lambda file: (read.append(file.name), real(file))[1])
     assert known_content(str(large)) == key
+    assert "config.json" in read
+    assert SHARD not in read
 
 
 def test_a_large_file_that_changed_is_read_again(large, cache):

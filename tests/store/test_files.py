@@ -42,7 +42,9 @@ def test_what_is_no_file_or_folder_is_refused_and_stays(tmp_path, check, kind):
 
 
 @pytest.mark.parametrize("check", [check_file, check_destination])
-@pytest.mark.parametrize("name", ["", "  ", "~nosuchuser/x", "x" * 5000, "a\0b", "loop/x"])
+@pytest.mark.parametrize(
+    "name", ["", "  ", "~nosuchuser/x", "x" * 5000, "x/" * 1990, "a\0b", "loop/x"]
+)
 def test_a_name_that_no_path_can_have_is_refused_in_a_short_sentence(tmp_path, check, name):
     (tmp_path / "loop").symlink_to("loop")
 
@@ -75,6 +77,18 @@ def test_a_parent_that_is_missing_is_said_of_a_file_and_made_for_a_folder(tmp_pa
 def test_a_folder_in_which_nothing_can_be_made_is_refused_beforehand(check):
     with pytest.raises(InputError, match="cannot be written"):
         check("/proc/self/x")
+
+
+def test_a_link_into_a_folder_that_is_missing_says_which(tmp_path):
+    (tmp_path / "link").symlink_to("no/file")
+    with pytest.raises(InputError, match=r"link cannot be written: there is no folder .*/no\."):
+        check_file(tmp_path / "link")
+
+
+def test_parents_that_were_made_for_a_folder_go_with_it(tmp_path):
+    with pytest.raises(KeyError), replacing(tmp_path / "a" / "b" / "c", size=0):
+        raise KeyError
+    assert tree(tmp_path) == []
 
 
 def test_a_link_to_a_file_is_followed_and_stays(tmp_path):
