@@ -12,7 +12,7 @@ from . import console
 from .cache import cache_app
 from .generate import generate_command
 from .measure import evaluate_command, profile_command, reconstruct_command, zero_shot_command
-from .merge import merge_command
+from .merge import dequantise_command, merge_command
 from .plans import compare_command, plan_app
 from .recover import recover_command
 from .reproduce import reproduce_command
@@ -32,6 +32,7 @@ COMMANDS: dict[str, Callable | typer.Typer] = {
     "zero-shot": zero_shot_command,
     "recover": recover_command,
     "merge": merge_command,
+    "dequantise": dequantise_command,
     "reproduce": reproduce_command,
     "plan": plan_app,
     "cache": cache_app,

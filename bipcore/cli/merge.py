@@ -1,4 +1,4 @@
-"""The command ``merge``: a LoRA adapter merged into its model, as a folder."""
+"""The commands ``merge`` and ``dequantise``: a folder that can be pruned, of what cannot."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -36,3 +36,25 @@ def merge_command(
         console.emit_json(asdict(merged))
     else:
         console.emit_facts(f"{base} with {adapter}", asdict(merged))
+
+
+def dequantise_command(
+    model: Annotated[str, typer.Argument(help="A model folder or a hub id, stored in fp8.")],
+    *,
+    output: Annotated[Path, typer.Option(help="The folder to write to.")],
+    dtype: Annotated[
+        str, typer.Option(help="auto (as its config.json says), float32, bfloat16 or float16.")
+    ] = "auto",
+    json: Json = False,
+) -> None:
+    """Write a model that is stored in fp8 as a folder of plain weights."""
+    from ..export.dequantising import dequantise
+    from ..store.files import check_destination
+
+    check_destination(output)
+    with console.progress_bar() as progress:
+        made = dequantise(model, output, dtype=dtype, progress=progress)
+    if json:
+        console.emit_json(asdict(made))
+    else:
+        console.emit_facts(f"{model} in {made.dtype}", asdict(made))

@@ -47,7 +47,7 @@ class StoredTensor:
         return count
 
 
-def read_config(folder: Path) -> dict[str, Any]:
+def read_config(folder: Path, *, quantised_too: bool = False) -> dict[str, Any]:
     """The object in config.json of ``folder``, of a model that is supported and not quantised.
 
     Raises InputError for anything else, and for files that are none: devices, links to nothing.
@@ -59,7 +59,8 @@ def read_config(folder: Path) -> dict[str, Any]:
     data = read_json(file, "The configuration")
     if not isinstance(data, dict) or not isinstance(data.get("model_type"), str):
         raise InputError(f"{file} names no model_type; give the folder of a causal model.")
-    _check_unquantised(folder, data)
+    if not quantised_too:
+        _check_unquantised(folder, data)
     _check_supported(data)
     _check_layers(file, text_half(data))
     return data
@@ -114,15 +115,19 @@ def _check_unquantised(folder: Path, data: Mapping[str, Any]) -> None:
         for field in _QUANTISED:
             if place.get(field) is not None:
                 said = place[field].get("quant_method") if isinstance(place[field], dict) else None
-                raise quantised(folder, short(said or field))
+                raise quantised(folder, short(said or field), fp8=said == "fp8")
     for name in _QUANTISED_FILES:
         if _is_there(folder / name):
             raise quantised(folder, name)
 
 
-def quantised(name: object, why: str) -> InputError:
-    """The refusal of a model that is stored in fewer bits, with what says so."""
-    return InputError(f"{name} is quantised ({why}); give the unquantised model.")
+def quantised(name: object, why: str, *, fp8: bool = False) -> InputError:
+    """The refusal of a model that is stored in fewer bits, with what says so.
+
+    ``fp8``: it may be one that the command dequantise can write as plain weights.
+    """
+    way = f", or make it: bipcore dequantise {name} --output FOLDER" if fp8 else ""
+    return InputError(f"{name} is quantised ({why}); give the unquantised model{way}.")
 
 
 def _check_supported(data: Mapping[str, Any]) -> None:
