@@ -115,6 +115,7 @@ def _model_form(settings: Settings) -> tuple[Settings, bool]:
         said = {name: _field(st, name, settings) for name in ("model", "text", "text_field")}
         left, right = st.columns(2)
         places = {"samples": left, "seq_len": right, "seed": left, "dtype": right}
+        places |= {"beginning": st}
         said |= {name: _field(place, name, settings) for name, place in places.items()}
         pressed = st.form_submit_button("Load and score", key="load", width="stretch")
     if not pressed:

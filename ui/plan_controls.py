@@ -5,6 +5,7 @@ from dataclasses import replace
 import streamlit as st
 
 from bipcore.criteria import Scores
+from bipcore.data.beginnings import said_of
 from bipcore.evaluation.metrics import METRICS
 from bipcore.evaluation.reconstruction import llm_bip_parts
 from bipcore.pipeline.pipeline import Pipeline
@@ -236,6 +237,7 @@ def measure(settings: Settings, editor: Editor) -> None:
             delta_color="inverse" if metric.lower_is_better else "normal",
         )
     st.caption(
-        f"On the {text.text} text, first {dense['tokens']:,} tokens, window {text.window}. "
+        f"On the {text.text} text, first {dense['tokens']:,} tokens, window {text.window}, "
+        f"{said_of(dense['beginning'])}. "
         f"Compensation: {plain(plan.spec.get('compensation', 'none'))}."
     )

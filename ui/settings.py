@@ -51,7 +51,7 @@ class Settings(_Flat):
 
     @property
     def score_spec(self) -> ScoreSpec:
-        names = ("samples", "seq_len", "seed", "text_field")
+        names = ("samples", "seq_len", "seed", "text_field", "beginning")
         said = {name: getattr(self, name) for name in names}
         calibration = CalibrationSpec(self.text, **said)
         return ScoreSpec(self.model_spec, calibration, self.criterion)

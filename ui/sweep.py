@@ -115,7 +115,12 @@ def _spec(settings: Settings, values: dict[str, Any]) -> SweepSpec:
         sparsities=tuple(round(percent / 100, 6) for percent in percents),
         seeds=parse_list(values["seeds"], int, "seeds"),
         samples=parse_list(values["sizes"], int, "calibration samples"),
-        calibration=CalibrationSpec(calibration.source, seq_len=calibration.seq_len, **field),
+        calibration=CalibrationSpec(
+            calibration.source,
+            seq_len=calibration.seq_len,
+            beginning=calibration.beginning,
+            **field,
+        ),
         plan=replace(settings.plan_spec, sparsity=default.sparsity, source=default.source),
         texts=tuple(texts),
         profile=values["profile"],

@@ -153,7 +153,10 @@ def _sweep(values: dict) -> SweepSpec:
         seeds=parse_list(values["seeds"], int, "seeds"),
         samples=parse_list(values["sizes"], int, "sizes"),
         calibration=CalibrationSpec(
-            values["calibration"], seq_len=values["seq_len"], text_field=values["text_field"]
+            values["calibration"],
+            seq_len=values["seq_len"],
+            text_field=values["text_field"],
+            beginning=values["calibration_beginning"],
         ),
         plan=PlanSpec(**plan),
         texts=tuple(_evaluation(values | {"text": text}) for text in texts),
@@ -209,12 +212,14 @@ _SWEEP = _MODEL | {
     "calibration": _SCORE["calibration"],
     "seq_len": _SCORE["seq_len"],
     "text_field": _SCORE["text_field"],
+    "calibration_beginning": _SCORE["calibration_beginning"],
     **_SWEPT_PLAN,
     "texts": _option(
         str, "builtin", "Test texts: builtin, wikitext2, ptb, c4, or files, with commas between."
     ),
     "window": _EVALUATION["window"],
     "max_tokens": _EVALUATION["max_tokens"],
+    "beginning": _EVALUATION["beginning"],
     "metrics": _EVALUATION["metrics"],
     "profile": _option(bool, False, "Measure latency and peak memory, too.", "--profile"),
 }

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ..data.beginnings import said_of
 from ..errors import InputError, short
 from ..evaluation.metrics import chosen_metrics
 from ..export.formats import AUTO
@@ -143,7 +144,9 @@ def emit_figures(evaluation: EvaluationSpec, figures: Mapping[str, dict]) -> Non
         for name, found in figures.items()
     ]
     header = ["Model", *(metric.heading for metric in metrics), "Tokens"]
-    console.emit_table(f"{titles} on {evaluation.text}, window {evaluation.window}", header, rows)
+    begun = said_of(next(iter(figures.values()))["beginning"])
+    where = f"{evaluation.text}, window {evaluation.window}, {begun}"
+    console.emit_table(f"{titles} on {where}", header, rows)
 
 
 def chosen_states(

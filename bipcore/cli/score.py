@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from ..data.beginnings import said_of
 from ..evaluation.metrics import chosen_metrics
 from ..export.formats import AUTO
 from ..pipeline.pipeline import Pipeline
@@ -39,6 +40,7 @@ def score_command(
     table = summary_frame(scores, chosen)
     if not json:
         title = f"{score.criterion} scores of {score.model.name}"
+        title += f", {said_of(scores.beginning)}" if scores.beginning else ""
         console.emit_frame(title, table)
         return
     blocks = [
@@ -46,6 +48,7 @@ def score_command(
         for row, of_block in zip(table.to_dict("records"), scores.blocks, strict=True)
     ]
     facts = {"spec": asdict(score), "cached": cached, "fingerprint": scores.fingerprint}
+    facts |= {"beginning": scores.beginning}
     console.emit_json(facts | plan_facts(chosen) | {"blocks": blocks})
 
 

@@ -112,8 +112,8 @@ def score(
         for of_block, block in zip(channels, adapter.blocks, strict=True)
     )
     source = statistics if chosen.needs == "activations" else calibration
-    fingerprint = source.fingerprint if chosen.calibrated else None
-    return Scores(blocks, criterion, settings, adapter.shape, fingerprint)
+    came_from = (source.fingerprint, source.beginning) if chosen.calibrated else (None,)
+    return Scores(blocks, criterion, settings, adapter.shape, *came_from)
 
 
 def _by_block(

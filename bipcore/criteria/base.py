@@ -165,7 +165,9 @@ def sum_by_unit(channels: ChannelScores, weights: BlockWeights) -> BlockScores:
 class Scores:
     """The scores of every block, and what they came from.
 
-    ``fingerprint`` is that of the calibration set, None for a criterion that needs none.
+    ``fingerprint`` is that of the calibration set, None for a criterion that needs none, and
+    ``beginning`` says where its samples have the beginning-of-text token, empty where that is not
+    known.
     """
 
     blocks: tuple[BlockScores, ...]
@@ -173,6 +175,7 @@ class Scores:
     options: Mapping[str, Any]
     shape: ModelShape
     fingerprint: str | None = None
+    beginning: str = ""
 
     def to_tensors(self) -> dict[str, Tensor]:
         """A flat dictionary for safetensors."""
@@ -189,6 +192,7 @@ class Scores:
             "options": dict(self.options),
             "shape": self.shape.to_dict(),
             "fingerprint": self.fingerprint,
+            "beginning": self.beginning,
         }
 
     @classmethod
@@ -200,7 +204,8 @@ class Scores:
             BlockScores(**{name: tensors[f"{index}.{name}"] for name in names})
             for index in range(len(shape.blocks))
         )
-        return cls(blocks, data["criterion"], data["options"], shape, data["fingerprint"])
+        said = (data["criterion"], data["options"], shape, data["fingerprint"], data["beginning"])
+        return cls(blocks, *said)
 
 
 SCORES = Kind(

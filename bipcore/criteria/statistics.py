@@ -56,13 +56,15 @@ class BlockStatistics:
 class Statistics:
     """The statistics of all blocks over ``tokens`` calibration tokens, on the CPU.
 
-    ``fingerprint`` is that of the calibration set, ``split`` the part of the text that it is of.
+    ``fingerprint`` is that of the calibration set, ``split`` the part of the text that it is of,
+    and ``beginning`` where that has the beginning-of-text token.
     """
 
     blocks: tuple[BlockStatistics, ...]
     tokens: int
     fingerprint: str
     split: str = ""
+    beginning: str = ""
 
     def to_tensors(self) -> dict[str, Tensor]:
         """A flat dictionary for safetensors; `from_tensors` reads it back."""
@@ -75,7 +77,7 @@ class Statistics:
 
     @classmethod
     def from_tensors(
-        cls, tensors: dict[str, Tensor], fingerprint: str, split: str = ""
+        cls, tensors: dict[str, Tensor], fingerprint: str, split: str = "", beginning: str = ""
     ) -> "Statistics":
         """The inverse of `to_tensors`."""
         count = 1 + max(int(key.split(".")[0]) for key in tensors if "." in key)
@@ -88,15 +90,16 @@ class Statistics:
             )
             for i in range(count)
         )
-        return cls(blocks, int(tensors["tokens"]), fingerprint, split)
+        return cls(blocks, int(tensors["tokens"]), fingerprint, split, beginning)
 
 
 STATISTICS = Kind(
     "statistics",
     "statistics of one forward pass",
+    version=3,
     write=lambda found: (
         found.to_tensors(),
-        {"fingerprint": found.fingerprint, "split": found.split},
+        {name: getattr(found, name) for name in ("fingerprint", "split", "beginning")},
     ),
     read=lambda tensors, data: Statistics.from_tensors(tensors, **data),
 )
@@ -279,7 +282,8 @@ def collect_statistics(
     sums, count = MomentSums(), calibration.tokens.numel()
     settings = {"batch_size": batch_size, "by_block": by_block, "progress": progress}
     one_pass(Adapter(model), calibration, sums, **settings)
-    return Statistics(sums.result(count), count, calibration.fingerprint, calibration.split)
+    said = (calibration.fingerprint, calibration.split, calibration.beginning)
+    return Statistics(sums.result(count), count, *said)
 
 
 def check_length(adapter: Adapter, calibration: CalibrationSet) -> None:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError, check_seed
+from .beginnings import NONE, TEXT, WINDOW, before_text, before_window, said_beginning
 from .chats import as_texts
 from .documents import Document
 from .samples import CalibrationSet
@@ -14,16 +15,25 @@ from .texts import TextSource, find_text
 
 
 def load_calibration(
-    source: str, tokenizer, *, samples: int, seq_len: int, seed: int, text_field: str = ""
+    source: str,
+    tokenizer,
+    *,
+    samples: int,
+    seq_len: int,
+    seed: int,
+    text_field: str = "",
+    beginning: str = NONE,
 ) -> CalibrationSet:
     """``samples`` windows of ``seq_len`` tokens from ``source`` (see `texts.find_text`).
 
     The rule: a continuous text (WikiText-2, PTB, a text file) is tokenised whole, cut into
     windows that do not overlap, and the seed draws among them. Documents (C4, a file of records,
     the built-in text) are shuffled with the seed, tokenised one by one, joined by the end-of-text
-    token, and the first windows of the result are taken, so short documents are packed. No
-    special tokens are added otherwise. ``text_field``: where the text of a record stands. Raises
-    InputError when there is too little text.
+    token, and the first windows of the result are taken, so short documents are packed.
+    ``text_field``: where the text of a record stands. ``beginning``: which texts or samples begin
+    with the beginning-of-text token, "none", "text" (each document as the tokenizer begins it) or
+    "window" (each sample, of whose T tokens it is one). No special tokens are added otherwise.
+    Raises InputError when there is too little text.
     """
     if samples < 1 or seq_len < 2:
         raise InputError(
@@ -31,11 +41,20 @@ def load_calibration(
         )
     check_seed(seed)
     text = find_text(source, purpose="calibration", field=text_field)
-    if text.continuous:
-        windows = _draw_windows(text, tokenizer, samples, seq_len, seed)
-    else:
-        windows = _pack_documents(text, tokenizer, samples, seq_len, seed)
-    return CalibrationSet(tokens=windows, source=text.name, split=text.split, seed=seed)
+    first = before_window(tokenizer) if beginning == WINDOW else []
+    own = seq_len - len(first)  # of the text's tokens in a sample
+    if own < 1:
+        raise InputError(f"Samples of {seq_len} tokens have no room for a text; make them longer.")
+    before = before_text(tokenizer) if beginning == TEXT else []
+    cut = _draw_windows if text.continuous else _pack_documents
+    windows = begun(cut(text, tokenizer, samples, own, seed, before), first)
+    said = said_beginning(beginning, tokenizer)
+    return CalibrationSet(windows, text.name, text.split, seed, said)
+
+
+def begun(windows: Tensor, first: list[int]) -> Tensor:
+    """``windows`` (N, T) with the token ids ``first`` (p,) before each: (N, p + T)."""
+    return torch.cat([torch.tensor(first, dtype=torch.long).expand(len(windows), -1), windows], 1)
 
 
 def tokenize(tokenizer, text: str, *, special_tokens: bool = False) -> list[int]:
@@ -43,8 +62,10 @@ def tokenize(tokenizer, text: str, *, special_tokens: bool = False) -> list[int]
     return tokenizer(text, add_special_tokens=special_tokens, verbose=False)["input_ids"]
 
 
-def _draw_windows(text: TextSource, tokenizer, samples: int, seq_len: int, seed: int) -> Tensor:
-    ids = [token for part in text.read() for token in tokenize(tokenizer, part)]
+def _draw_windows(
+    text: TextSource, tokenizer, samples: int, seq_len: int, seed: int, before: list[int]
+) -> Tensor:
+    ids = before + [token for part in text.read() for token in tokenize(tokenizer, part)]
     available = len(ids) // seq_len
     if available < samples:
         raise _too_little(text, len(ids), samples, seq_len)
@@ -54,12 +75,14 @@ def _draw_windows(text: TextSource, tokenizer, samples: int, seq_len: int, seed:
     return windows[chosen].clone()
 
 
-def _pack_documents(text: TextSource, tokenizer, samples: int, seq_len: int, seed: int) -> Tensor:
+def _pack_documents(
+    text: TextSource, tokenizer, samples: int, seq_len: int, seed: int, before: list[int]
+) -> Tensor:
     end = tokenizer.eos_token_id
     ids: list[int] = []
     for document in as_texts(_shuffled(text.read(), seed), tokenizer):
         found = tokenize(tokenizer, document)
-        ids += found + ([end] if end is not None and found else [])
+        ids += [*before, *found, *([end] if end is not None else [])] if found else []
         if len(ids) >= samples * seq_len:
             return torch.tensor(ids[: samples * seq_len], dtype=torch.long).view(-1, seq_len)
     raise _too_little(text, len(ids), samples, seq_len)

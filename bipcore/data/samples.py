@@ -16,14 +16,16 @@ _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 class CalibrationSet:
     """Token ids to calibrate on: ``tokens`` is a LongTensor (N, T) on the CPU.
 
-    ``source`` and ``split`` name the text, ``seed`` chose the samples. Two sets are the same
-    where their `fingerprint` is.
+    ``source`` and ``split`` name the text, ``seed`` chose the samples, ``beginning`` says where
+    they have the beginning-of-text token (see `beginnings`; empty where that is not known). Two
+    sets are the same where their `fingerprint` is.
     """
 
     tokens: Tensor
     source: str = "tokens"
     split: str = ""
     seed: int | None = None
+    beginning: str = ""
 
     @classmethod
     def from_tokens(cls, tokens: Tensor, *, source: str = "tokens") -> "CalibrationSet":

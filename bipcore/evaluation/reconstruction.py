@@ -53,6 +53,7 @@ class ReconstructionErrors:
 RECONSTRUCTION = Kind(
     "reconstruction",
     "reconstruction errors block by block",
+    version=3,
     write=lambda errors: ({}, asdict(errors)),
     read=lambda tensors, data: ReconstructionErrors(**{k: tuple(v) for k, v in data.items()}),
 )

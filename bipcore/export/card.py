@@ -5,6 +5,7 @@ from typing import Any
 
 import yaml
 
+from ..data.beginnings import said_of
 from ..evaluation.metrics import chosen_metrics
 from ..pruning.plan import PruningPlan
 from ..specs import EvaluationSpec, RecoverySpec
@@ -112,7 +113,7 @@ def figure_rows(
     """The ``figures`` of a card: a row for each metric, of what was ``found`` for every state."""
     measured_on = (
         f"{public_name(evaluation.text)} test text, first {found[0]['tokens']:,} tokens, "
-        f"window {evaluation.window}"
+        f"window {evaluation.window}, {said_of(found[0]['beginning'])}"
     )
     return {
         f"{metric.heading}, {measured_on}": tuple(metric.say(one[metric.name]) for one in found)

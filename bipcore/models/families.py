@@ -23,6 +23,7 @@ class Family:
     model of the family normalises after its sublayers, not before. A norm multiplies with its
     weight plus ``norm_offset``. ``output_norms``: the norms that what the attention and what the
     FFN puts out goes through before it joins the residual, where there are any.
+    ``leans_on_beginning``: it is far off in a window without the beginning-of-text token.
     ``rope_base_field`` and ``rope_share_field``: what configurations called these two numbers of
     the rotary embedding before transformers 5; ``longrope_fields``: those that its scaling had,
     where the class insists that there are no others.
@@ -46,6 +47,7 @@ class Family:
     ffn_norm_if_after: str | None = None
     norm_offset: float = 0.0
     output_norms: tuple[str, str] | None = None
+    leans_on_beginning: bool = False
     rope_base_field: str = "rope_theta"
     rope_share_field: str = "partial_rotary_factor"
     longrope_fields: tuple[str, ...] = ()
@@ -57,6 +59,7 @@ _GEMMA = {
     "ffn_norm": "pre_feedforward_layernorm",
     "norm_offset": 1.0,
     "output_norms": ("post_attention_layernorm", "post_feedforward_layernorm"),
+    "leans_on_beginning": True,
 }
 
 FAMILIES: dict[str, Family] = {

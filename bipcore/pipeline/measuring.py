@@ -15,7 +15,7 @@ from ..evaluation.metrics import (
     chosen_metrics,
     cut_windows,
     figure,
-    load_test_tokens,
+    tokens_of,
 )
 from ..evaluation.profiling import Profile, profile_model, profile_shape
 from ..evaluation.reconstruction import RECONSTRUCTION, ReconstructionErrors, reconstruction_errors
@@ -30,7 +30,6 @@ from ..evaluation.zero_shot import (
 from ..models.adapters import Adapter
 from ..models.generation import Generated, Sampling, stream
 from ..models.loading import empty_model, load_config
-from ..models.running import check_vocabulary
 from ..pruning.allocation import allocated_shape
 from ..pruning.plan import PruningPlan
 from ..pruning.resolving import resolve
@@ -109,9 +108,7 @@ class Measurements:
         self, spec: ModelSpec, plans: Mapping[str, PruningPlan], text: EvaluationSpec
     ) -> dict[str, ReconstructionErrors]:
         dense, tokenizer = self.bench.model(spec)
-        how = {"max_tokens": text.max_tokens, "text_field": text.text_field}
-        tokens = load_test_tokens(text.text, tokenizer, **how)
-        check_vocabulary(dense, tokens, tokenizer)
+        tokens, _ = tokens_of(text, dense, tokenizer)
         windows = CalibrationSet.from_tokens(cut_windows(dense, tokens, text.window))
         models = {}
         for index, (name, plan) in enumerate(plans.items()):

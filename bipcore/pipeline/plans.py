@@ -26,7 +26,7 @@ from .workbench import Workbench, batch_of
 def plan_of(scores: Scores, spec: ScoreSpec, plan: PlanSpec) -> PruningPlan:
     """The plan of ``scores``, which are those of ``spec``, and where it comes from."""
     resolved = resolve(plan, find_criterion(spec.criterion), scores.shape)
-    return describe(planned(scores, resolved), spec, resolved)
+    return describe(planned(scores, resolved), spec, resolved, beginning=scores.beginning)
 
 
 class Plans:

@@ -36,14 +36,16 @@ def search_identity(spec: ScoreSpec) -> dict:
     return identity | {"options": options}
 
 
-def describe(plan: PruningPlan, spec: ScoreSpec, settings: Resolved) -> PruningPlan:
+def describe(
+    plan: PruningPlan, spec: ScoreSpec, settings: Resolved, *, beginning: str = ""
+) -> PruningPlan:
     """``plan`` with the names of its model and calibration text in its spec, and with what is to
-    make up for the cut."""
+    make up for the cut. ``beginning``: where the text had its beginning-of-text token."""
     calibrated = find_criterion(spec.criterion).calibrated
     kind = settings.compensation
     facts: dict[str, Any] = {
         "model": base_name(spec.model.name),
-        "calibration_text": str(spec.calibration) if calibrated or kind != "none" else "none",
+        "calibration_text": _said(spec, beginning) if calibrated or kind != "none" else "none",
         "propagation": settings.propagation,
         "compensation": kind,
     }
@@ -51,6 +53,12 @@ def describe(plan: PruningPlan, spec: ScoreSpec, settings: Resolved) -> PruningP
         facts["compensation_calibration"] = asdict(spec.calibration)
         facts["compensation_content"] = spec.calibration.identity()["content"]
     return replace(plan, spec={**plan.spec, **facts})
+
+
+def _said(spec: ScoreSpec, beginning: str) -> str:
+    """The calibration set in words, with the beginning of text that "auto" stood for."""
+    asked = spec.calibration
+    return str(replace(asked, beginning=beginning) if beginning else asked)
 
 
 def compensated_on(plan: PruningPlan) -> CalibrationSpec:

@@ -17,7 +17,7 @@ from ..store.resume import Checkpoints
 from ..store.runs import RunStore
 from .plans import Plans
 
-RECOVERIES = stored_as_it_is("recoveries", "adapters of fine-tuned models, and how it went")
+RECOVERIES = stored_as_it_is("recoveries", "adapters of fine-tuned models, and how it went", 3)
 
 State = tuple[PruningPlan | None, RecoverySpec | None]
 """What makes a state of a model: a plan, None of the dense one, and a recovery, if any."""

@@ -9,10 +9,12 @@ from safetensors.torch import save_file
 from torch import nn
 
 from ..criteria.statistics import STATISTICS, Statistics, collect_statistics
+from ..data.beginnings import NONE, resolve_beginning
 from ..data.calibration import load_calibration
 from ..data.samples import CalibrationSet
 from ..errors import InputError
 from ..models.adapters import Adapter
+from ..models.families import family_of
 from ..models.loading import FoundModel, find_model, load_found
 from ..models.memory import check_free
 from ..models.running import check_vocabulary
@@ -85,7 +87,10 @@ class Workbench:
         """The token ids to calibrate ``model`` on."""
         network, tokenizer = self.model(model)
         self.progress(0.2, f"Tokenising {spec.source}")
-        found = load_calibration(tokenizer=tokenizer, **asdict(spec))
+        leans = family_of(network.config).leans_on_beginning
+        kind = resolve_beginning(spec.beginning, leans=leans, otherwise=NONE)
+        settings = asdict(spec) | {"beginning": kind}
+        found = load_calibration(tokenizer=tokenizer, **settings)
         check_vocabulary(network, found.tokens, tokenizer)
         return found
 

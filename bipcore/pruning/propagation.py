@@ -59,4 +59,5 @@ def score_pruned(
             block.sync_attributes(clone.config)
             walk.advance(index)
             found.append(scores)
-    return Scores(tuple(found), criterion, settings, shape, calibration.fingerprint)
+    came_from = (calibration.fingerprint, calibration.beginning)
+    return Scores(tuple(found), criterion, settings, shape, *came_from)

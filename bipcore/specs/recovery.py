@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from ..data.texts import NAMED
 from ..errors import LARGEST_SEED, InputError
 from ..settings import Checked, setting
-from .texts import TEXT_FIELD, TEXTS, CalibrationSpec, without_field
+from .texts import TEXT_FIELD, TEXTS, CalibrationSpec, what_counts
 
 
 @dataclass(frozen=True)
@@ -111,4 +111,4 @@ class RecoverySpec(Checked):
     def identity(self) -> dict:
         """The spec with the text's content; raises InputError where there is no such text."""
         content = self.text.identity()["content"]
-        return without_field(asdict(self), self.source) | {"content": content}
+        return what_counts(asdict(self), self.source) | {"content": content}

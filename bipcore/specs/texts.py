@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, dataclass
 
+from ..data.beginnings import BEGINNINGS, said_of
 from ..data.texts import FILES, NAMED, find_text
 from ..errors import LARGEST_SEED
 from ..settings import Checked, setting
@@ -13,11 +14,17 @@ TEXT_FIELD = "Where records (JSON, CSV, Parquet) have their text (default: text)
 """What a text field is, for the help of an option."""
 
 
-def without_field(said: dict, text: str) -> dict:
-    """What is ``said`` of a spec, without a text field that does not count: none is named, or the
-    ``text`` is one of those that have a name, where there is none to choose."""
-    counts = said["text_field"] and text not in NAMED
-    return said if counts else {key: value for key, value in said.items() if key != "text_field"}
+_TOKEN = "the beginning-of-text token"
+
+
+def what_counts(said: dict, text: str) -> dict:
+    """What is ``said`` of a spec, without what does not count: a text field where none is named, or
+    the ``text`` is one of those that have a name, where there is none to choose; and a beginning of
+    text that is left to the model."""
+    no_field = not said["text_field"] or text in NAMED
+    unsaid = {"text_field"} if no_field else set()
+    unsaid |= {"beginning"} if said.get("beginning") == "auto" else set()
+    return {key: value for key, value in said.items() if key not in unsaid}
 
 
 @dataclass(frozen=True)
@@ -61,14 +68,26 @@ class CalibrationSpec(Checked):
         hint="Where the records of a JSON, CSV or Parquet file have their text; left empty, under "
         "text, or else under messages.",
     )
+    beginning: str = setting(
+        "auto",
+        "beginning of text",
+        f"Where {_TOKEN} stands: none, text (as the tokenizer begins one), window (in every "
+        "sample), or auto.",
+        label="Beginning of text",
+        hint=f"Where {_TOKEN} stands: nowhere, before a text as its tokenizer has it, or in every "
+        "sample. auto: in every sample for Gemma, which leans on it, else nowhere.",
+        choices=BEGINNINGS,
+        flag="--calibration-beginning",
+    )
 
     def identity(self) -> dict:
         """The spec with the text's content; raises InputError where there is no such text."""
         content = find_text(self.source, purpose="calibration").identity
-        return without_field(asdict(self), self.source) | {"content": content}
+        return what_counts(asdict(self), self.source) | {"content": content}
 
     def __str__(self) -> str:
-        return f"{self.source}, {self.samples} × {self.seq_len} tokens, seed {self.seed}"
+        said = f"{self.source}, {self.samples} × {self.seq_len} tokens, seed {self.seed}"
+        return said + ("" if self.beginning == "auto" else f", {said_of(self.beginning)}")
 
 
 PERPLEXITY = "perplexity"
@@ -96,6 +115,13 @@ class EvaluationSpec(Checked):
         (PERPLEXITY,), "metrics", "Metrics by name, with commas between."
     )
     text_field: str = setting("", "text field", TEXT_FIELD)
+    beginning: str = setting(
+        "auto",
+        "beginning of text",
+        f"Where {_TOKEN} of a test text stands: none, text (once, as the tokenizer has it), window "
+        "(in every one), or auto.",
+        choices=BEGINNINGS,
+    )
 
     @property
     def facts(self) -> dict:
@@ -106,13 +132,15 @@ class EvaluationSpec(Checked):
             del said["metrics"]
         if not self.text_field:
             del said["text_field"]
+        if self.beginning == "auto":
+            del said["beginning"]
         return said
 
     def identity(self) -> dict:
         """The text with its content; raises InputError where there is no such text."""
         said = {name: value for name, value in asdict(self).items() if name != "metrics"}
         content = find_text(self.text, purpose="test").identity
-        return without_field(said, self.text) | {"content": content}
+        return what_counts(said, self.text) | {"content": content}
 
     def asked(self) -> dict:
         """`identity`, and which metrics where `facts` names them: what all the figures together

@@ -37,9 +37,9 @@ class Kind(Generic[Result]):
     read: Callable[[dict[str, Tensor], dict], Result] = lambda tensors, data: data
 
 
-def stored_as_it_is(name: str, holds: str = "") -> Kind[Stored]:
+def stored_as_it_is(name: str, holds: str = "", version: int = VERSION) -> Kind[Stored]:
     """A kind whose results are tensors and plain data already."""
-    return Kind(name, holds, write=lambda result: result, read=lambda *stored: stored)
+    return Kind(name, holds, version, write=lambda result: result, read=lambda *stored: stored)
 
 
 def canonical(spec: Any) -> Any:

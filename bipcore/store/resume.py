@@ -50,10 +50,11 @@ class StoredJournal:
 STEPS: Kind[list] = Kind(
     "steps",
     "the steps of a search that was begun",
+    version=3,
     write=lambda step: ({}, {"step": step}),
     read=lambda tensors, data: data["step"],
 )
-CHECKPOINTS = stored_as_it_is("checkpoints", "where a fine-tuning that was stopped stands")
+CHECKPOINTS = stored_as_it_is("checkpoints", "where a fine-tuning that was stopped stands", 3)
 
 
 class Checkpoints:

@@ -145,6 +145,7 @@ def text_names(texts: Sequence[EvaluationSpec]) -> dict[str, EvaluationSpec]:
         lambda e: Path(e.text).name,
         lambda e: f"{Path(e.text).name}-{e.window}",
         lambda e: f"{e.text}-{e.window}-{e.max_tokens or 'all'}",
+        lambda e: f"{e.text}-{e.window}-{e.max_tokens or 'all'}-{e.text_field}-{e.beginning}",
     )
     for way in ways:
         found = {way(text): text for text in texts}
@@ -223,4 +224,4 @@ class Point:
         return said | more
 
 
-POINTS: Kind[dict] = Kind("points", "points of sweeps")
+POINTS: Kind[dict] = Kind("points", "points of sweeps", version=3)

@@ -30,7 +30,8 @@ def measured(monkeypatch) -> list[float]:
 
 def test_evaluate_says_every_metric_of_every_model(run, run_json, model, measured):
     alone = run_json("evaluate", model, *SMALL)
-    assert list(alone["dense"]) == ["perplexity", "text", "window", "max_tokens", "tokens"]
+    where = ["text", "window", "max_tokens", "tokens", "beginning"]
+    assert list(alone["dense"]) == ["perplexity", *where]
     found = run_json("evaluate", model, *SMALL, *BOTH)
     for name, value in (("dense", 0.0), ("pruned", measured[1])):
         assert found[name] == alone[name] | {NAME: value}
@@ -48,7 +49,7 @@ def test_evaluate_says_every_metric_of_every_model(run, run_json, model, measure
 def test_the_table_of_perplexity_alone_is_as_it_always_was(run, run_json, model):
     table = run("evaluate", model, *TEXT)
     value = run_json("evaluate", model, *TEXT)["dense"]["perplexity"]
-    assert table.split()[:5] == ["Perplexity", "on", "builtin,", "window", "32"]
+    assert table.split()[:5] == ["Perplexity", "on", "builtin,", "window", "32,"]
     words = [line.split() for line in table.splitlines()]
     assert ["Model", "Perplexity", "Tokens"] in words
     assert ["dense", f"{value:.2f}", "96"] in words
@@ -66,7 +67,8 @@ def test_prune_says_and_exports_them_before_and_after(run_json, model, tmp_path,
     ]
     assert [found[f"{NAME}_before"], found[f"{NAME}_after"]] == measured
     card = (out / "README.md").read_text()
-    assert f"first 96 tokens, window 32 | 0.0000 | {measured[1]:.4f} |" in card
+    where = "first 96 tokens, window 32, no beginning-of-text token"
+    assert f"{where} | 0.0000 | {measured[1]:.4f} |" in card
 
 
 def test_recover_says_them_of_all_three(run_json, run, model, measured):

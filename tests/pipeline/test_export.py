@@ -96,7 +96,10 @@ def test_the_card_says_the_perplexity_before_and_after(pipeline, spec, plan, out
     results = [pipeline.evaluate(spec.model, EVALUATION, which) for which in (None, plan)]
     before, after = (f"{result['perplexity']:.2f}" for result in results)
     card = (out / "README.md").read_text()
-    assert "| Perplexity, builtin test text, first 96 tokens, window 32 |" in card
+    assert (
+        "| Perplexity, builtin test text, first 96 tokens, window 32, no beginning-of-text token |"
+        in card
+    )
     assert f"| {before} | {after} |" in card
 
 

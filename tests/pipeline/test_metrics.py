@@ -71,7 +71,7 @@ def test_a_perplexity_is_stored_as_it_always_was(pipeline, spec):
     text = (entry.path / "data.json").read_text()
     assert text == (
         f'{{"perplexity": {found["perplexity"]!r}, "text": "builtin", "window": 32, '
-        '"max_tokens": 96, "tokens": 96}'
+        '"max_tokens": 96, "tokens": 96, "beginning": "none"}'
     )
     assert list(found.items()) == list(json.loads(text).items())
 
@@ -151,7 +151,7 @@ def test_an_unknown_metric_is_refused_before_anything_is_loaded(pipeline, spec, 
 def test_the_card_has_a_row_for_each_metric(pipeline, spec, tmp_path, measured):
     plan, out = pipeline.plan(spec, PLAN), tmp_path / "out"
     pipeline.export(spec.model, plan, out, evaluation=ALONE)
-    where = "builtin test text, first 96 tokens, window 32"
+    where = "builtin test text, first 96 tokens, window 32, no beginning-of-text token"
     assert f"| Perplexity, {where} |" in (out / "README.md").read_text()
     assert NAME not in (out / "README.md").read_text().lower()
     pipeline.export(spec.model, plan, out, evaluation=BOTH)

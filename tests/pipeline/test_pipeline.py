@@ -197,7 +197,10 @@ def test_an_unknown_option_of_a_criterion_is_refused_before_any_pass(pipeline, s
 def test_a_plan_says_where_it_comes_from(pipeline, spec):
     plan = pipeline.plan(spec, PlanSpec(sparsity=0.3))
     assert plan.spec["criterion"] == "llm-bip"
-    assert plan.spec["calibration_text"] == "builtin, 6 × 32 tokens, seed 0"
+    assert (
+        plan.spec["calibration_text"]
+        == "builtin, 6 × 32 tokens, seed 0, no beginning-of-text token"
+    )
     assert PruningPlan.from_json(plan.to_json()) == plan
 
 

@@ -16,7 +16,7 @@ from bipcore.store.runs import RunStore
 from tests.helpers.folders import model_folder
 from tests.helpers.passes import counted_passes
 
-SCORE = ("--samples", "4", "--seq-len", "16")
+SCORE = ("--samples", "6", "--seq-len", "64")
 EVALUATION = ("--window", "16", "--max-tokens", "64")
 COMMANDS = {
     "evaluate": (*SCORE, *EVALUATION),

@@ -5,9 +5,11 @@ To add one, write its file and list it here. It may import what the package `eva
 
 from collections.abc import Iterable
 
-from torch import nn
+from torch import Tensor, nn
 
+from ...data.beginnings import TEXT, resolve_beginning, said_beginning
 from ...errors import InputError
+from ...models.families import family_of
 from ...models.running import check_vocabulary
 from ...progress import Progress
 from ...specs import EvaluationSpec
@@ -33,6 +35,7 @@ __all__ = [
     "find_metric",
     "load_test_tokens",
     "perplexity",
+    "tokens_of",
 ]
 
 
@@ -64,10 +67,19 @@ def figure(
     progress: Progress | None = None,
 ) -> dict:
     """One figure of ``model`` on the text of ``spec``, as it is stored. Raises InputError."""
-    how = {"max_tokens": spec.max_tokens, "text_field": spec.text_field}
-    tokens = load_test_tokens(spec.text, tokenizer, **how)
-    check_vocabulary(model, tokens, tokenizer)
+    tokens, beginning = tokens_of(spec, model, tokenizer)
     beside = dense if metric.needs_dense else None
     value = metric.measure(model, tokens, window=spec.window, dense=beside, progress=progress)
     said = {"text": spec.text, "window": spec.window, "max_tokens": spec.max_tokens}
-    return {metric.name: value, **said, "tokens": len(tokens)}
+    return {metric.name: value, **said, "tokens": len(tokens), "beginning": beginning}
+
+
+def tokens_of(spec: EvaluationSpec, model: nn.Module, tokenizer) -> tuple[Tensor, str]:
+    """The test text of ``spec`` as ``model`` is given it (n,), and where it has its
+    beginning-of-text token. Raises InputError."""
+    leans = family_of(model.config).leans_on_beginning
+    kind = resolve_beginning(spec.beginning, leans=leans, otherwise=TEXT)
+    how = {"max_tokens": spec.max_tokens, "text_field": spec.text_field, "window": spec.window}
+    tokens = load_test_tokens(spec.text, tokenizer, beginning=kind, **how)
+    check_vocabulary(model, tokens, tokenizer)
+    return tokens, said_beginning(kind, tokenizer)

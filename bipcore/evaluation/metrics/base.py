@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ...specs import PERPLEXITY
 from ...store.kinds import Kind
 
-EVALUATIONS: Kind[dict] = Kind("evaluations", "figures of a model on a test text")
+EVALUATIONS: Kind[dict] = Kind("evaluations", "figures of a model on a test text", version=3)
 
 
 @dataclass(frozen=True)

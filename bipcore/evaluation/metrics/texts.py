@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from ...data.beginnings import TEXT, WINDOW, before_text, before_window
 from ...data.calibration import tokenize
 from ...data.chats import as_texts
 from ...data.texts import find_text
@@ -11,21 +12,40 @@ from ...models.running import check_vocabulary
 
 
 def load_test_tokens(
-    source: str, tokenizer, *, max_tokens: int | None = None, text_field: str = ""
+    source: str,
+    tokenizer,
+    *,
+    max_tokens: int | None = None,
+    text_field: str = "",
+    beginning: str = TEXT,
+    window: int | None = None,
 ) -> Tensor:
     """The test text of ``source`` as one row of token ids, LongTensor (n,).
 
     WikiText-2 and PTB are joined as published perplexities join them; documents (C4, a file of
-    records, whose text stands under ``text_field``) by a blank line. The tokenizer adds its
-    beginning-of-text token once, at the start. ``max_tokens`` keeps the first so many. Raises
-    InputError.
+    records, whose text stands under ``text_field``) by a blank line. ``beginning`` says where the
+    beginning-of-text token stands: "none", "text" (once, at the start, as the tokenizer has it), or
+    "window": at the start of every ``window`` tokens, of which it is one. ``max_tokens`` keeps the
+    first so many. Raises InputError.
     """
     if max_tokens is not None and max_tokens < 2:
         raise InputError(f"Perplexity needs at least 2 tokens, not {max_tokens}.")
     text = find_text(source, purpose="test", field=text_field)
     whole = "\n\n".join(as_texts(text.read(), tokenizer))
-    ids = tokenize(tokenizer, whole, special_tokens=True)
-    return torch.tensor(ids[:max_tokens], dtype=torch.long)
+    ids = tokenize(tokenizer, whole)
+    if beginning == WINDOW:
+        return torch.tensor(_begun(ids, before_window(tokenizer), window)[:max_tokens])
+    before = before_text(tokenizer) if beginning == TEXT else []
+    return torch.tensor([*before, *ids][:max_tokens], dtype=torch.long)
+
+
+def _begun(ids: list[int], first: list[int], window: int) -> list[int]:
+    """``ids`` with ``first`` before every so many of them that both fill a window."""
+    own = window - len(first)
+    if own < 1:
+        raise InputError(f"Windows of {window} tokens have no room for a text; make them longer.")
+    parts = (ids[start : start + own] for start in range(0, len(ids), own))
+    return [token for part in parts for token in (*first, *part)]
 
 
 def cut_windows(model: nn.Module, tokens: Tensor, window: int) -> Tensor:

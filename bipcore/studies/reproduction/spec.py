@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from ...criteria import find_criterion
+from ...data.beginnings import NONE, TEXT
 from ...errors import InputError, reason_of
 from ...settings import find_preset
 from ...specs import (
@@ -156,9 +157,10 @@ def parse_reproduction(name: str, data: Mapping[str, Any]) -> Reproduction:
     values = dict(data)
     try:
         windows, max_tokens = values.pop("windows", ()), values.pop("max_tokens", None)
-        texts = [EvaluationSpec(t, w, max_tokens) for t in values.pop("texts", ()) for w in windows]
+        how = {"max_tokens": max_tokens, "beginning": TEXT}  # as published figures have it
+        texts = [EvaluationSpec(t, w, **how) for t in values.pop("texts", ()) for w in windows]
         values["groups"] = tuple(_group(group) for group in values.pop("groups", ()))
-        values["calibration"] = CalibrationSpec(**values["calibration"])
+        values["calibration"] = CalibrationSpec(**{"beginning": NONE} | values["calibration"])
         if "tasks" in values:
             values["tasks"] = ZeroShotSpec(tuple(values["tasks"]))
         if "recovery" in values:
