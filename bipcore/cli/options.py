@@ -152,12 +152,7 @@ def _sweep(values: dict) -> SweepSpec:
         sparsities=parse_list(values["sparsities"], float, "sparsities"),
         seeds=parse_list(values["seeds"], int, "seeds"),
         samples=parse_list(values["sizes"], int, "sizes"),
-        calibration=CalibrationSpec(
-            values["calibration"],
-            seq_len=values["seq_len"],
-            text_field=values["text_field"],
-            beginning=values["calibration_beginning"],
-        ),
+        calibration=CalibrationSpec(**_values(CalibrationSpec, values)),
         plan=PlanSpec(**plan),
         texts=tuple(_evaluation(values | {"text": text}) for text in texts),
         profile=values["profile"],

@@ -35,6 +35,7 @@ def test_score_says_what_it_scored_and_every_block(run_json, model):
         "samples": 4,
         "seq_len": 16,
         "text_field": "",
+        "beginning": "auto",
         "seed": 0,
     }
     assert [block["block"] for block in found["blocks"]] == [0, 1, 2]

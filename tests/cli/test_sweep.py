@@ -172,7 +172,7 @@ OPTIONS = {
     "report-a-folder": ["--report", "."],
 }
 SAYS = {
-    "unknown-key": "names a setting 'criterion'; there are allocation, calibration",
+    "unknown-key": "names a setting 'criterion'; there are allocation, beginning, calibration",
     "wrong-type": "--window",
     "a-mapping": "the setting 'criteria' is a value or a list of values",
     "not-a-mapping": "does not hold settings",
