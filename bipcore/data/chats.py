@@ -18,7 +18,7 @@ _PROGRAM = Path(__file__).with_name("chat_process.py")
 _SECONDS = 5
 _MEMORY = 2**30
 _MOST = 2**22
-_AT_ONCE = 64
+_AT_ONCE = 256
 
 
 def chat_template(tokenizer) -> str | None:

@@ -7,6 +7,7 @@
 
 import contextlib
 import re
+import shlex
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -58,7 +59,7 @@ def read_config(folder: Path, *, quantised_too: bool = False) -> dict[str, Any]:
     _check_files(folder)
     data = read_json(file, "The configuration")
     if not isinstance(data, dict) or not isinstance(data.get("model_type"), str):
-        raise InputError(f"{file} names no model_type; give the folder of a causal model.")
+        raise InputError(f"{short(file)} names no model_type; give the folder of a causal model.")
     if not quantised_too:
         _check_unquantised(folder, data)
     _check_supported(data)
@@ -90,10 +91,11 @@ def _no_config(folder: Path) -> InputError:
         return InputError(f"{folder} has no config.json; give the folder of a transformers model.")
     said = read_json(folder / ADAPTER, "The adapter's configuration")
     base = said.get("base_model_name_or_path") if isinstance(said, dict) else None
-    named = short(base) if base and isinstance(base, str) else "MODEL"
+    named = shlex.quote(short(base)) if base and isinstance(base, str) else "MODEL"
+    where = short(folder)
     return InputError(
-        f"{folder} is an adapter and no model; merge it into the model that it was made for: "
-        f"bipcore merge {folder} --base {named} --output FOLDER."
+        f"{where} is an adapter and no model; merge it into the model that it was made for: "
+        f"bipcore merge {shlex.quote(where)} --base {named} --output FOLDER."
     )
 
 
@@ -126,8 +128,9 @@ def quantised(name: object, why: str, *, fp8: bool = False) -> InputError:
 
     ``fp8``: it may be one that the command dequantise can write as plain weights.
     """
-    way = f", or make it: bipcore dequantise {name} --output FOLDER" if fp8 else ""
-    return InputError(f"{name} is quantised ({why}); give the unquantised model{way}.")
+    said = short(name)
+    way = f", or make it: bipcore dequantise {shlex.quote(said)} --output FOLDER" if fp8 else ""
+    return InputError(f"{said} is quantised ({why}); give the unquantised model{way}.")
 
 
 def _check_supported(data: Mapping[str, Any]) -> None:
@@ -147,7 +150,7 @@ def _check_layers(file: Path, data: Mapping[str, Any]) -> None:
     whole = isinstance(layers, int) and not isinstance(layers, bool)
     if not whole or not 1 <= layers <= _MOST_LAYERS:
         raise InputError(
-            f"{file} says {short(repr(layers), 40)} layers; it is a whole number from 1 to "
+            f"{short(file)} says {short(repr(layers), 40)} layers; it is a whole number from 1 to "
             f"{_MOST_LAYERS:,}."
         )
 
@@ -163,8 +166,8 @@ def weight_files(name: str, folder: Path) -> list[Path]:
     if _is_there(folder / INDEX):
         return [regular_file(folder / shard, "The weights") for shard in _shards(folder / INDEX)]
     raise InputError(
-        f"{name} has no safetensors weights (pickled weights are not loaded): neither {WEIGHTS} "
-        f"nor {INDEX}; convert it, or give a revision that has them as name@revision."
+        f"{short(name)} has no safetensors weights (pickled weights are not loaded): neither "
+        f"{WEIGHTS} nor {INDEX}; convert it, or give a revision that has them as name@revision."
     )
 
 
@@ -172,13 +175,16 @@ def _shards(index: Path) -> list[str]:
     said = read_json(index, "The index of the weights")
     named = said.get("weight_map") if isinstance(said, dict) else None
     if not isinstance(named, dict) or not named:
-        raise InputError(f"{index} has no weight_map that says which tensor is in which file.")
+        raise InputError(
+            f"{short(index)} has no weight_map that says which tensor is in which file."
+        )
     shards = list(dict.fromkeys(map(str, named.values())))
     for shard in shards:
         path = PurePosixPath(shard)
         if path.is_absolute() or ".." in path.parts or path.suffix != ".safetensors":
             raise InputError(
-                f"{index} names {short(shard)!r}, which is no safetensors file in its own folder."
+                f"{short(index)} names {short(shard)!r}, which is no safetensors file in its own "
+                "folder."
             )
     return shards
 
@@ -196,7 +202,9 @@ def stored_tensors(name: str, files: Iterable[Path]) -> dict[str, StoredTensor]:
                     part = opened.get_slice(key)
                     found[key] = StoredTensor(part.get_dtype(), tuple(part.get_shape()))
         except (safetensors.SafetensorError, OSError) as error:
-            raise InputError(f"The weights of {name} are damaged: {reason_of(error)}.") from None
+            raise InputError(
+                f"The weights of {short(name)} are damaged: {reason_of(error)}."
+            ) from None
     return found
 
 
@@ -208,8 +216,8 @@ def check_blocks(name: str, tensors: Iterable[str], blocks: str, layers: int) ->
     numbers = {int(found[1]) for key in tensors if (found := place.match(key))}
     if max(numbers, default=-1) + 1 != layers:
         raise InputError(
-            f"The weights of {name} do not fit its config.json: it says {layers:,} layers, and "
-            f"they have {max(numbers, default=-1) + 1:,}."
+            f"The weights of {short(name)} do not fit its config.json: it says {layers:,} layers, "
+            f"and they have {max(numbers, default=-1) + 1:,}."
         )
 
 
@@ -234,12 +242,12 @@ def check_fit(name: str, tensors: Mapping[str, StoredTensor], model: nn.Module) 
         elif inside and not own:
             extra.append(key)
     if others:
-        raise misfit(name, others, "have other sizes")
+        raise misfit(name, others, "of other sizes")
     if extra:
-        raise misfit(name, extra, "have no place in it")
+        raise misfit(name, extra, "without a place in it")
     wanted = sum(parameter.numel() for parameter in model.parameters())
     if wanted > 2 * sum(tensor.size for tensor in tensors.values()) + _ROOM:
-        raise misfit(name, set(shapes) - set(tensors) or shapes, "are missing")
+        raise misfit(name, set(shapes) - set(tensors) or shapes, "missing")
 
 
 def _module(key: str) -> str:
@@ -249,8 +257,9 @@ def _module(key: str) -> str:
 def misfit(name: str, tensors: Iterable[str], problem: str) -> InputError:
     """The refusal of weights of which ``tensors`` are not what the configuration says."""
     found = sorted(tensors)
+    are = "1 tensor is" if len(found) == 1 else f"{len(found):,} tensors are"
     return InputError(
-        f"The weights of {name} do not fit its config.json: {len(found)} tensors {problem}, "
+        f"The weights of {short(name)} do not fit its config.json: {are} {problem}, "
         f"{short(found[0])} among them."
     )
 

@@ -251,7 +251,9 @@ def _read_config(folder: Path):
             setattr(config, name, value)
         return config
     except Exception as error:  # transformers lets many kinds through
-        raise InputError(f"{folder / 'config.json'} cannot be used: {reason_of(error)}.") from None
+        raise InputError(
+            f"{short(folder / 'config.json')} cannot be used: {reason_of(error)}."
+        ) from None
 
 
 def _load_weights(name: str, folder: Path, config, device: str, dtype: str) -> nn.Module:
@@ -283,7 +285,7 @@ def _load_weights(name: str, folder: Path, config, device: str, dtype: str) -> n
     except Exception as error:
         if explain(error):
             raise
-        raise InputError(f"{name} cannot be loaded: {reason_of(error)}.") from None
+        raise InputError(f"{short(name)} cannot be loaded: {reason_of(error)}.") from None
     _check_complete(name, info)
     check_in_memory(name, model)
     vars(model).pop("_weight_conversions", None)  # else it is written under those names again
@@ -303,7 +305,7 @@ def _check_stored(name: str, files: list[Path], config) -> None:
 
 
 def _check_complete(name: str, info: dict) -> None:
-    for key, problem in (("missing_keys", "are missing"), ("mismatched_keys", "have other sizes")):
+    for key, problem in (("missing_keys", "missing"), ("mismatched_keys", "of other sizes")):
         if tensors := [t if isinstance(t, str) else t[0] for t in info[key]]:
             raise misfit(name, tensors, problem)
 
@@ -313,8 +315,8 @@ def check_in_memory(name: str, model: nn.Module) -> None:
     such weights can neither be scored nor cut."""
     if any(parameter.is_meta for parameter in model.parameters()):
         raise InputError(
-            f"{name} does not fit into the memory of the devices; give --dtype bfloat16, a device "
-            "with more memory, or --device cpu."
+            f"{short(name)} does not fit into the memory of the devices; give --dtype bfloat16, a "
+            "device with more memory, or --device cpu."
         )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from ..errors import InputError, reason_of
+from ..errors import InputError, reason_of, short
 
 SENTENCEPIECE = "tokenizer.model"
 _SPACE = "▁"
@@ -33,7 +33,7 @@ def load_tokenizer(name: str, folder: Path, config):
         found("a", verbose=False)  # some settings fail only when something is read with them
         return _as_sentencepiece(found, file) if alone else found
     except Exception as error:  # transformers lets many kinds through
-        raise InputError(f"{name} has no usable tokenizer: {reason_of(error)}.") from None
+        raise InputError(f"{short(name)} has no usable tokenizer: {reason_of(error)}.") from None
 
 
 def _as_sentencepiece(found, file: Path):

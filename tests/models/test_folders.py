@@ -183,13 +183,13 @@ def test_weights_of_which_most_is_missing_are_refused_from_the_headers(folder, m
 def test_a_missing_tensor_is_named(folder):
     lost = "model.layers.1.mlp.up_proj.weight"
     _change_tensors(folder, lambda tensors: {k: v for k, v in tensors.items() if k != lost})
-    assert f"1 tensors are missing, {lost}" in _refusal(folder)
+    assert f"1 tensor is missing, {lost}" in _refusal(folder)
 
 
 def test_a_bias_that_the_configuration_turns_off_is_not_left_out_in_silence(tmp_path):
     folder = model_folder(tmp_path / "biased", "llama-gqa")
     edit_json(folder / "config.json", attention_bias=False)
-    assert "tensors have no place in it" in _refusal(folder)
+    assert "tensors are without a place in it" in _refusal(folder)
 
 
 @pytest.mark.parametrize(
@@ -362,3 +362,11 @@ def test_a_model_whose_weights_wait_outside_of_the_device_is_refused():
     accelerate.cpu_offload(model, execution_device=torch.device("cpu"))
     with pytest.raises(InputError, match="mine does not fit into the memory of the devices"):
         check_in_memory("mine", model)
+
+
+def test_a_name_that_would_break_the_sentence_is_said_on_one_line(tmp_path):
+    folder = tmp_path / "a \n\x1b[31mb"
+    folder.mkdir()
+    for text in ("[]", '{"model_type": "llama", "quantization_config": {"quant_method": "fp8"}}'):
+        (folder / "config.json").write_text(text)
+        assert "\x1b" not in _refusal(folder)
