@@ -1,4 +1,6 @@
-"""What a link may do: show settings. Whatever they name is not touched until a button is pressed.
+"""What a page of another site may do: link to this app, and so show settings.
+
+Whatever they name is not touched until a button is pressed, and within a frame there is none.
 
 Who opens a link has not chosen what it says: a model to fetch, a file to read, an hour of work. The
 settings of a session that has pressed the button are its user's own, and so are those that any
@@ -16,10 +18,27 @@ from bipcore.errors import short
 from .settings import SETTINGS, Settings
 
 _PRESSED = "link-pressed"
+_COOKIE = "_streamlit_xsrf"
 _MOST = 1024  # settings that are remembered
 
 _lock = threading.Lock()
 _used: OrderedDict[Settings, None] = OrderedDict()
+
+
+def unframed() -> None:
+    """End the page where it is shown within a page of another site: what is pressed there may not
+    be what is meant.
+
+    Streamlit sends no header that forbids it. But the cookie of its own pages is one that browsers
+    keep back in frames of other sites (``xsrfCookieSameSite`` in .streamlit/config.toml).
+    """
+    guarded = st.get_option("server.enableXsrfProtection")
+    if guarded and st.context.headers and _COOKIE not in st.context.cookies:
+        st.error(
+            "This page is shown within a page of another site, or its cookies are blocked. Open "
+            "its address in a tab of its own."
+        )
+        st.stop()
 
 
 def admit(settings: Settings, *, pressed: bool) -> None:

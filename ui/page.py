@@ -13,7 +13,7 @@ from bipcore.specs import PlanSpec
 
 from .forms import seeded
 from .jobs import worker
-from .links import admit
+from .links import admit, unframed
 from .settings import SETTINGS, Settings, preset_in_use, read_settings, with_preset, write_settings
 from .words import plain
 
@@ -47,6 +47,7 @@ def begin(title: str, explanation: str) -> Settings:
     brings settings that nobody has asked for yet, the page ends here (see `links.admit`).
     """
     st.set_page_config(page_title=f"{title} · bipcore", page_icon="✂️", layout="wide")
+    unframed()
     settings, _ = read_settings()
     _forget_widgets_of_other_pages(title)
     with st.sidebar:

@@ -9,9 +9,12 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import quote
 
@@ -129,9 +132,11 @@ def picture(page, name: str) -> None:
 def follow(page, address: str) -> None:
     """Open a link, and load the settings that it brings where the page asks before it does."""
     page.goto(address)
-    page.get_by_test_id("stMain").get_by_role("heading").first.wait_for()
-    page.wait_for_timeout(500)
-    ask = page.get_by_test_id("stMain").get_by_role("button", name="Load and score")
+    main = page.get_by_test_id("stMain")
+    main.locator(
+        "button:visible, [data-testid=stMetric], [data-testid=stProgress]"
+    ).first.wait_for()
+    ask = main.get_by_role("button", name="Load and score")
     if ask.count():
         ask.click()
 
@@ -220,6 +225,19 @@ def test_a_link_is_asked_about_and_its_words_are_drawn_as_text(server, page):
     assert page.get_by_test_id("stMain").locator("img").count() == 0
     assert [url for url in asked if ":9/" in url] == []
     picture(page, "link-refused")
+
+
+def test_in_a_frame_of_another_site_there_is_nothing_to_press(server, page, tmp_path):
+    (tmp_path / "index.html").write_text(f'<iframe src="{server}/scores" width=900 height=600>')
+    handler = partial(SimpleHTTPRequestHandler, directory=tmp_path)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as other:
+        threading.Thread(target=other.serve_forever, daemon=True).start()
+        page.goto(f"http://127.0.0.1:{other.server_port}/")
+        inside = page.frame_locator("iframe")
+        inside.get_by_text("within a page of another site").wait_for()
+        assert inside.get_by_test_id("stButton").count() == 0
+        assert inside.get_by_test_id("stFormSubmitButton").count() == 0
+        other.shutdown()
 
 
 def test_a_reload_finds_the_settings_and_a_wrong_path_is_survived(server, page):
