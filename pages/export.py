@@ -4,10 +4,17 @@ import re
 
 import streamlit as st
 
+from bipcore.export.export import check_removes
 from bipcore.export.formats import choose_format
 from bipcore.models.loading import load_config
 from bipcore.store.kinds import digest
-from ui.exports import choose_export_format, export_text, measured_names, show_export
+from ui.exports import (
+    choose_export_format,
+    choose_save_dtype,
+    export_text,
+    measured_names,
+    show_export,
+)
 from ui.page import begin
 from ui.recoveries import choose_recovery
 from ui.results import error_box, need_scores
@@ -26,8 +33,13 @@ tuned = recovery.spec if recovery else None
 if recovery:
     st.caption("Its adapter is merged into the weights, and kept in a folder of its own besides.")
 
-wanted = choose_export_format()
+left, right = st.columns(2)
+with left:
+    wanted = choose_export_format()
+with right:
+    save_dtype = choose_save_dtype()
 with error_box():
+    check_removes(plan, recovered=recovery is not None)
     written_as, reason = choose_format(plan, load_config(settings.model), name=wanted)
 reason = reason or "It is asked for in this form."
 (st.success if written_as.tier == 1 else st.info)(written_as.notice.format(reason=plain(reason)))
@@ -49,6 +61,7 @@ with st.form("export-form"):
     pressed = st.form_submit_button("Export", type="primary", key="export")
 
 made = [plan.to_json(), settings.model_spec.identity(), *([recovery.name] if recovery else [])]
-key = "export-" + digest([*made, folder, measure, wanted])
+key = "export-" + digest([*made, folder, measure, wanted, save_dtype])
 text = export_text(plan) if measure else None
-show_export(key, settings, plan, folder, text, tuned, format=wanted, start=pressed)
+how = {"format": wanted, "save_dtype": save_dtype}
+show_export(key, settings, plan, folder, text, tuned, **how, start=pressed)

@@ -7,6 +7,7 @@ import streamlit as st
 from bipcore.evaluation.metrics import METRICS
 from bipcore.export.export import Export
 from bipcore.export.formats import AUTO, FORMATS, find_format
+from bipcore.models.loading import DTYPES
 from bipcore.pipeline.pipeline import Pipeline
 from bipcore.pruning.plan import PruningPlan
 from bipcore.specs import EvaluationSpec, RecoverySpec
@@ -22,6 +23,12 @@ def choose_export_format() -> str:
     titles = {AUTO: "the first that can hold the plan"}
     titles |= {name: one.title for name, one in FORMATS.items()}
     return st.selectbox("Format", titles, key="export-format", format_func=titles.get)
+
+
+def choose_save_dtype() -> str:
+    """A choice among the types that weights are written in, at first the model's own."""
+    titles = {name: name for name in DTYPES} | {"auto": "that in which the model is stored"}
+    return st.selectbox("Number type", titles, key="save-dtype", format_func=titles.get)
 
 
 def measured_names() -> str:
@@ -44,13 +51,15 @@ def show_export(
     recovery: RecoverySpec | None = None,
     *,
     format: str,
+    save_dtype: str,
     start: bool,
 ) -> None:
     """Start the export where asked, and show its progress or its result; else nothing."""
 
     def work(pipeline: Pipeline, job: Job) -> Export:
-        settled = {"evaluation": evaluation, "recovery": recovery, "format": format}
-        return pipeline.export(settings.model_spec, plan, folder, **settled)
+        settled = {"evaluation": evaluation, "recovery": recovery}
+        written = {"format": format, "save_dtype": save_dtype}
+        return pipeline.export(settings.model_spec, plan, folder, **settled, **written)
 
     if start:
         worker().forget(key)
@@ -58,10 +67,22 @@ def show_export(
         _show(need(key, f"Exporting to {folder}", work))
 
 
+def _size(size: int, dtype: str) -> str:
+    return f"{size / 2**20:,.0f} MiB" + (f" in {dtype}" if dtype else "")
+
+
+def _before(export: Export) -> str:
+    """The size of the dense model, where it is known."""
+    if export.bytes_before is None:
+        return ""
+    return f" (the dense model: {_size(export.bytes_before, export.dtype_before or '')})"
+
+
 def _show(export: Export) -> None:
     st.success(
         f"Exported to {plain(export.folder)}, tier {export.tier}: "
-        f"{export.parameters / 1e6:,.1f} M parameters, {export.bytes / 2**20:,.0f} MiB. "
+        f"{export.parameters / 1e6:,.1f} M parameters, {_size(export.bytes, export.dtype)}"
+        f"{_before(export)}. "
         f"Read back as `{export.model_class}`; the largest difference of its logits from the "
         f"model in memory is {export.max_logit_difference:.2g}."
     )

@@ -4,7 +4,7 @@ import streamlit as st
 
 from bipcore.models.shapes import BlockShape
 from bipcore.pruning.compensation import too_few_tokens
-from bipcore.pruning.plan import PruningPlan
+from bipcore.pruning.plan import NOTHING, PruningPlan
 
 
 def plan_metrics(plan: PruningPlan) -> None:
@@ -45,7 +45,17 @@ def plan_metrics(plan: PruningPlan) -> None:
         delta_arrow="off",
         help="Query heads / key-value heads / FFN channels.",
     )
-    if not any(len(b.heads) < s.heads for b, s in zip(plan.blocks, before.blocks, strict=True)):
+    _say_what_stays(plan)
+
+
+def _say_what_stays(plan: PruningPlan) -> None:
+    """A word where all heads stay, and a louder one where everything does."""
+    if plan.removes_nothing and plan.spec.get("sparsity"):
+        st.warning(NOTHING)
+    elif all(
+        block.heads == was.heads
+        for block, was in zip(plan.pruned_shape.blocks, plan.shape.blocks, strict=True)
+    ):
         st.caption(_why_no_heads(plan))
     _warn_of_noise(plan)
 

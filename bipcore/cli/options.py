@@ -34,6 +34,14 @@ ExportFormat = Annotated[
 MOST = 2**31 - 1
 """Of what an option counts that belongs to no spec."""
 
+SaveType = Annotated[
+    str,
+    typer.Option(
+        "--save-dtype",
+        help="The type that weights are written in: float32, bfloat16, float16, or auto, that in "
+        "which the model is stored.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Force = Annotated[
     bool,

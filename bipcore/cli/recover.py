@@ -21,7 +21,7 @@ from ..store.roots import check_root, fault_of
 from ..store.runs import RunStore
 from . import console
 from .console import plan_facts
-from .options import MOST, ExportFormat, Force, Json, with_specs
+from .options import MOST, ExportFormat, Force, Json, SaveType, with_specs
 from .outputs import check_outputs
 
 RecoveryName = Annotated[
@@ -56,6 +56,7 @@ def recover_command(
     micro_batch: MicroBatch = None,
     checkpoints: CheckpointFolder = None,
     format: ExportFormat = AUTO,
+    save_dtype: SaveType = "auto",
     evaluate: Annotated[bool, typer.Option(help="Measure the perplexity of all three.")] = True,
     csv: Annotated[Path | None, typer.Option(help="Also write every step to a CSV file.")] = None,
     force: Force = False,
@@ -73,15 +74,15 @@ def recover_command(
     if evaluate:
         evaluation.identity()  # refuses a text that is not there before hours of work
     store = checkpoint_store(checkpoints)
+    written = {"format": format, "save_dtype": save_dtype}
     with console.progress_bar() as progress:
         pipeline = Pipeline(progress=progress)
+        if output is not None:
+            pipeline.check_export(score, plan, recovery, **written)
         done = _recover(pipeline, score, plan, recovery, micro_batch=micro_batch, store=store)
         figures = figures_of(pipeline, score.model, evaluation, done) if evaluate else {}
-        exported = {}
-        if output is not None:
-            settings = {"evaluation": evaluation if evaluate else None, "recovery": recovery}
-            settings["format"] = format
-            exported["export"] = asdict(pipeline.export(score.model, done.plan, output, **settings))
+        written["evaluation"] = evaluation if evaluate else None
+        exported = _export(pipeline, score.model, done, output, **written)
     if csv is not None:
         from ..views.recovery import history_frame
 
@@ -91,6 +92,16 @@ def recover_command(
         console.emit_json(_facts(done) | plan_facts(done.plan) | figures | exported | steps)
     else:
         _show(done, score.model, evaluation, figures, exported)
+
+
+def _export(
+    pipeline: Pipeline, model: ModelSpec, done: Recovery, output: Path | None, **how: Any
+) -> dict[str, dict]:
+    """What `Pipeline.export` says of the recovered model; nothing where no folder is given."""
+    if output is None:
+        return {}
+    export = pipeline.export(model, done.plan, output, recovery=done.spec, **how)
+    return {"export": asdict(export)}
 
 
 def _recover(

@@ -13,7 +13,7 @@ from ..pipeline.pipeline import Pipeline
 from ..specs import EvaluationSpec, PlanSpec, ScoreSpec
 from . import console
 from .console import plan_facts
-from .options import ExportFormat, Force, Json, with_specs
+from .options import ExportFormat, Force, Json, SaveType, with_specs
 from .outputs import check_outputs
 
 
@@ -60,6 +60,7 @@ def prune_command(
     evaluation: EvaluationSpec,
     output: Annotated[Path, typer.Option(help="The folder to export to.")],
     format: ExportFormat = AUTO,
+    save_dtype: SaveType = "auto",
     evaluate: Annotated[
         bool, typer.Option(help="Measure the perplexity before and after, for the model card.")
     ] = True,
@@ -69,12 +70,14 @@ def prune_command(
     from ..store.files import check_destination
 
     check_destination(output)
+    written = {"format": format, "save_dtype": save_dtype}
     with console.progress_bar() as progress:
         pipeline = Pipeline(progress=progress)
+        pipeline.check_export(score, plan, **written)
         cached = pipeline.has_scores(score, plan)
         chosen = pipeline.plan(score, plan)
         wanted = evaluation if evaluate else None
-        export = pipeline.export(score.model, chosen, output, evaluation=wanted, format=format)
+        export = pipeline.export(score.model, chosen, output, evaluation=wanted, **written)
         results = (
             [pipeline.evaluate(score.model, evaluation, which) for which in (None, chosen)]
             if evaluate

@@ -17,7 +17,8 @@ class Format:
     a sentence; None where it can. ``config`` is that of the dense or of the pruned model,
     ``model`` the pruned one where it is there.
     ``form(model, plan)``: the pruned model as the module whose weights are written; it shares
-    the tensors of ``model``, and need not run.
+    the tensors of ``model`` under the same names, and need not run. Where another number type is
+    to be written, it is rounded to that first.
     ``write(form, tokenizer, folder)``: writes that and the tokenizer.
     ``read_back(folder, form)``: the model that the folder holds, which must run, with the dtype
     and, bit for bit, the state dict of ``form``. Raises InputError where it is not what was
@@ -27,9 +28,9 @@ class Format:
     {reason}, which says why a format before it in the list cannot hold the plan. ``notice``:
     what a page says beforehand, with {reason}. ``caption``: what it says below the lines of
     Python afterwards, with {folder}.
-    ``tolerance``: by how much the logits of what is read back may differ from those of the model in
-    memory, as a share of the largest; None: by what rounding in the dtype of ``form`` does. A
-    format that rounds the weights says more.
+    ``tolerance``: by how much the logits of what is read back may differ from those of the same
+    weights in memory, as a share of the largest; None: by what the order of sums does. A format
+    that rounds the weights by itself says more.
     """
 
     name: str

@@ -64,11 +64,13 @@ def model_card(
     base_model: str,
     licence: str,
     figures: Mapping[str, Any],
+    on_disk: Mapping[str, Sequence[str]],
     readers: str = "",
     recovery: RecoverySpec | None = None,
 ) -> str:
     """The card as Markdown. ``figures``: name -> (before, after), already worded for people; with
-    ``recovery`` (dense, pruned, recovered). ``readers``: what can read the export, in a sentence.
+    ``recovery`` (dense, pruned, recovered). ``on_disk``: rows like them of how the
+    weights are written. ``readers``: what can read the export, in a sentence.
 
     Names are shown as they are, whatever they hold, but for the folders of this machine.
 
@@ -76,8 +78,8 @@ def model_card(
     where it is the one asked for. ``parameters``: how many it has.
     """
     states = ("Dense", "Pruned", "Recovered") if recovery else ("Before", "After")
-    counted = _counted(plan, parameters).items()
-    rows = {name: pair + pair[1:] * (len(states) - 2) for name, pair in counted}
+    counted = _counted(plan, parameters) | on_disk
+    rows = {name: [*pair, *pair[1:] * (len(states) - 2)] for name, pair in counted.items()}
     rows |= {name: list(values) for name, values in figures.items()}
     said = public_plan(plan)
     return _TEMPLATE.format(
@@ -89,7 +91,7 @@ def model_card(
         loading=written_as.card.format(
             name=plain(name),
             model_class=model_class,
-            reason=reason or "It was asked for in this form.",
+            reason=plain(reason or "It was asked for in this form."),
         ),
         readers=f"\nRead by {readers}\n" if readers else "",
         removed=_table(("Setting", "Value"), _settings(said).items()),

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import safetensors
+import torch
 from torch import nn
 
 from ..errors import InputError
 from ..models.adapters import Adapter
 from ..models.loading import load_model
 from ..progress import Progress, silent
-from ..pruning.plan import PruningPlan
+from ..pruning.plan import NOTHING, PruningPlan
 from ..recovery.lora import LoraAdapter, write_adapter
 from ..store.files import MANIFEST, check_destination, read_manifest, replacing
 from ..store.inputs import named_path
@@ -20,6 +21,7 @@ from .card import ADAPTER, CARD, model_card
 from .formats import AUTO, FORMATS, choose_format
 from .forms import with_true_tie
 from .manifest import changed, has_checksums, write_manifest
+from .number_types import Checkpoint, disk_rows, in_type, name_of, type_to_write
 from .older_readers import readers_of
 from .public import public_name, public_plan
 from .readback import compare
@@ -32,7 +34,8 @@ class Export:
 
     ``tier``: 1 where stock `transformers` loads it by its name alone, 2 where that needs the
     folder's modelling file, so ``trust_remote_code=True`` or `load_pruned`. ``format``: the name
-    of the format.
+    of the format. ``dtype`` is the type of its weights; ``dtype_before`` and ``bytes_before`` are
+    those of the dense model's files, None where it was not said where they are.
     """
 
     folder: str
@@ -42,6 +45,9 @@ class Export:
     bytes: int
     max_logit_difference: float
     format: str = "stock"
+    dtype: str = ""
+    dtype_before: str | None = None
+    bytes_before: int | None = None
 
 
 def save_pruned(
@@ -56,6 +62,8 @@ def save_pruned(
     source: str = "",
     adapter: LoraAdapter | None = None,
     format: str = AUTO,
+    save_dtype: str = "auto",
+    checkpoint: Checkpoint | None = None,
     progress: Progress | None = None,
 ) -> Export:
     """Write the pruned ``model``, its tokenizer, plan and model card to ``folder``.
@@ -63,51 +71,70 @@ def save_pruned(
     ``figures`` are rows for the card, name -> (before, after); ``source`` identifies what the
     export was made from, for `same_export`. With ``adapter``, which is merged into ``model``, it
     is kept in a folder of its own, and the figures are (dense, pruned, recovered). ``format``:
-    the name of one of `FORMATS`, or "auto" for the first that can hold the plan.
+    the name of one of `FORMATS`, or "auto" for the first that can hold the plan. ``save_dtype``:
+    the type that is written, "float32", "bfloat16", "float16", or "auto" for that of the
+    ``checkpoint`` of the dense model, where this one is not in a narrower one.
 
     Everything is written beside the folder, loaded again and compared, and only then renamed into
     place. An earlier export there is replaced. Raises InputError when ``plan`` is not the one
-    that was applied, the format is unknown or cannot hold it, the folder holds anything else, it
-    cannot be written, or the disk is full; nothing is left behind.
+    that was applied, or removes nothing, the format is unknown or cannot hold it, the folder holds
+    anything else, it cannot be written, the type cannot hold it, or the disk is full; nothing is
+    left behind.
     """
     target = check_destination(folder)
-    _check_applied(model, plan)
+    _check_plan(model, plan, adapter)
     chosen, reason = choose_format(plan, model.config, model, name=format)
-    form = chosen.form(with_true_tie(model), plan)
-    report = progress or silent
+    dtype = type_to_write(save_dtype, model, checkpoint)
+    form = in_type(chosen.form(with_true_tie(model), plan), dtype)
     made, size = _made(form)
-    about = {"base_model": base_model, "licence": licence, "figures": figures or {}}
+    facts = {**made, **_types(checkpoint, dtype), "base_model": public_name(base_model)}
+    facts |= {"source": source, "tier": chosen.tier, "export_format": chosen.name}
+    about = {"base_model": base_model, "licence": licence, "figures": figures or {}, **made}
     about |= {"name": target.name, "written_as": chosen, "reason": reason}
+    about["on_disk"], report = disk_rows(checkpoint, dtype, size), progress or silent
     try:
         with replacing(target, size=size) as unfinished:
             report(0.1, "Writing the model")
             chosen.write(form, tokenizer, unfinished)
-            if adapter is not None:
-                write_adapter(unfinished / ADAPTER, model, adapter)
-                about["recovery"] = adapter.spec
-            _write_words(unfinished, plan, about | made)
+            _write_words(unfinished, plan, about, model, adapter)
             report(0.5, "Reading it back")
             again = chosen.read_back(unfinished, form)
-            made["max_logit_difference"] = compare(model, form, again, tolerance=chosen.tolerance)
-            made |= {"base_model": public_name(base_model), "source": source}
-            made |= {"tier": chosen.tier, "export_format": chosen.name}
-            write_manifest(unfinished, made)
+            facts["max_logit_difference"] = compare(model, form, again, tolerance=chosen.tolerance)
+            write_manifest(unfinished, facts)
     except safetensors.SafetensorError as error:
         raise InputError(f"The export to {target} failed: {error}; nothing was kept.") from error
     report(1.0, "Exported")
     return read_export(target)
 
 
-def _write_words(folder: Path, plan: PruningPlan, about: Mapping[str, Any]) -> None:
-    """The plan and the card of the export in ``folder``, as others may read them."""
+def _write_words(
+    folder: Path,
+    plan: PruningPlan,
+    about: Mapping[str, Any],
+    model: nn.Module,
+    adapter: LoraAdapter | None,
+) -> None:
+    """The adapter, the plan and the card of the export in ``folder``, as others may read them."""
+    recovery = adapter.spec if adapter else None
+    if adapter is not None:
+        write_adapter(folder / ADAPTER, model, adapter)
     (folder / "plan.json").write_text(public_plan(plan).to_json(), encoding="utf-8")
-    card = model_card(plan, readers=readers_of(folder), **about)
+    card = model_card(plan, readers=readers_of(folder), recovery=recovery, **about)
     (folder / CARD).write_text(card, "utf-8", "backslashreplace")
 
 
-def _check_applied(model: nn.Module, plan: PruningPlan) -> None:
+def _check_plan(model: nn.Module, plan: PruningPlan, adapter: LoraAdapter | None) -> None:
+    """Raise InputError where ``plan`` is not what was done to ``model``, or is nothing."""
     if Adapter(model).shape.blocks != plan.pruned_shape.blocks:
         raise InputError("The model does not have the widths of the plan; apply the plan to it.")
+    check_removes(plan, recovered=adapter is not None)
+
+
+def check_removes(plan: PruningPlan, *, recovered: bool) -> None:
+    """Raise InputError where what ``plan`` leaves is the dense model, unless it was ``recovered``:
+    fine-tuned, it is another one."""
+    if plan.removes_nothing and not recovered:
+        raise InputError(NOTHING)
 
 
 def _made(form: nn.Module) -> tuple[dict[str, Any], int]:
@@ -116,6 +143,12 @@ def _made(form: nn.Module) -> tuple[dict[str, Any], int]:
     count = sum(p.numel() for p in parameters)
     size = sum(p.numel() * p.element_size() for p in parameters)
     return {"model_class": type(form).__name__, "parameters": count}, size
+
+
+def _types(before: Checkpoint | None, dtype: torch.dtype) -> dict[str, Any]:
+    """The fields of an `Export` about number types and the files of the dense model."""
+    said = {"dtype_before": before.dtype, "bytes_before": before.bytes} if before else {}
+    return {"dtype": name_of(dtype), **said}
 
 
 def same_export(folder: str | Path, source: str) -> Export | None:
@@ -144,6 +177,9 @@ def read_export(folder: str | Path) -> Export:
             bytes=sum(manifest["files"].values()),
             max_logit_difference=manifest["max_logit_difference"],
             format=manifest.get("export_format") or _format_of_tier(tier),
+            dtype=manifest.get("dtype", ""),
+            dtype_before=manifest.get("dtype_before"),
+            bytes_before=manifest.get("bytes_before"),
         )
     except (LookupError, StopIteration):
         raise InputError(f"{target} has a {MANIFEST} that is damaged; export it again.") from None

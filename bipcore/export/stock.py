@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+import torch
 import transformers as tf
 from torch import nn
 from transformers import AutoModelForCausalLM
 
-from ..errors import InputError
+from ..errors import InputError, reason_of
+from ..models.adapters import Adapter
 from ..models.families import base_type, family_of
 from ..pruning.plan import PruningPlan
 from .base import Format
@@ -44,13 +46,28 @@ def stock_form(model: nn.Module, plan: PruningPlan) -> nn.Module:
     """
     if reason := stock_problem(plan, model.config, model):
         raise InputError(reason)
-    if not _divides(plan) and family_of(model.config).heads_divide_hidden:
-        return _as_mistral(model)
-    base = base_type(model.config.model_type)
-    if base == model.config.model_type:
+    config = stock_config(plan, model.config)
+    if config.model_type == model.config.model_type:
         return model
-    config = tf.CONFIG_MAPPING[base].from_dict(plain_fields(model.config))
-    return rebuilt(model, tf.MODEL_FOR_CAUSAL_LM_MAPPING[type(config)], config)
+    twin = rebuilt(model, tf.MODEL_FOR_CAUSAL_LM_MAPPING[type(config)], config)
+    if base_type(model.config.model_type) != config.model_type:
+        # Its frequencies are not in the state dict, and would stay on the meta device.
+        twin.model.rotary_emb = type(twin.model.rotary_emb)(config)
+    return twin
+
+
+def stock_config(plan: PruningPlan, config) -> tf.PreTrainedConfig:
+    """The configuration of the stock class for what the uniform ``plan`` leaves of a model;
+    ``config`` is that of the dense or of the pruned one. Raises whatever the class's checks do."""
+    family, shape = family_of(config), plan.pruned_shape.blocks[0]
+    fields = plain_fields(config) | {family.channels_field: shape.channels}
+    if family.reloads_heads:
+        fields |= {"num_attention_heads": shape.heads, "num_key_value_heads": shape.kv_heads}
+        fields["head_dim"] = plan.shape.head_dim
+    if not _divides(plan) and family.heads_divide_hidden:
+        shared = {name: fields[name] for name in _SHARED_FIELDS}
+        return tf.MistralConfig(**shared, sliding_window=None)
+    return tf.CONFIG_MAPPING[base_type(config.model_type)].from_dict(fields)
 
 
 def stock_problem(plan: PruningPlan, config, model: nn.Module | None = None) -> str | None:
@@ -80,7 +97,7 @@ def stock_problem(plan: PruningPlan, config, model: nn.Module | None = None) -> 
             f"The compensation adds biases to output projections, and stock {family.title} "
             "classes have none there."
         )
-    return None
+    return _built_otherwise(plan, config)
 
 
 def _expects_biases(plan: PruningPlan, config) -> bool:
@@ -101,15 +118,19 @@ def _has_mistral_twin(config) -> bool:
     return base_type(config.model_type) == "llama" and not any(stock_biases(config))
 
 
-def _as_mistral(model: nn.Module) -> nn.Module:
-    fields = model.config.to_dict()
-    config = tf.MistralConfig(
-        **{name: fields[name] for name in _SHARED_FIELDS}, sliding_window=None
-    )
-    twin = rebuilt(model, tf.MistralForCausalLM, config)
-    # Its frequencies are not in the state dict, and would stay on the meta device.
-    twin.model.rotary_emb = type(twin.model.rotary_emb)(config)
-    return twin
+def _built_otherwise(plan: PruningPlan, config) -> str | None:
+    """Why no stock class is built with the widths of the uniform ``plan``, in a sentence: some
+    configurations work other sizes out from them. Tried on the meta device, without weights."""
+    title = family_of(config).title
+    try:
+        with torch.device("meta"):
+            built = AutoModelForCausalLM.from_config(stock_config(plan, config))
+    except Exception as error:  # whatever the checks of its configuration lead to
+        reason = reason_of(error.__cause__ or error)
+        return f"Stock {title} classes cannot be built with the widths that are left: {reason}."
+    if Adapter(built).shape.blocks != plan.pruned_shape.blocks:
+        return f"Stock {title} classes are built with other widths than those that are left."
+    return None
 
 
 def _read_back(folder: Path, form: nn.Module) -> nn.Module:

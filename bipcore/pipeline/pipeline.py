@@ -10,15 +10,26 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from ..evaluation.metrics import chosen_metrics
 from ..evaluation.zero_shot import TaskResult, shares
 from ..export.card import figure_rows
-from ..export.export import Export, same_export, save_pruned
-from ..export.formats import AUTO, choose_format
+from ..export.export import Export, check_removes, same_export, save_pruned
+from ..export.formats import AUTO, choose_format, find_format
+from ..export.number_types import Checkpoint, check_save_dtype, read_checkpoint
+from ..models.families import family_of
 from ..models.loading import load_config
 from ..progress import Progress
 from ..pruning.plan import PruningPlan
-from ..specs import EvaluationSpec, ModelSpec, RecoverySpec, ZeroShotSpec
+from ..specs import (
+    EvaluationSpec,
+    ModelSpec,
+    PlanSpec,
+    RecoverySpec,
+    ScoreSpec,
+    ZeroShotSpec,
+)
 from ..store.files import check_destination
 from ..store.kinds import digest
 from ..store.runs import RunStore
@@ -78,6 +89,30 @@ class Pipeline:
     profile_shapes = _verb("measurements", Measurements.profile_shapes)
     generate = _verb("measurements", Measurements.generate)
 
+    def check_export(
+        self,
+        score: ScoreSpec,
+        plan: PlanSpec,
+        recovery: RecoverySpec | None = None,
+        *,
+        format: str = AUTO,
+        save_dtype: str = "auto",
+    ) -> None:
+        """Raise InputError for an export of these specs that is sure to be refused: before anything
+        is scored."""
+        check_save_dtype(save_dtype)
+        if format != AUTO:
+            find_format(format)
+        likely = self.plans.outline(score, plan)
+        if likely is not None:
+            self._check_plan(score.model, likely, recovery, format)
+
+    def _check_plan(
+        self, spec: ModelSpec, plan: PruningPlan, recovery: RecoverySpec | None, format: str
+    ) -> None:
+        check_removes(plan, recovered=recovery is not None)
+        choose_format(plan, load_config(spec.name, store=self.store), name=format)
+
     def export(
         self,
         spec: ModelSpec,
@@ -87,24 +122,23 @@ class Pipeline:
         evaluation: EvaluationSpec | None = None,
         recovery: RecoverySpec | None = None,
         format: str = AUTO,
+        save_dtype: str = "auto",
     ) -> Export:
         """Export the pruned model, or the recovered one with its adapter; what is already there,
         whole and the same, is left as it is.
 
         With ``evaluation`` the card says its metrics before and after. ``format`` is one of
-        `export.formats.FORMATS`, or "auto". Raises InputError, before anything is computed, where
-        that cannot hold the plan.
+        `export.formats.FORMATS`, or "auto"; ``save_dtype`` the type that weights are written in,
+        "auto" for the checkpoint's own (see `save_pruned`). Raises InputError, before anything is
+        computed, where the format cannot hold the plan, or it leaves the dense model.
         """
         check_destination(folder)
+        check_save_dtype(save_dtype)
         if evaluation:
             chosen_metrics(evaluation.metrics)  # refuses an unknown one before anything is loaded
         self.bench.ensure_content(spec)
-        measured = evaluation.asked() if evaluation else None
-        made_from = [spec.identity(), plan.to_json(), measured]
-        made_from += [recovery.identity()] if recovery else []
-        source = digest(made_from + ([format] if format != AUTO else []))
-        if format != AUTO:
-            choose_format(plan, load_config(spec.name, store=self.store), name=format)
+        source = _made_from(spec, plan, evaluation, recovery, {"as": format, "type": save_dtype})
+        self._check_plan(spec, plan, recovery, format)
         if done := same_export(folder, source):
             return done
         _, tokenizer = self.model(spec)
@@ -123,8 +157,15 @@ class Pipeline:
                 source=source,
                 adapter=self.adapter(spec, plan, recovery) if recovery else None,
                 format=format,
+                save_dtype=save_dtype,
+                checkpoint=self._checkpoint(model),
                 progress=progress,
             )
+
+    def _checkpoint(self, model: nn.Module) -> Checkpoint:
+        """How the dense model of ``model``, which is in memory, lies on the disk."""
+        found = self.bench.found
+        return read_checkpoint(found.name, found.folder, family_of(model.config).blocks)
 
     def _figures(self, spec: ModelSpec, evaluation: EvaluationSpec, *made: Any) -> dict:
         """The metrics of a pruned or recovered model and those before it, as rows of the card."""
@@ -133,6 +174,19 @@ class Pipeline:
             with self.progress.within(0.2 + 0.2 * index, 0.4 + 0.2 * index):
                 found.append(self.evaluate(spec, evaluation, *state))
         return figure_rows(evaluation, found)
+
+
+def _made_from(
+    spec: ModelSpec,
+    plan: PruningPlan,
+    evaluation: EvaluationSpec | None,
+    recovery: RecoverySpec | None,
+    written: Mapping[str, str],
+) -> str:
+    """What identifies all that an export is made from, and how it is written."""
+    measured = evaluation.asked() if evaluation else None
+    tuned = recovery.identity() if recovery else None
+    return digest([spec.identity(), plan.to_json(), measured, tuned, written])
 
 
 def measure_states(

@@ -9,10 +9,11 @@ from ..criteria import Criterion, Scores, find_criterion, memory_of, score
 from ..criteria.base import SCORES
 from ..errors import InputError
 from ..models.adapters import Adapter
+from ..models.loading import empty_model, load_config
 from ..models.memory import check_free
-from ..pruning.choosing import check_possible, planned
+from ..pruning.choosing import check_possible, outline, planned
 from ..pruning.compensation import compensate, too_few_tokens
-from ..pruning.plan import PLANS, PruningPlan, load_plan
+from ..pruning.plan import NOTHING, PLANS, PruningPlan, load_plan
 from ..pruning.propagation import score_pruned
 from ..pruning.resolving import resolve
 from ..pruning.slicing import apply_plan, check_fits
@@ -98,7 +99,20 @@ class Plans:
             shape = Adapter(self.bench.model(spec.model)[0]).shape
             check_possible(shape, resolve(plan, find_criterion(spec.criterion), shape))
             scores = self.scores(spec, plan)
-        return plan_of(scores, spec, plan)
+        chosen = plan_of(scores, spec, plan)
+        if plan.sparsity and chosen.removes_nothing:
+            warnings.warn(NOTHING, stacklevel=2)
+        return chosen
+
+    def outline(self, spec: ScoreSpec, plan: PlanSpec) -> PruningPlan | None:
+        """A plan with the widths that `plan` will give, known before anything is scored or loaded;
+        None where they depend on the scores. One with a source is that plan, None where it is of
+        another model. Raises InputError where there can be none."""
+        shape = Adapter(empty_model(load_config(spec.model.name, store=self.bench.store))).shape
+        if plan.source:
+            stored = self.stored_plan(plan.source)
+            return stored if stored.shape.blocks == shape.blocks else None
+        return outline(shape, resolve(plan, find_criterion(spec.criterion), shape))
 
     def keep_plan(self, plan: PruningPlan) -> str:
         """Store a plan; the name that `stored_plan` finds it by."""

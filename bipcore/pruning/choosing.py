@@ -1,5 +1,7 @@
 """Choosing what stays: from scores and settings to a plan."""
 
+from dataclasses import replace
+
 import numpy
 import torch
 from torch import Tensor
@@ -56,6 +58,23 @@ def planned(scores: Scores, plan: Resolved) -> PruningPlan:
         blocks = zip(scores.blocks, budgets, scores.shape.blocks, strict=True)
         kept = tuple(choose(*block, plan.unit) for block in blocks)
     return PruningPlan(scores.shape, tuple(BlockPlan(*of_block) for of_block in kept), spec)
+
+
+def outline(shape: ModelShape, plan: Resolved) -> PruningPlan | None:
+    """A plan with the widths that one of these settings will have, whatever the scores are; None
+    where they depend on the scores. Raises InputError where no scores could make one possible."""
+    check_possible(shape, plan)
+    if plan.allocation not in BY_WIDTH:
+        return None
+    level = tuple(_level(block, shape.head_dim) for block in shape.blocks)
+    any_plan = planned(Scores(level, "random", {}, shape), plan)
+    return replace(any_plan, spec={**any_plan.spec, "compensation": plan.compensation})
+
+
+def _level(block: BlockShape, head_dim: int) -> BlockScores:
+    """Scores of a block that are all the same."""
+    widths = block.heads * head_dim, block.heads, block.kv_heads, block.channels
+    return BlockScores(*map(torch.zeros, widths))
 
 
 def check_possible(shape: ModelShape, plan: Resolved) -> None:

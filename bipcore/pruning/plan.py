@@ -19,6 +19,10 @@ from ..store.inputs import named_path, parse_json, read_text
 from ..store.kinds import Kind
 
 PLAN_FORMAT = "bipcore-plan/1"
+NOTHING = (
+    "The plan removes nothing, so what it leaves is the dense model; ask for a higher sparsity, or "
+    "round widths to less."
+)
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,11 @@ class PruningPlan:
     def uniform(self) -> bool:
         """Whether all blocks have the same widths, so that a stock configuration can say them."""
         return len(set(self.pruned_shape.blocks)) == 1
+
+    @property
+    def removes_nothing(self) -> bool:
+        """Whether what it leaves is the dense model, as after much rounding of little sparsity."""
+        return self.pruned_shape.blocks == self.shape.blocks
 
     def to_json(self) -> str:
         """The plan as JSON text; `from_json` reads it back."""

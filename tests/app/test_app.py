@@ -4,6 +4,7 @@ import pytest
 
 from bipcore import load_plan
 from bipcore.pipeline.plans import Plans
+from bipcore.pruning.plan import NOTHING
 from tests.helpers.apptest import (
     ROOT,
     button,
@@ -148,6 +149,15 @@ def test_export_writes_the_plan_that_is_shown(tmp_path):
     plan = load_plan(tmp_path / "out")
     assert plan.spec["sparsity"] == 0.4
     assert metric(app, "Parameters") == f"{plan.pruned_shape.parameters / 1e6:,.1f} M"
+
+
+def test_a_plan_that_removes_nothing_is_warned_of_and_not_exported():
+    address = {"sparsity": "0.01", "round_to": "256", "unit": "none"}
+    app = open_page("pages/plan.py", **address)
+    assert [warned.value for warned in app.warning] == [NOTHING]
+    app = open_page("pages/export.py", **address)
+    assert errors(app) == [NOTHING]
+    assert "export" not in [button.key for button in app.button]
 
 
 def test_a_second_tab_finds_the_job_of_the_first(monkeypatch):

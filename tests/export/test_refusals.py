@@ -9,6 +9,8 @@ from bipcore.errors import InputError
 from bipcore.export.export import read_export, save_pruned
 from bipcore.models.tokenizer import save_tokenizer
 from bipcore.pruning.slicing import apply_plan
+from bipcore.recovery.lora import LoraAdapter, adapter_tensors, merged, with_adapter
+from bipcore.specs import RecoverySpec
 from bipcore.store.files import check_destination
 from tests.helpers.folders import text_tokenizer, tree
 from tests.helpers.pruning import mixed_plan, plan_for
@@ -36,6 +38,18 @@ def test_a_model_to_which_another_plan_was_applied_is_refused(tmp_path, out, app
     with pytest.raises(InputError):
         save_pruned(model, text_tokenizer(), out, plan=plan_for("llama", 0.5))
     assert tree(tmp_path) == []
+
+
+def test_the_dense_model_is_no_export_unless_it_was_fine_tuned(tmp_path, out):
+    plan = plan_for("llama", 0.0)
+    model = apply_plan(tiny_model("llama"), plan)
+    with pytest.raises(InputError, match="removes nothing, so what it leaves is the dense"):
+        save_pruned(model, text_tokenizer(), out, plan=plan)
+    assert tree(tmp_path) == []
+    spec = RecoverySpec(source="builtin", rank=2)
+    adapter = LoraAdapter(spec, adapter_tensors(with_adapter(model, spec)))
+    tuned = merged(model, adapter)
+    assert save_pruned(tuned, text_tokenizer(), out, plan=plan, adapter=adapter).tier == 1
 
 
 def test_a_folder_with_something_else_is_refused_and_left_alone(tmp_path, out):
@@ -74,7 +88,7 @@ def test_an_own_export_to_which_a_file_was_added_is_refused_and_left_alone(out):
     (out / "notes.txt").write_text("mine")
     before = _contents(out)
     with pytest.raises(InputError, match=r"notes\.txt"):
-        _save(out, plan=plan_for("llama", 0.0))
+        _save(out, plan=plan_for("llama", 0.25, unit="none"))
     assert _contents(out) == before
 
 
@@ -100,9 +114,9 @@ def test_a_folder_is_made_with_its_parents(tmp_path):
 def test_an_own_earlier_export_is_replaced_whole(tmp_path, out):
     _save(out)
     before = tree(out)
-    done = _save(out, plan=plan_for("llama", 0.0))
+    done = _save(out, plan=plan_for("llama", 0.25, unit="none"))
     assert read_export(out) == done
-    assert done.parameters == plan_for("llama", 0.0).shape.parameters
+    assert done.parameters == plan_for("llama", 0.25, unit="none").pruned_shape.parameters
     assert tree(out) == before
     assert [path for path in tree(tmp_path) if "/" not in path] == ["out"]
 

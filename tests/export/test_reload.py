@@ -15,7 +15,6 @@ from tests.helpers.tiny import FAMILIES, tiny_model, word_tokenizer
 CHANNELS_ONLY = ("opt", "neox", "neox-sequential")
 CASES = {name: (name, 0.3 if name in CHANNELS_ONLY else 0.5) for name in FAMILIES} | {
     "llama-as-mistral": ("llama", 0.25),
-    "nothing": ("llama", 0.0),
 }
 """A family and a sparsity that its stock class can hold; at 0.25 LLaMA keeps 6 of 8 heads, which
 do not divide its 64 hidden units."""
@@ -90,7 +89,7 @@ def test_the_configuration_says_the_widths_and_the_head_width(exported, case):
         assert config["head_dim"] == shape.head_dim
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case != "nothing"])
+@pytest.mark.parametrize("case", CASES)
 def test_every_case_cuts_what_it_is_here_for(case):
     before, after = _plan(case).shape.blocks[0], _plan(case).pruned_shape.blocks[0]
     assert after.channels < before.channels

@@ -10,6 +10,7 @@ from torch import nn
 
 from bipcore.criteria import score
 from bipcore.errors import InputError
+from bipcore.export.export import load_pruned, save_pruned
 from bipcore.export.forms import added_biases
 from bipcore.export.stock import stock_form, stock_problem
 from bipcore.models.adapters import Adapter
@@ -17,7 +18,7 @@ from bipcore.pruning.choosing import make_plan
 from bipcore.pruning.plan import BlockPlan, PruningPlan
 from bipcore.pruning.slicing import apply_plan
 from tests.helpers.pruning import generated_by, logits_of, mixed_plan, plan_for, scores_of
-from tests.helpers.tiny import CONFIGS, tiny_model
+from tests.helpers.tiny import CONFIGS, random_model, tiny_model, word_tokenizer
 
 LLAMA3 = {
     "rope_type": "llama3",
@@ -166,3 +167,42 @@ def test_the_biases_of_the_model_count_and_not_what_the_plan_says():
     Adapter(model).blocks[1].o.bias = nn.Parameter(torch.ones(64))
     assert "adds biases" in stock_problem(plan_for("llama"), model.config, model)
     assert added_biases(model) == [[False, False], [True, False], [False, False]]
+
+
+LONGROPE = {
+    "rope_type": "longrope",
+    "rope_theta": 500.0,
+    "short_factor": [1.0, 1.1, 1.2, 1.3],
+    "long_factor": [2.0, 2.1, 2.2, 2.3],
+}
+
+
+def _phi3_longrope() -> nn.Module:
+    fields = {"original_max_position_embeddings": 32, "rope_parameters": LONGROPE}
+    return random_model(tf.Phi3Config(**{**CONFIGS["phi3"]().to_dict(), **fields}))
+
+
+def test_a_width_that_the_configuration_works_out_otherwise_is_known_from_it_alone():
+    plan = plan_for("phi3")
+    problem = stock_problem(plan, _phi3_longrope().config)
+    assert re.match(r"Stock Phi-3 classes cannot be built with the widths that are left: ", problem)
+    assert stock_problem(plan, CONFIGS["phi3"]()) is None
+    assert stock_problem(plan_for("phi3", 0.3, unit="none"), _phi3_longrope().config) is None
+
+
+def test_what_such_a_class_cannot_hold_goes_out_with_a_modelling_file(tmp_path):
+    plan = plan_for("phi3")
+    model = apply_plan(_phi3_longrope(), plan)
+    done = save_pruned(model, word_tokenizer(94), tmp_path / "out", plan=plan)
+    assert (done.tier, done.max_logit_difference) == (2, 0.0)
+    again, _ = load_pruned(tmp_path / "out", device="cpu")
+    assert torch.equal(logits_of(again), logits_of(model))
+    assert torch.equal(generated_by(again), generated_by(model))
+
+
+def test_a_stock_class_that_is_built_with_other_widths_is_no_place_for_them():
+    config = CONFIGS["llama"]()
+    config.hidden_size = 96
+    assert stock_problem(plan_for("llama"), config) is None
+    config.num_hidden_layers = 2
+    assert "other widths" in stock_problem(plan_for("llama"), config)

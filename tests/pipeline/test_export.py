@@ -5,10 +5,18 @@ import torch
 
 from bipcore.errors import InputError
 from bipcore.export.export import load_pruned, read_export
+from bipcore.export.public import public_plan
 from bipcore.pipeline.pipeline import Pipeline
 from bipcore.pruning.plan import PruningPlan, load_plan
-from bipcore.specs import CalibrationSpec, EvaluationSpec, ModelSpec, PlanSpec, ScoreSpec
-from tests.helpers.folders import model_folder, tree, truncate
+from bipcore.specs import (
+    CalibrationSpec,
+    EvaluationSpec,
+    ModelSpec,
+    PlanSpec,
+    RecoverySpec,
+    ScoreSpec,
+)
+from tests.helpers.folders import byte_model, model_folder, tree, truncate
 from tests.helpers.passes import counted_passes
 
 EVALUATION = EvaluationSpec(window=32, max_tokens=96)
@@ -41,7 +49,7 @@ def _times(folder) -> dict[str, int]:
 
 def test_an_export_is_of_the_plan_that_was_shown(pipeline, spec, plan, out):
     done = pipeline.export(spec.model, plan, out)
-    assert load_plan(out) == plan
+    assert load_plan(out) == public_plan(plan)
     assert done.parameters == plan.pruned_shape.parameters
 
 
@@ -70,7 +78,7 @@ def test_another_plan_replaces_the_export(pipeline, spec, plan, out):
     first = pipeline.export(spec.model, plan, out)
     other = pipeline.plan(spec, PlanSpec(sparsity=0.25))
     assert pipeline.export(spec.model, other, out).parameters > first.parameters
-    assert load_plan(out) == other
+    assert load_plan(out) == public_plan(other)
 
 
 def test_the_same_plan_of_another_model_replaces_the_export(tmp_path, pipeline, spec, plan, out):
@@ -137,7 +145,7 @@ def test_a_bad_destination_is_refused_before_the_model_is_pruned(pipeline, spec,
 def test_a_plan_that_stock_classes_cannot_hold_goes_out_with_a_modelling_file(pipeline, spec, out):
     plan = pipeline.plan(spec, PlanSpec(protect_first=1))
     done = pipeline.export(spec.model, plan, out, evaluation=EVALUATION)
-    assert (done.tier, load_plan(out)) == (2, plan)
+    assert (done.tier, load_plan(out)) == (2, public_plan(plan))
     assert (out / "modeling_pruned.py").is_file()
     assert Pipeline(pipeline.store).export(spec.model, plan, out, evaluation=EVALUATION) == done
 
@@ -163,3 +171,59 @@ def test_a_compensated_model_is_exported_as_it_was_shown(pipeline, spec, out, co
 
 def test_an_export_says_what_it_says_when_read_later(pipeline, spec, plan, out):
     assert pipeline.export(spec.model, plan, out) == read_export(out)
+
+
+def test_a_model_that_is_stored_in_half_precision_is_written_so(
+    tmp_path, pipeline, spec, plan, out
+):
+    folder = tmp_path / "model"
+    byte_model().bfloat16().save_pretrained(folder)
+    plan = pipeline.plan(spec, PlanSpec(sparsity=0.5))
+    done = pipeline.export(spec.model, plan, out)
+    assert pipeline.model(spec.model)[0].dtype == torch.float32
+    assert (done.dtype_before, done.dtype) == ("bfloat16", "bfloat16")
+    model_files = [file for file in folder.iterdir() if file.suffix in (".json", ".safetensors")]
+    assert done.bytes_before == sum(file.stat().st_size for file in model_files)
+    weights = (out / "model.safetensors").stat().st_size
+    assert weights < (folder / "model.safetensors").stat().st_size
+    assert pipeline.export(spec.model, plan, out, save_dtype="float32").dtype == "float32"
+    assert (out / "model.safetensors").stat().st_size > 1.8 * weights
+
+
+@pytest.fixture
+def nothing() -> PlanSpec:
+    """A sparsity so small that rounding undoes it."""
+    return PlanSpec(sparsity=0.05, round_to=96, unit="none")
+
+
+def test_a_plan_that_removes_nothing_is_warned_of_and_not_exported(pipeline, spec, out, nothing):
+    with pytest.warns(UserWarning, match="The plan removes nothing"):
+        plan = pipeline.plan(spec, nothing)
+    with counted_passes() as passes, pytest.raises(InputError, match="removes nothing"):
+        pipeline.export(spec.model, plan, out, evaluation=EVALUATION)
+    assert (passes, out.exists()) == ([], False)
+
+
+def test_nothing_is_warned_of_where_nothing_was_to_be_removed(pipeline, spec, recwarn):
+    pipeline.plan(spec, PlanSpec(sparsity=0.0))
+    assert [str(warned.message) for warned in recwarn if warned.category is UserWarning] == []
+
+
+def test_what_cannot_be_exported_is_known_before_anything_is_scored(pipeline, spec, nothing):
+    recovery = RecoverySpec(source="builtin")
+    with counted_passes() as passes:
+        pipeline.check_export(spec, PlanSpec(sparsity=0.5), format="stock")
+        pipeline.check_export(spec, nothing, recovery)
+        pipeline.check_export(spec, PlanSpec(allocation="global"), format="stock")
+        refused = [
+            (nothing, {}, "removes nothing"),
+            (PlanSpec(sparsity=0.5, protect_first=1), {"format": "stock"}, "different widths"),
+            (PlanSpec(sparsity=0.5, compensation="bias"), {"format": "stock"}, "adds biases"),
+            (PlanSpec(), {"format": "gguf"}, "no export format"),
+            (PlanSpec(), {"save_dtype": "int8"}, "not written as"),
+        ]
+        for plan, how, sentence in refused:
+            with pytest.raises(InputError, match=sentence):
+                pipeline.check_export(spec, plan, **how)
+    assert passes == []
+    assert not pipeline.has_scores(spec)

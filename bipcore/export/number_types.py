@@ -1,0 +1,96 @@
+"""The type of number that weights are written in, and what they were stored in before."""
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ..errors import InputError
+from ..models.adapters import Adapter
+from ..models.folders import stored_tensors, weight_files
+from ..models.loading import DTYPES
+from ..pruning.slicing import shallow_clone
+
+_NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+_SMALL_FILES = (".jinja", ".json", ".model", ".txt")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """How a model lies on the disk: the type of most of the weights of its blocks, the bytes of its
+    weights, and of all its files."""
+
+    dtype: str
+    weights: int
+    bytes: int
+
+
+def read_checkpoint(name: str, folder: Path, blocks: str) -> Checkpoint:
+    """That of the model ``name`` in ``folder``, whose blocks lie under the path ``blocks``; only
+    headers are read. Raises InputError."""
+    files = weight_files(name, folder)
+    counts: Counter[str] = Counter()
+    inside = re.compile(rf"(?:^|\.){re.escape(blocks.partition('.')[2])}\.\d+\.")
+    tensors = stored_tensors(name, files)
+    for key, tensor in tensors.items():
+        counts[_NAMES.get(tensor.dtype, tensor.dtype)] += tensor.size if inside.search(key) else 0
+    weights = sum(file.stat().st_size for file in files)
+    others = [file for file in folder.iterdir() if file.suffix in _SMALL_FILES and file.is_file()]
+    total = weights + sum(file.stat().st_size for file in others)
+    return Checkpoint(counts.most_common(1)[0][0], weights, total)
+
+
+def check_save_dtype(wanted: str) -> None:
+    """Raise InputError for a number type that weights are not written in."""
+    if wanted not in DTYPES:
+        known = ", ".join(DTYPES)
+        raise InputError(f"Weights are not written as {wanted!r}; there are {known}.")
+
+
+def type_to_write(wanted: str, model: nn.Module, stored: Checkpoint | None) -> torch.dtype:
+    """The type that ``wanted`` stands for: with "auto" that of the checkpoint where ``model`` was
+    loaded in a wider one, else that of ``model``. Raises InputError for an unknown one."""
+    check_save_dtype(wanted)
+    held = Adapter(model).blocks[0].o.weight.dtype
+    if wanted != "auto":
+        return getattr(torch, wanted)
+    own = getattr(torch, stored.dtype) if stored and stored.dtype in _NAMES.values() else held
+    return own if own.itemsize < held.itemsize else held
+
+
+def in_type(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """``model``, or a copy with its parameters rounded to ``dtype``; buffers, which no checkpoint
+    has, stay as they are. Raises InputError where a number is too large for it."""
+    if all(parameter.dtype == dtype for parameter in model.parameters()):
+        return model
+    cast = shallow_clone(model)
+    for name, parameter in cast.named_parameters():
+        rounded = parameter.data.to(dtype)
+        if not rounded.isfinite().all() and parameter.data.isfinite().all():
+            raise InputError(
+                f"The weights {name} have numbers too large for {name_of(dtype)}; write them in "
+                "another type."
+            )
+        parameter.data = rounded
+    return cast
+
+
+def name_of(dtype: torch.dtype) -> str:
+    """The name of a type, as options and configurations have it."""
+    return str(dtype).removeprefix("torch.")
+
+
+def disk_rows(
+    before: Checkpoint | None, dtype: torch.dtype, size: int
+) -> dict[str, tuple[str, str]]:
+    """How the weights lie on the disk, ``size`` bytes of them now: rows of the card."""
+    types = (before.dtype if before else "-", name_of(dtype))
+    sizes = (_mebibytes(before.weights) if before else "-", _mebibytes(size))
+    return {"Number type": types, "Weights on the disk": sizes}
+
+
+def _mebibytes(size: int) -> str:
+    return f"{size / 2**20:,.1f} MiB"
