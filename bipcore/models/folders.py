@@ -225,16 +225,16 @@ def check_fit(name: str, tensors: Mapping[str, StoredTensor], model: nn.Module) 
     """Raise InputError where ``model``, which may be empty, cannot be made of ``tensors``.
 
     They are of other shapes, of a type that is none of floats, far too few, or belong to its
-    layers but have no place there, as a bias that the configuration turns off.
+    layers but have no place there, as a bias that the configuration turns off, or an adapter.
     """
     shapes = {key: tuple(value.shape) for key, value in model.named_parameters()}
-    layers = {_module(key) for key in shapes}
+    layers = {key.rpartition(".")[0] for key in shapes}
     head = f"{model.base_model_prefix}."
     others, extra = [], []
     for key, tensor in tensors.items():
         names = (key, head + key, key.removeprefix(head))
         own = next((each for each in names if each in shapes), None)
-        inside = not layers.isdisjoint(map(_module, names))
+        inside = any(not layers.isdisjoint(_above(each)) for each in names)
         if inside and tensor.dtype not in _FLOATS:
             raise quantised(name, f"{short(key)} is of type {tensor.dtype}")
         if own and shapes[own] != tensor.shape:
@@ -250,8 +250,10 @@ def check_fit(name: str, tensors: Mapping[str, StoredTensor], model: nn.Module) 
         raise misfit(name, set(shapes) - set(tensors) or shapes, "missing")
 
 
-def _module(key: str) -> str:
-    return key.rpartition(".")[0]
+def _above(key: str) -> Iterator[str]:
+    """The names of the modules that the tensor ``key`` lies in."""
+    while key := key.rpartition(".")[0]:
+        yield key
 
 
 def misfit(name: str, tensors: Iterable[str], problem: str) -> InputError:

@@ -247,6 +247,7 @@ def _read_config(folder: Path):
         if model_type in TEXT_HALVES:
             half, half.dtype = config.get_text_config(), config.dtype
             config = half
+        _check_shares(config)
         for name, value in _OUTPUTS.items():
             setattr(config, name, value)
         return config
@@ -254,6 +255,15 @@ def _read_config(folder: Path):
         raise InputError(
             f"{short(folder / 'config.json')} cannot be used: {reason_of(error)}."
         ) from None
+
+
+def _check_shares(config) -> None:
+    """Raise ValueError for a share that is dropped in training which is none: it would not be
+    noticed before the model runs."""
+    for name, value in config.to_dict().items():
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if "drop" in name and number and not 0 <= value <= 1:
+            raise ValueError(f"{name} is a share from 0 to 1, not {value}")
 
 
 def _load_weights(name: str, folder: Path, config, device: str, dtype: str) -> nn.Module:

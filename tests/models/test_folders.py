@@ -192,6 +192,18 @@ def test_a_bias_that_the_configuration_turns_off_is_not_left_out_in_silence(tmp_
     assert "tensors are without a place in it" in _refusal(folder)
 
 
+def test_an_adapter_among_the_weights_is_not_left_out_in_silence(folder):
+    extra = {"model.layers.1.self_attn.q_proj.lora_A.weight": torch.ones(2, 64)}
+    _change_tensors(folder, lambda tensors: tensors | extra)
+    assert "1 tensor is without a place in it, model.layers.1" in _refusal(folder)
+
+
+def test_a_dropout_that_is_no_share_is_refused(tmp_path):
+    folder = model_folder(tmp_path / "opt", "opt")
+    edit_json(folder / "config.json", dropout=2.0)
+    assert "dropout is a share from 0 to 1, not 2.0" in _refusal(folder)
+
+
 @pytest.mark.parametrize(
     "fields",
     [
