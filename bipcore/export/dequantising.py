@@ -22,7 +22,7 @@ from ..models.folders import weight_files as files_of
 from ..models.loading import find_model, load_model
 from ..progress import Progress, silent
 from ..store.files import check_destination, replacing
-from .manifest import write_manifest
+from ..store.manifest import write_manifest
 from .public import public_name
 
 _FP8, _SCALE = ("F8_E4M3", "F8_E5M2"), "_scale_inv"

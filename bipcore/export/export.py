@@ -17,10 +17,10 @@ from ..pruning.plan import NOTHING, PruningPlan
 from ..recovery.lora import LoraAdapter, write_adapter
 from ..store.files import MANIFEST, check_destination, read_manifest, replacing
 from ..store.inputs import named_path
+from ..store.manifest import changed, has_checksums, write_manifest
 from .card import ADAPTER, CARD, model_card
 from .formats import AUTO, FORMATS, choose_format
 from .forms import with_true_tie
-from .manifest import changed, has_checksums, write_manifest
 from .number_types import Checkpoint, disk_rows, in_type, name_of, type_to_write
 from .older_readers import readers_of
 from .public import public_name, public_plan
@@ -191,12 +191,9 @@ def load_pruned(
     """The pruned model and tokenizer of an exported folder, of either tier.
 
     No code from the folder is run: bipcore has its own copy of the modelling file. Raises
-    InputError, also where a file other than the card is not as it was written.
+    InputError, also where what the model is read from is not as it was written.
     """
-    target = Path(read_export(folder).folder)
-    if why := changed(target, but=CARD):
-        raise InputError(f"The export {target} is not as it was made ({why}); export it again.")
-    return load_model(str(target), device=device, dtype=dtype)
+    return load_model(read_export(folder).folder, device=device, dtype=dtype)
 
 
 def _format_of_tier(tier: int) -> str:

@@ -17,8 +17,8 @@ from ..progress import Progress, silent
 from ..recovery.lora import ADAPTER_WEIGHTS
 from ..store.files import check_destination, replacing
 from ..store.inputs import named_path, read_json, regular_file
+from ..store.manifest import write_manifest
 from .folder import write_folder
-from .manifest import write_manifest
 from .public import public_name
 from .readback import compare
 

@@ -9,11 +9,13 @@ from typing import Any
 
 import safetensors
 
-from ..errors import InputError
+from ..errors import InputError, short
 from ..hub import cached_commit
 from ..store.content import sha256, state_of
+from ..store.files import MANIFEST
 from ..store.inputs import read_json
 from ..store.kinds import Kind
+from ..store.manifest import changed_file
 from ..store.runs import RunStore
 
 DEMO = "demo"
@@ -27,6 +29,10 @@ HASHES: Kind[str] = Kind(
 )
 _CONTENT = (".json", ".safetensors", ".model", ".txt", ".jinja")
 _BESIDE = "adapter_"  # an adapter beside a model is not read
+_READ, _NOT_READ = (
+    (".json", ".safetensors", ".model", ".txt"),
+    ("plan.json", "generation_config.json"),
+)
 _LARGE = 2**28
 
 
@@ -36,6 +42,17 @@ def demo_identity() -> str:
         return f"{DEMO_PACKAGE}=={importlib.metadata.version(DEMO_PACKAGE)}"
     except importlib.metadata.PackageNotFoundError:
         return DEMO_HUB
+
+
+def check_export(folder: Path) -> None:
+    """Raise InputError where ``folder`` is an export of ours, and what a model is read from is not
+    as it was written: its figures would be of another model than the one that was exported."""
+    names = {name for name in _files_of(folder) if name.endswith(_READ) and name not in _NOT_READ}
+    if why := changed_file(folder, names, taken_of):
+        raise InputError(
+            f"{short(folder)} is not as bipcore exported it ({why}); export it again, or, if that "
+            f"is meant, remove its {MANIFEST}."
+        )
 
 
 def known_content(name: str) -> Any:
@@ -52,7 +69,7 @@ def known_content(name: str) -> Any:
         folder = Path(name).expanduser()
         if not name or not folder.is_dir():
             return cached_commit(name)
-        taken = [[file, _taken(folder / file)] for file in sorted(_files_of(folder))]
+        taken = [[file, taken_of(folder / file)] for file in sorted(_files_of(folder))]
     except (OSError, RuntimeError, ValueError):  # no such path can be, or be read
         return None
     return hashlib.sha256(json.dumps(taken).encode()).hexdigest()
@@ -79,7 +96,7 @@ def _is_within(name: object) -> bool:
     return not path.is_absolute() and ".." not in path.parts
 
 
-def _taken(file: Path) -> str | None:
+def taken_of(file: Path) -> str | None:
     """The SHA-256 of a file; None for what is none, cannot be read, or will not be: large files
     that are no weights."""
     try:

@@ -33,7 +33,7 @@ from .folders import (
     stored_tensors,
     weight_files,
 )
-from .identity import DEMO, DEMO_HUB, demo_identity
+from .identity import DEMO, DEMO_HUB, check_export, demo_identity
 from .pruned_classes import classes_of, is_pruned_type, read_pruned_config
 from .tokenizer import load_tokenizer, save_tokenizer
 
@@ -83,6 +83,7 @@ def load_found(
     if target == "cpu":
         keep_freed_memory()
     _check_dtype(dtype)
+    check_export(found.folder)
     config = _read_config(found.folder)
     if note := unused_adapter(name):
         warnings.warn(note, stacklevel=2)

@@ -7,9 +7,10 @@ import pytest
 
 from bipcore.errors import InputError
 from bipcore.export.export import load_pruned, read_export, same_export, save_pruned
-from bipcore.export.manifest import changed
+from bipcore.models.loading import load_model
 from bipcore.pruning.slicing import apply_plan
 from bipcore.store.files import MANIFEST
+from bipcore.store.manifest import changed
 from tests.helpers.damage import DAMAGE
 from tests.helpers.folders import text_tokenizer
 from tests.helpers.pruning import plan_for
@@ -48,15 +49,31 @@ def test_an_export_in_which_a_file_changed_is_not_taken_for_whole(out, file, dam
     assert same_export(out, SOURCE) is None
 
 
-@pytest.mark.parametrize("damage", ["a bit flipped", "removed", "emptied"])
-@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize("damage", ["a bit flipped", "truncated"])
+@pytest.mark.parametrize("file", ["config.json", "model.safetensors", "tokenizer.json"])
 def test_an_export_in_which_a_file_changed_is_not_loaded_in_silence(out, file, damage):
     DAMAGE[damage](out / file)
-    if file == "README.md":  # a card may be edited
+    for load in (load_pruned, lambda folder, device: load_model(str(folder), device=device)):
+        with pytest.raises(InputError, match=r"is not as bipcore exported it .* export it again"):
+            load(out, device="cpu")
+
+
+def test_an_export_in_which_a_file_is_missing_is_not_loaded(out):
+    (out / "model.safetensors").unlink()
+    with pytest.raises(InputError):
         load_pruned(out, device="cpu")
-        return
-    with pytest.raises(InputError, match=r"export"):
-        load_pruned(out, device="cpu")
+
+
+@pytest.mark.parametrize("file", ["README.md", "plan.json"])
+def test_words_beside_a_model_may_change(out, file):
+    (out / file).write_text("mine")
+    load_pruned(out, device="cpu")
+
+
+def test_a_model_that_was_trained_on_in_its_folder_is_loaded_without_the_manifest(out):
+    DAMAGE["a bit flipped"](out / "model.safetensors")
+    (out / MANIFEST).unlink()
+    load_model(str(out), device="cpu")
 
 
 def test_what_a_manifest_says_is_checked_too(out):

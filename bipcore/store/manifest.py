@@ -1,13 +1,14 @@
 """The manifest of an export: what it is, and the size and SHA-256 of every file in it."""
 
 import json
+from collections.abc import Callable, Container
 from pathlib import Path
 from typing import Any
 
 from ..errors import reason_of
-from ..store.content import sha256
-from ..store.files import MANIFEST, MANIFEST_FORMAT, read_manifest
-from ..store.kinds import digest
+from .content import sha256
+from .files import MANIFEST, MANIFEST_FORMAT, read_manifest
+from .kinds import digest
 
 
 def write_manifest(folder: Path, facts: dict[str, Any]) -> None:
@@ -30,24 +31,30 @@ def has_checksums(manifest: dict) -> bool:
     return isinstance(sums, dict) and sums.keys() == manifest["files"].keys()
 
 
-def changed(folder: Path, *, but: str = "") -> str | None:
-    """What is not as it was written in the export in ``folder``, in a few words; None where all is.
-
-    ``but``: a file that may have changed.
-    """
+def changed(folder: Path) -> str | None:
+    """What is not as it was written in the export in ``folder``, in a few words; None if all is."""
     manifest = read_manifest(folder)
     if not manifest:
         return f"there is no {MANIFEST}"
     if "digest" in manifest and digest(_without_digest(manifest)) != manifest["digest"]:
         return f"{MANIFEST} is not as it was written"
-    sums = manifest["sha256"] if has_checksums(manifest) else {}
-    for name, size in manifest["files"].items():
-        if name == but:
+    return changed_file(folder, manifest["files"])
+
+
+def changed_file(
+    folder: Path, names: Container[str], take: Callable[[Path], str | None] = sha256
+) -> str | None:
+    """The same of the files ``names`` alone; None, too, where no manifest says what they were.
+    ``take`` gives the SHA-256 of a file."""
+    manifest = read_manifest(folder)
+    sums = manifest["sha256"] if manifest and has_checksums(manifest) else {}
+    for name, size in manifest.get("files", {}).items():
+        if name not in names:
             continue
         try:
             if (folder / name).stat().st_size != size:
                 return f"{name} has another size"
-            if name in sums and sha256(folder / name) != sums[name]:
+            if name in sums and take(folder / name) != sums[name]:
                 return f"{name} is not as it was written"
         except OSError as error:
             return f"{name} cannot be read: {reason_of(error)}"
