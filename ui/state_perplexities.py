@@ -90,6 +90,8 @@ def _measured(
     if again and (job := worker().find(key)) is not None and job.error:
         worker().forget(key)
     found = need(key, "Measuring the perplexity of every state of the model", work)
+    for note in {one["note"]: None for row in found for one in row.values() if "note" in one}:
+        st.warning(note)
     names = {spec: name for name, spec in text_names(specs).items()}
     return pd.DataFrame(
         {

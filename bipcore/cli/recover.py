@@ -158,6 +158,9 @@ def emit_figures(evaluation: EvaluationSpec, figures: Mapping[str, dict]) -> Non
     begun = said_of(next(iter(figures.values()))["beginning"])
     where = f"{evaluation.text}, window {evaluation.window}, {begun}"
     console.emit_table(f"{titles} on {where}", header, rows)
+    for name, found in figures.items():
+        if "note" in found:
+            console.emit_text(f"The {name} model", found["note"])
 
 
 def chosen_states(

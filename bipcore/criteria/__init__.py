@@ -13,6 +13,7 @@ from torch import nn
 from ..data.samples import CalibrationSet
 from ..errors import InputError
 from ..models.adapters import SITES, Adapter
+from ..models.finite import check_finite
 from ..progress import Progress, silent
 from ..store.resume import Journal
 from . import (
@@ -111,6 +112,9 @@ def score(
         sum_by_unit(of_block, block.weights())
         for of_block, block in zip(channels, adapter.blocks, strict=True)
     )
+    for block in blocks:
+        for values in (block.attention, block.ffn):
+            check_finite(values, "A score", model)
     source = statistics if chosen.needs == "activations" else calibration
     came_from = (source.fingerprint, source.beginning) if chosen.calibrated else (None,)
     return Scores(blocks, criterion, settings, adapter.shape, *came_from)

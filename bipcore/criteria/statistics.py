@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ..data.samples import CalibrationSet
 from ..errors import InputError
 from ..models.adapters import SITES, Adapter, Block
+from ..models.finite import check_finite
 from ..models.running import capture_inputs, check_vocabulary, enter_blocks, evaluation_mode
 from ..progress import Progress, silent
 from ..store.kinds import Kind
@@ -282,8 +283,12 @@ def collect_statistics(
     sums, count = MomentSums(), calibration.tokens.numel()
     settings = {"batch_size": batch_size, "by_block": by_block, "progress": progress}
     one_pass(Adapter(model), calibration, sums, **settings)
+    found = sums.result(count)
+    for block in found:
+        for site in SITES:
+            check_finite(getattr(block, site).mean_square, "An activation", model)
     said = (calibration.fingerprint, calibration.split, calibration.beginning)
-    return Statistics(sums.result(count), count, *said)
+    return Statistics(found, count, *said)
 
 
 def check_length(adapter: Adapter, calibration: CalibrationSet) -> None:

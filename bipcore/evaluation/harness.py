@@ -30,6 +30,7 @@ from torch import Tensor, nn
 
 from ..data.tasks import KNOWN, checked_rows, from_hub, local_file, tasks_folder
 from ..errors import InputError, reason_of
+from ..models.finite import check_finite
 from ..models.running import check_vocabulary, evaluation_mode
 from ..progress import Progress
 from ..specs import ZeroShotSpec
@@ -103,7 +104,9 @@ class Scorer(HFLM):
         if override_bs is None:  # requests that differ in the last token alone share a pass
             passes = {tuple(context + answer[:-1]) for _, context, answer in requests}
             self.expect(self._title, len(passes))
-        return super()._loglikelihood_tokens(requests, disable_tqdm, override_bs)
+        found = super()._loglikelihood_tokens(requests, disable_tqdm, override_bs)
+        check_finite([loss for loss, _ in found], "The likelihood of an answer", self._model)
+        return found
 
     def _model_call(self, inps: Tensor, *args, **named) -> Tensor:
         """Logits (B, T, V) of tokens (B, T)."""

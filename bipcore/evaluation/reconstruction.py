@@ -20,6 +20,7 @@ from ..criteria.statistics import check_length
 from ..data.samples import CalibrationSet
 from ..errors import InputError
 from ..models.adapters import Adapter
+from ..models.finite import check_finite
 from ..models.running import enter_blocks, evaluation_mode
 from ..progress import Progress, tracked
 from ..pruning.plan import PruningPlan
@@ -95,6 +96,8 @@ def reconstruction_errors(
             with report.within(start / samples, (start + len(batch)) / samples):
                 comparison.add(batch, report)
     report(1.0, _MESSAGE)
+    for name, sums in comparison.accumulated.items():
+        check_finite(sums, "The output of a block", pruned[name])
     return comparison.result(calibration.tokens.numel())
 
 

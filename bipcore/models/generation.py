@@ -17,6 +17,7 @@ from transformers import (
 from ..data.chats import chat_template, render_chats
 from ..errors import InputError, check_seed
 from .adapters import Adapter
+from .finite import check_finite
 from .running import check_vocabulary
 
 _COLDEST = 1e-5
@@ -110,7 +111,9 @@ def _steps(model: nn.Module, tokenizer, ids: Tensor, sampling: Sampling) -> Iter
         with torch.no_grad():
             output = model(input_ids=step, past_key_values=cache, use_cache=True)
             cache = output.past_key_values
-            step = choose(history, output.logits[:, -1].float())
+            logits = output.logits[:, -1].float()
+            check_finite(logits.max(), "The likelihood of a token", model)
+            step = choose(history, logits)
         history = torch.cat([history, step], dim=1)
         token = int(step)
         elapsed = time.perf_counter() - start

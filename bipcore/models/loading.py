@@ -22,6 +22,7 @@ from ..store.inputs import named_path, read_text
 from ..store.kinds import Kind
 from ..store.runs import RunStore
 from .families import TEXT_HALF_NAMES, TEXT_HALVES, family_of
+from .finite import check_weights
 from .folders import (
     INDEX,
     check_blocks,
@@ -299,6 +300,7 @@ def _load_weights(name: str, folder: Path, config, device: str, dtype: str) -> n
         raise InputError(f"{short(name)} cannot be loaded: {reason_of(error)}.") from None
     _check_complete(name, info)
     check_in_memory(name, model)
+    check_weights(name, model)
     vars(model).pop("_weight_conversions", None)  # else it is written under those names again
     model.config.name_or_path = model.name_or_path = str(folder)
     return model.eval()

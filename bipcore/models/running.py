@@ -211,5 +211,5 @@ def negative_log_likelihood(logits: Tensor, tokens: Tensor) -> float:
 
 
 def exp_of(loss: float) -> float:
-    """The perplexity of a mean loss: exp, infinite where that overflows or the loss is nan."""
+    """The perplexity of a mean loss: exp, infinite where that overflows."""
     return math.exp(loss) if loss < 700 else math.inf

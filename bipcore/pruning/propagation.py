@@ -11,6 +11,7 @@ from ..criteria.base import BlockInput, BlockScores, Scores, sum_by_unit
 from ..criteria.statistics import BlockWalk, MomentSums
 from ..data.samples import CalibrationSet
 from ..models.adapters import Adapter
+from ..models.finite import check_finite
 from ..models.running import evaluation_mode
 from ..progress import Progress, silent
 from ..specs import PlanSpec
@@ -55,6 +56,7 @@ def score_pruned(
             weights = block.weights()
             given = BlockInput(index, weights, sums.result(tokens)[0], tokens)
             scores = sum_by_unit(chosen.score_block(given, **settings), weights)
+            check_finite(torch.cat([scores.attention, scores.ffn]), "A score", model)
             prune_block(block, *choose(scores, budgets[index], shape.blocks[index], plan.unit))
             block.sync_attributes(clone.config)
             walk.advance(index)

@@ -3,6 +3,7 @@
 To add one, write its file and list it here. It may import what the package `evaluation` may.
 """
 
+import math
 from collections.abc import Iterable
 
 from torch import Tensor, nn
@@ -71,7 +72,11 @@ def figure(
     beside = dense if metric.needs_dense else None
     value = metric.measure(model, tokens, window=spec.window, dense=beside, progress=progress)
     said = {"text": spec.text, "window": spec.window, "max_tokens": spec.max_tokens}
-    return {metric.name: value, **said, "tokens": len(tokens), "beginning": beginning}
+    said |= {"tokens": len(tokens), "beginning": beginning}
+    return {metric.name: value, **said} | ({"note": _INFINITE} if math.isinf(value) else {})
+
+
+_INFINITE = "The mean loss is finite, but too large for its exponential."
 
 
 def tokens_of(spec: EvaluationSpec, model: nn.Module, tokenizer) -> tuple[Tensor, str]:

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from ...models.adapters import Adapter
+from ...models.finite import check_finite
 from ...models.running import evaluation_mode, exp_of, negative_log_likelihood
 from ...progress import Progress, silent
 from .base import Metric
@@ -23,8 +24,9 @@ def perplexity(
 
     The windows do not overlap; each predicts its tokens but the first from those before them
     in the window; the tokens after the last whole window are left out. A tensor (N, T) is read
-    as one row. Raises InputError when there are fewer tokens than one window, or the window is
-    longer than the model's positions.
+    as one row. Infinite where the mean is too large for the exponential. Raises InputError when
+    there are fewer tokens than one window, the window is longer than the model's positions, or the
+    loss is not a finite number.
     """
     windows = cut_windows(model, tokens, window)
     report = progress or silent
@@ -38,8 +40,8 @@ def perplexity(
             total += negative_log_likelihood(logits, batch)
             count += batch.shape[0] * (window - 1)
     report(1.0, f"Perplexity, window {window}")
-    mean = total / count
-    return exp_of(mean)
+    check_finite(total, "The loss", model)
+    return exp_of(total / count)
 
 
 def _measure(
