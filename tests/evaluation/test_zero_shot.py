@@ -497,7 +497,7 @@ def others(tmp_path, monkeypatch):
         group = {"group": name, "task": members} | more
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(group))
     manager = TaskManager(include_path=str(folder), include_defaults=False)
-    monkeypatch.setattr("bipcore.evaluation.zero_shot.tasks_folder", lambda: folder)
+    monkeypatch.setattr("bipcore.data.tasks.tasks_folder", lambda: folder)
     monkeypatch.setattr("bipcore.evaluation.harness.task_manager", lambda: manager)
     monkeypatch.setattr("bipcore.hub._unreachable", lambda: None)
 
