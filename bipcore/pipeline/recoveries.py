@@ -12,12 +12,18 @@ from ..pruning.plan import PruningPlan
 from ..recovery.lora import LoraAdapter, merged, target_layers
 from ..recovery.training import Step, recover
 from ..specs import ModelSpec, RecoverySpec
-from ..store.kinds import Stored, canonical, digest, stored_as_it_is
+from ..store.kinds import Kind, Stored, canonical, digest
 from ..store.resume import Checkpoints
 from ..store.runs import RunStore
 from .plans import Plans
 
-RECOVERIES = stored_as_it_is("recoveries", "adapters of fine-tuned models, and how it went", 3)
+RECOVERIES: Kind[Stored] = Kind(
+    "recoveries",
+    "adapters of fine-tuned models, and how it went",
+    version=3,
+    write=lambda result: result,
+    read=lambda tensors, data: (tensors, _checked(data)),
+)
 
 State = tuple[PruningPlan | None, RecoverySpec | None]
 """What makes a state of a model: a plan, None of the dense one, and a recovery, if any."""
@@ -205,6 +211,12 @@ class Recoveries:
             raise InputError(
                 f"The stored recovery {name} is damaged, or of another version; make it again."
             ) from None
+
+
+def _checked(data: dict) -> dict:
+    """What is stored of a recovery, if this version can read it; raises what reading does."""
+    _recovery("", data)
+    return data
 
 
 def _recovery(name: str, data: dict) -> Recovery:

@@ -224,4 +224,12 @@ class Point:
         return said | more
 
 
-POINTS: Kind[dict] = Kind("points", "points of sweeps", version=3)
+def _checked(data: dict) -> dict:
+    """What is stored of a point, if `Point` has a place for all of it; raises TypeError."""
+    Point("", "", 0.0, **data)
+    return data
+
+
+POINTS: Kind[dict] = Kind(
+    "points", "points of sweeps", version=3, read=lambda tensors, data: _checked(data)
+)

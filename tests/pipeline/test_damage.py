@@ -87,17 +87,27 @@ def test_every_kind_of_result_is_made_and_read_back_the_same(made):
     assert figures(Pipeline(store), spec) == right
 
 
-@pytest.mark.parametrize("damage", ["a bit flipped", "removed"])
 @pytest.mark.parametrize(("kind", "file"), FILES)
-def test_a_damaged_result_of_any_kind_gives_the_right_figures(tmp_path, made, kind, file, damage):
+def test_a_damaged_result_of_any_kind_gives_the_right_figures(tmp_path, made, kind, file):
     spec, whole, right = made
     store = RunStore(shutil.copytree(whole.root, tmp_path / "store"))
     for hidden in DEPENDENTS.get(kind, ()):
         shutil.rmtree(store.root / hidden)
     for entry in (store.root / kind).iterdir():
-        DAMAGE[damage](entry / file)
+        DAMAGE["a bit flipped"](entry / file)
 
     with pytest.warns(UserWarning, match=rf"{kind}/\w+ is damaged"):
+        assert figures(Pipeline(store), spec) == right
+
+
+def test_a_recovery_of_another_version_is_made_again(tmp_path, made):
+    spec, whole, right = made
+    store = RunStore(shutil.copytree(whole.root, tmp_path / "store"))
+    (entry,) = store.entries(RECOVERIES)
+    shutil.rmtree(entry.path)
+    store.get(RECOVERIES, entry.spec, lambda: ({}, {"of": "another version"}))
+
+    with pytest.warns(UserWarning, match=r"recoveries/\w+ is damaged \(it cannot be read"):
         assert figures(Pipeline(store), spec) == right
 
 

@@ -13,7 +13,7 @@ from bipcore.settings import find_preset
 from bipcore.specs import CalibrationSpec, EvaluationSpec, ModelSpec, PlanSpec, ScoreSpec
 from bipcore.store.runs import RunStore
 from bipcore.studies import sweep as sweeps
-from bipcore.studies.points import DENSE, SweepSpec, check_sweep, text_names
+from bipcore.studies.points import DENSE, POINTS, SweepSpec, check_sweep, text_names
 from bipcore.studies.sweep import run_sweep
 from bipcore.views.sweep_tables import readable, refused, summary, sweep_frame
 from tests.helpers.folders import model_folder
@@ -154,7 +154,7 @@ def test_sparsity_0_is_the_dense_model_computed_once(pipeline, spec, computed):
 
 
 def test_a_sweep_that_was_stopped_goes_on_where_it_was(pipeline, spec, computed):
-    whole = sweep_frame(points(Pipeline(RunStore(pipeline.store.root / "other")), spec))
+    whole = sweep_frame(points(Pipeline(RunStore(pipeline.store.root.with_name("other"))), spec))
     computed.clear()
     running = run_sweep(pipeline, spec)
     for _ in range(3):
@@ -342,3 +342,11 @@ def test_texts_are_named_by_what_tells_them_apart():
 
 def test_the_default_sweep_is_a_right_one():
     check_sweep(SweepSpec())
+
+
+def test_a_point_of_another_version_is_not_taken_for_one(store):
+    store.get(POINTS, {"n": 1}, lambda: {"realised": 0.1, "of": "another version"})
+    store.get(POINTS, {"n": 2}, lambda: {"realised": 0.1})
+    with pytest.warns(UserWarning, match=r"points/.* is damaged"):
+        assert store.stored(POINTS, {"n": 1}) is None
+    assert store.stored(POINTS, {"n": 2}) == {"realised": 0.1}
