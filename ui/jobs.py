@@ -11,6 +11,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 from bipcore.errors import Cancelled, explain
@@ -71,17 +72,18 @@ class Job:
             raise Cancelled
         self.fraction, self.message = min(max(fraction, 0.0), 1.0), message
 
-    def run(self, pipeline: Pipeline) -> None:
+    def run(self, pipeline: Callable[[], Pipeline]) -> None:
         """Do the work, unless it was cancelled before, and keep how it ended. Called by the
         worker's thread."""
         with _states:
             if self.state != QUEUED:
                 return
             self.started, self.state = time.monotonic(), RUNNING
-        pipeline.progress.report_to(self.report)
         try:
+            made = pipeline()
+            made.progress.report_to(self.report)
             self.report(0.0, "Starting")
-            self.result = self._work(pipeline, self)
+            self.result = self._work(made, self)
             self.fraction, ended = 1.0, DONE
         except Cancelled:
             ended = CANCELLED
@@ -153,7 +155,7 @@ class Worker:
             del self._jobs[key]
 
     def _loop(self) -> None:
-        pipeline = Pipeline()
+        pipeline = cache(Pipeline)  # made by the first job: that may fail, and then is its failure
         while True:
             self._queue.get().run(pipeline)
 

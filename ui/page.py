@@ -14,6 +14,7 @@ from bipcore.specs import PlanSpec
 from .forms import seeded
 from .jobs import worker
 from .links import admit, unframed
+from .results import error_box, need_content
 from .settings import SETTINGS, Settings, preset_in_use, read_settings, with_preset, write_settings
 from .words import plain
 
@@ -64,9 +65,17 @@ def begin(title: str, explanation: str) -> Settings:
     for problem in problems:
         st.error(plain(problem))
     admit(settings, pressed=pressed)
+    _check(settings)
+    need_content(settings)
     if note := unused_adapter(settings.model):
         st.warning(plain(note))
     return settings
+
+
+def _check(settings: Settings) -> None:
+    """An error box for what was typed and can be no setting: no page need think of it."""
+    with error_box():
+        _ = settings.score_spec, settings.plan_spec
 
 
 def page_link(path: str, label: str, icon: str) -> None:

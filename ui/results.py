@@ -9,6 +9,7 @@ import streamlit as st
 from bipcore.criteria import Scores
 from bipcore.criteria.base import SCORES
 from bipcore.errors import InputError, explain
+from bipcore.models.identity import known_content, unread
 from bipcore.pipeline.pipeline import Pipeline, score_identity
 from bipcore.pipeline.plans import plan_of
 from bipcore.pruning.plan import PruningPlan
@@ -19,6 +20,9 @@ from bipcore.store.runs import RunStore
 from .jobs import DONE, FAILED, QUEUED, RUNNING, Job, worker
 from .settings import Settings
 from .words import plain
+
+LARGE = 2**28
+"""Bytes of a model's files above which no page reads them itself."""
 
 
 @contextmanager
@@ -77,6 +81,16 @@ def show_progress(job: Job, *, seen: int | None = None, stop: str = "Cancel") ->
             job.cancel()
 
     panel()
+
+
+def need_content(settings: Settings) -> None:
+    """See what the files of the model hold, by a job where they are large and not known yet."""
+    with error_box():
+        if unread(settings.model) < LARGE:
+            return
+    key, name = f"content-{settings.model}", settings.model
+    need(key, f"Reading the files of {name}", lambda pipeline, job: known_content(name))
+    worker().forget(key)
 
 
 def need_scores(settings: Settings) -> tuple[Scores, PruningPlan]:

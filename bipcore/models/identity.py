@@ -11,7 +11,7 @@ import safetensors
 
 from ..errors import InputError, short
 from ..hub import cached_commit
-from ..store.content import sha256, state_of
+from ..store.content import is_known, sha256, state_of
 from ..store.files import MANIFEST
 from ..store.inputs import read_json
 from ..store.kinds import Kind
@@ -73,6 +73,31 @@ def known_content(name: str) -> Any:
     except (OSError, RuntimeError, ValueError):  # no such path can be, or be read
         return None
     return hashlib.sha256(json.dumps(taken).encode()).hexdigest()
+
+
+def unread(name: str) -> int:
+    """How many bytes of large files `known_content` would read now, as nothing is known of them."""
+    if name == DEMO:
+        return 0
+    try:
+        folder = Path(name).expanduser()
+        if not name or not folder.is_dir():
+            return 0
+        return sum(_unread(folder / file) for file in _files_of(folder))
+    except (OSError, RuntimeError, ValueError):
+        return 0
+
+
+def _unread(file: Path) -> int:
+    try:
+        size = file.stat().st_size
+        if size < _LARGE or is_known(file):
+            return 0
+        with safetensors.safe_open(file, framework="pt"):
+            stored = RunStore().stored(HASHES, {"file": state_of(file)[0]})
+    except (OSError, ValueError, safetensors.SafetensorError):
+        return 0
+    return size if stored is None else 0
 
 
 def _files_of(folder: Path) -> set[str]:

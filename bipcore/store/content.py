@@ -27,6 +27,12 @@ def sha256(file: Path) -> str:
     return _known[key]
 
 
+def is_known(file: Path) -> bool:
+    """Whether `sha256` of a file would be had without reading it."""
+    key, settled = state_of(file)
+    return settled and key in _known
+
+
 def state_of(file: Path) -> tuple[tuple, bool]:
     """What tells whether a file has changed, and whether a change now could be told from it.
 

@@ -1,11 +1,15 @@
 """Bad input on a page: an error box with one sentence, and the app goes on."""
 
 import json
+import threading
 
 import pytest
 
+from bipcore.models import identity
+from bipcore.store import content
 from tests.helpers.apptest import charts, errors, field, open_page, settle
 from tests.helpers.folders import model_folder, truncate
+from ui import results
 
 
 @pytest.fixture(autouse=True)
@@ -48,6 +52,31 @@ def test_what_cannot_be_loaded_is_said_in_a_box(fields, said):
     assert len(errors(app)) == 1
     assert said in errors(app)[0]
     assert goes_on(app)
+
+
+@pytest.mark.parametrize("page", ["pages/scores.py", "pages/sweep.py", "pages/paper.py"])
+def test_what_can_be_no_name_is_said_in_a_box(page, tmp_path):
+    app = open_page(page, model=str(model_folder(tmp_path / "model")))
+    load(app, model="a\0b")
+    (said,) = errors(app)
+    assert "The model is text in UTF-8" in said
+
+
+def test_large_files_of_a_model_are_read_by_the_worker_alone(tmp_path, monkeypatch):
+    readers, read = [], content._read
+
+    def reading(file):
+        readers.append((file.name, threading.current_thread().name))
+        return read(file)
+
+    monkeypatch.setattr(content, "_read", reading)
+    monkeypatch.setattr(content, "_CLOCK", 0)  # the folder has just been written
+    for module, name in ((identity, "_LARGE"), (results, "LARGE")):
+        monkeypatch.setattr(module, name, 1000)
+    model = str(model_folder(tmp_path / "model"))
+    app = settle(open_page("pages/scores.py", model=model))  # one job to look at it, one to score
+    assert charts(app) == 4
+    assert {thread for name, thread in readers if name == "model.safetensors"} == {"bipcore"}
 
 
 def test_an_unsupported_architecture_is_refused(tmp_path):

@@ -172,6 +172,15 @@ def test_trying_again_in_two_tabs_is_one_retry(worker):
     assert retried is not seen
 
 
+def test_a_run_store_that_cannot_be_is_the_failure_of_its_job_alone(worker, monkeypatch, tmp_path):
+    monkeypatch.setenv("BIPCORE_CACHE", "~nosuchuser/store")
+    failed = wait(worker.ask("a", "", lambda pipeline, job: 1))
+    assert failed.state == FAILED
+    assert "~nosuchuser/store" in failed.error
+    monkeypatch.setenv("BIPCORE_CACHE", str(tmp_path / "store"))
+    assert wait(worker.ask("b", "", lambda pipeline, job: 1)).result == 1
+
+
 def test_many_who_ask_at_once_get_the_same_job(worker):
     go, jobs = threading.Barrier(8), []
 
