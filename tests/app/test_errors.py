@@ -93,7 +93,7 @@ def test_damaged_weights_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "said"), [(b"", "is empty"), (b"\xff\xfe\x00\x01\x80", "not UTF-8 text")]
+    ("content", "said"), [(b"", "is empty"), (b"\xff\xfe\x00\x01\x80", "is a binary file")]
 )
 def test_a_file_without_text_is_refused(tmp_path, content, said):
     file = tmp_path / "text.txt"
