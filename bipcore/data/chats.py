@@ -16,7 +16,7 @@ from .documents import Document, Messages
 
 _PROGRAM = Path(__file__).with_name("chat_process.py")
 _SECONDS = 5
-_MEMORY = 2**30
+_MEMORY = 2**29
 _MOST = 2**22
 _AT_ONCE = 256
 
@@ -50,7 +50,7 @@ def render_chats(
     problem = short(answer["problem"]).rstrip(".")
     reasons = {
         "TemplateError": f"refuses this: {problem}",
-        "size": f"makes more than {_MOST:,} characters, or takes more than 1 GiB of memory",
+        "size": f"makes more than {_MOST:,} characters, or takes more than 512 MiB of memory",
     }
     raise _refusal(reasons.get(answer["kind"], f"cannot be used: {problem}"), way_out)
 
