@@ -18,6 +18,7 @@ from ..recovery.lora import LoraAdapter, write_adapter
 from ..store.files import MANIFEST, check_destination, read_manifest, replacing
 from ..store.inputs import named_path
 from ..store.manifest import changed, has_checksums, write_manifest
+from .base import Format
 from .card import ADAPTER, CARD, model_card
 from .formats import AUTO, FORMATS, choose_format
 from .forms import with_true_tie
@@ -87,11 +88,11 @@ def save_pruned(
     dtype = type_to_write(save_dtype, model, checkpoint)
     form = in_type(chosen.form(with_true_tie(model), plan), dtype)
     made, size = _made(form)
-    facts = {**made, **_types(checkpoint, dtype), "base_model": public_name(base_model)}
-    facts |= {"source": source, "tier": chosen.tier, "export_format": chosen.name}
+    facts = {**made, **_facts(chosen, dtype, checkpoint, base_model), "source": source}
     about = {"base_model": base_model, "licence": licence, "figures": figures or {}, **made}
     about |= {"name": target.name, "written_as": chosen, "reason": reason}
-    about["on_disk"], report = disk_rows(checkpoint, dtype, size), progress or silent
+    about["on_disk"] = disk_rows(checkpoint, model, dtype, size)
+    report = progress or silent
     try:
         with replacing(target, size=size) as unfinished:
             report(0.1, "Writing the model")
@@ -145,10 +146,14 @@ def _made(form: nn.Module) -> tuple[dict[str, Any], int]:
     return {"model_class": type(form).__name__, "parameters": count}, size
 
 
-def _types(before: Checkpoint | None, dtype: torch.dtype) -> dict[str, Any]:
-    """The fields of an `Export` about number types and the files of the dense model."""
-    said = {"dtype_before": before.dtype, "bytes_before": before.bytes} if before else {}
-    return {"dtype": name_of(dtype), **said}
+def _facts(
+    chosen: Format, dtype: torch.dtype, before: Checkpoint | None, base_model: str
+) -> dict[str, Any]:
+    """What the manifest says of how the model was written, and from what."""
+    said = {"tier": chosen.tier, "export_format": chosen.name, "dtype": name_of(dtype)}
+    if before is not None:
+        said |= {"dtype_before": before.dtype, "bytes_before": before.bytes}
+    return said | {"base_model": public_name(base_model)}
 
 
 def same_export(folder: str | Path, source: str) -> Export | None:

@@ -84,12 +84,23 @@ def name_of(dtype: torch.dtype) -> str:
 
 
 def disk_rows(
-    before: Checkpoint | None, dtype: torch.dtype, size: int
+    before: Checkpoint | None, model: nn.Module, dtype: torch.dtype, size: int
 ) -> dict[str, tuple[str, str]]:
-    """How the weights lie on the disk, ``size`` bytes of them now: rows of the card."""
-    types = (before.dtype if before else "-", name_of(dtype))
-    sizes = (_mebibytes(before.weights) if before else "-", _mebibytes(size))
-    return {"Number type": types, "Weights on the disk": sizes}
+    """How the weights lie on the disk, those of ``model`` in ``dtype`` and ``size`` bytes: rows of
+    the card."""
+    after = name_of(dtype)
+    after += ", rounded after it was measured" if _loses(model, dtype) else ""
+    return {
+        "Number type": (before.dtype if before else "-", after),
+        "Weights on the disk": (_mebibytes(before.weights) if before else "-", _mebibytes(size)),
+    }
+
+
+def _loses(model: nn.Module, dtype: torch.dtype) -> bool:
+    """Whether a weight of ``model`` is another number in ``dtype``; those of a checkpoint in that
+    type, only cut, are not."""
+    weights = (p.detach() for p in model.parameters() if p.dtype != dtype)
+    return any(not torch.equal(weight.to(dtype).to(weight.dtype), weight) for weight in weights)
 
 
 def _mebibytes(size: int) -> str:

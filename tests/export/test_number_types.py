@@ -129,9 +129,16 @@ def test_what_was_rounded_on_loading_is_not_written_wider_again(stored, held, wr
 def test_the_card_says_both_types_and_sizes(out):
     done = _save(out, checkpoint=Checkpoint("bfloat16", 5 * 2**20, 6 * 2**20))
     card = (out / "README.md").read_text()
-    assert "| Number type | bfloat16 | bfloat16 |" in card
+    assert "| Number type | bfloat16 | bfloat16, rounded after it was measured |" in card
     size = 2 * done.parameters / 2**20
     assert f"| Weights on the disk | 5.0 MiB | {size:,.1f} MiB |" in card
+
+
+def test_weights_that_are_only_cut_are_not_rounded(out):
+    dense = in_type(in_type(tiny_model("llama"), torch.bfloat16), torch.float32)
+    done = _save(out, model=apply_plan(dense, PLANS[1]), checkpoint=HALF)
+    assert (done.dtype, done.max_logit_difference) == ("bfloat16", 0.0)
+    assert "| Number type | bfloat16 | bfloat16 |" in (out / "README.md").read_text()
 
 
 def test_a_checkpoint_is_told_from_its_headers(tmp_path):
