@@ -20,22 +20,51 @@ OLDEST = "4.57"
 _ROPES = ("default", "linear", "dynamic", "yarn", "longrope", "llama3")
 """The kinds of rotary embedding that it knows."""
 _LOADING = (
+    "_commit_hash",
+    "_from_auto",
+    "auto_map",
     "backend",
+    "cache_dir",
     "config",
+    "force_download",
     "gguf_file",
     "is_local",
     "local_files_only",
     "name_or_path",
+    "proxies",
+    "revision",
+    "special_tokens_map_file",
+    "subfolder",
+    "token",
+    "tokenizer_file",
     "trust_remote_code",
+    "use_fast",
 )
-"""What was said when a tokenizer was loaded, and is no part of it."""
+"""What was said when a tokenizer was loaded, and is no part of it; nor is its code, which is not
+exported."""
 
 
 def speak_to_older_readers(folder: Path, form: nn.Module, tokenizer) -> None:
     """Say in ``folder`` what older readers look for of the model ``form`` and its tokenizer."""
     width = {"head_dim": Adapter(form).blocks[0].head_dim}
-    _edit(folder / "config.json", lambda said: with_older_fields(said | width))
+    _edit(
+        folder / "config.json",
+        lambda said: with_older_fields(_without_code(folder, said) | width),
+    )
     _edit(folder / "tokenizer_config.json", lambda said: with_older_class(said, tokenizer))
+
+
+def _without_code(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a config.json without classes of a checkpoint's own code, which does not come
+    with an export; those of the modelling file that does stay."""
+    named = config.get("auto_map") or {}
+    here = {
+        name: place
+        for name, place in named.items()
+        if isinstance(place, str) and (folder / f"{place.partition('.')[0]}.py").is_file()
+    }
+    kept = {name: value for name, value in config.items() if name != "auto_map"}
+    return kept | ({"auto_map": here} if here else {})
 
 
 def with_older_fields(config: Mapping[str, Any]) -> dict[str, Any]:

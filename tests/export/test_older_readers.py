@@ -9,8 +9,9 @@ from torch import nn
 
 from bipcore.export.export import load_pruned, save_pruned
 from bipcore.export.older_readers import readers_of, with_older_fields
+from bipcore.models.loading import load_model
 from bipcore.pruning.slicing import apply_plan
-from tests.helpers.folders import text_tokenizer
+from tests.helpers.folders import edit_json, model_folder, text_tokenizer
 from tests.helpers.pruning import assert_same_outputs, plan_for
 from tests.helpers.ropes import ROPES, export_all, model_with_rope, plans_for
 from tests.helpers.tiny import CONFIGS, random_model, tiny_model
@@ -124,6 +125,27 @@ def test_a_fast_tokenizer_goes_by_a_name_that_older_readers_know_and_by_no_optio
     for text in ("naïve <more> text", ""):
         assert again(text).data == tokenizer(text).data
     assert again.extra_special_tokens == ["<more>"]
+
+
+@pytest.mark.parametrize("tier", [1, 2])
+def test_code_that_a_checkpoint_brought_is_not_asked_for(tmp_path, tier):
+    model_folder(tmp_path / "own", "phi3")
+    code = {"AutoConfig": "configuration_phi3.Phi3Config", "AutoModel": "owner/phi3--model.Phi3"}
+    edit_json(tmp_path / "own" / "config.json", auto_map=code)
+    secret = {
+        "token": "hf_secret",
+        "revision": "main",
+        "auto_map": {"AutoTokenizer": ["t.T", None]},
+    }
+    edit_json(tmp_path / "own" / "tokenizer_config.json", **secret)
+    model, tokenizer = load_model(str(tmp_path / "own"), device="cpu")
+    plan = plans_for(model)[tier]
+    save_pruned(apply_plan(model, plan), tokenizer, tmp_path / f"out.{tier}", plan=plan)
+    named = _config(tmp_path, "out", tier).get("auto_map", {})
+    modules = {place.split(".")[0] for place in named.values()}
+    assert modules == (set() if tier == 1 else {"modeling_pruned"})
+    said = json.loads((tmp_path / f"out.{tier}" / "tokenizer_config.json").read_text())
+    assert not said.keys() & secret.keys()
 
 
 def _readers(folder, **fields) -> str:
