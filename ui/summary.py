@@ -1,5 +1,7 @@
 """The figures of a plan, as the pages show them."""
 
+import math
+
 import streamlit as st
 
 from bipcore.models.shapes import BlockShape
@@ -63,9 +65,12 @@ def _say_what_stays(plan: PruningPlan) -> None:
 def _warn_of_noise(plan: PruningPlan) -> None:
     """Where least squares has few calibration tokens to go by, how many would do."""
     said = plan.spec.get("compensation_calibration")
-    if plan.spec.get("compensation") != "least-squares" or not isinstance(said, dict):
-        return
-    if sentence := too_few_tokens(plan, said["samples"] * said["seq_len"]):
+    sizes = (
+        [said.get(name) for name in ("samples", "seq_len")] if isinstance(said, dict) else [None]
+    )
+    if plan.spec.get("compensation") != "least-squares" or set(map(type, sizes)) != {int}:
+        return  # a plan of a file may say anything
+    if sentence := too_few_tokens(plan, math.prod(sizes)):
         st.warning(sentence)
 
 

@@ -238,6 +238,15 @@ def test_a_plan_without_a_spec_is_taken(mha):
     assert charts(mha) == 2
 
 
+@pytest.mark.parametrize("said", [{}, {"samples": "x", "seq_len": 2}, {"samples": None}, [1], "x"])
+def test_a_plan_whose_notes_are_not_ours_is_shown(mha, said):
+    plan = _plan(mha)
+    spec = {**plan.spec, "compensation": "least-squares", "compensation_calibration": said}
+    _upload(mha, PruningPlan(plan.shape, plan.blocks, spec | {"unit": [], "edited": [None, "*x*"]}))
+    assert errors(mha) == []
+    assert any(r"\*x\*" in markdown.value for markdown in mha.markdown)
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
