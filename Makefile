@@ -1,6 +1,7 @@
 # make run   the app, at http://localhost:8501
 # make test  the tests, but for those that drive a browser or read exports by an older transformers
 # make lint  formatting and lint
+# make readers  exports read by an older transformers, which it installs beside the other
 # PYTEST_OPTIONS="-k words" or the like goes to pytest.
 # Each first makes .venv, where it is missing or older than the requirements.
 
@@ -28,8 +29,7 @@ readers: .venv/.dev $(READERS)/.installed
 
 # An older transformers beside the one of .venv, whose other packages it uses.
 $(READERS)/.installed: Makefile | .venv/.dev
-	rm -rf $(READERS)
-	$(PIP) install --target $(READERS) --no-deps $(OLDER)
+	$(PIP) install --upgrade --target $(READERS) --no-deps $(OLDER)
 	touch $@
 
 lint: .venv/.dev

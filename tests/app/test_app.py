@@ -141,11 +141,13 @@ def test_at_sparsity_zero_both_continuations_are_the_same(tmp_path):
 def test_export_writes_the_plan_that_is_shown(tmp_path):
     app = open_page("pages/export.py", sparsity="0.4")
     app.checkbox(key="measure").set_value(False)
+    app.selectbox(key="save-dtype").select("bfloat16").run()
     field(app, "Folder").set_value(str(tmp_path / "out"))
     app.button(key="export").click().run()
     settle(app)
     assert errors(app) == []
     assert "Read back as `LlamaForCausalLM`" in app.success[-1].value
+    assert "MiB in bfloat16 (the dense model: " in app.success[-1].value
     plan = load_plan(tmp_path / "out")
     assert plan.spec["sparsity"] == 0.4
     assert metric(app, "Parameters") == f"{plan.pruned_shape.parameters / 1e6:,.1f} M"
