@@ -44,17 +44,13 @@ def changed(folder: Path) -> str | None:
 def changed_file(
     folder: Path, names: Container[str], take: Callable[[Path], str | None] = sha256
 ) -> str | None:
-    """The same of the files ``names`` alone; None, too, where no manifest says what they were.
+    """The same of the files ``names`` alone; None, too, where no manifest says what was in them.
     ``take`` gives the SHA-256 of a file."""
     manifest = read_manifest(folder)
     sums = manifest["sha256"] if manifest and has_checksums(manifest) else {}
-    for name, size in manifest.get("files", {}).items():
-        if name not in names:
-            continue
+    for name, taken in sums.items():
         try:
-            if (folder / name).stat().st_size != size:
-                return f"{name} has another size"
-            if name in sums and take(folder / name) != sums[name]:
+            if name in names and take(folder / name) != taken:
                 return f"{name} is not as it was written"
         except OSError as error:
             return f"{name} cannot be read: {reason_of(error)}"

@@ -45,6 +45,13 @@ def edit_json(file: Path, **fields) -> None:
     file.write_text(json.dumps(json.loads(file.read_text()) | fields))
 
 
+def without_checksums(export: Path) -> None:
+    """Make an export what versions before there were checksums wrote, whose files may change."""
+    manifest = json.loads((export / "bipcore.json").read_text())
+    kept = {name: said for name, said in manifest.items() if name not in ("sha256", "digest")}
+    (export / "bipcore.json").write_text(json.dumps(kept))
+
+
 def tree(folder: Path) -> list[str]:
     """Everything below ``folder``, as sorted relative paths."""
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
