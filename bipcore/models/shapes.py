@@ -5,7 +5,7 @@ A `ModelShape` is plain data. It is all that a plan needs to know of a model, so
 model of any size can be made, and counted, without its weights.
 """
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 
 from ..errors import InputError, reason_of
 
@@ -105,11 +105,12 @@ class ModelShape:
     def from_dict(cls, data: dict) -> "ModelShape":
         """The inverse of `to_dict`; raises InputError when a field is missing or wrong."""
         try:
-            fields = dict(data)
-            fields["blocks"] = tuple(BlockShape(**block) for block in fields["blocks"])
+            said = {each.name: data[each.name] for each in fields(cls) if each.default is MISSING}
+            said = dict(data) | said  # a field that is missing is named before all else
+            said["blocks"] = tuple(BlockShape(**block) for block in said["blocks"])
             for name in ("head_cost", "kv_head_cost", "channel_cost"):
-                fields[name] = UnitCost(**fields[name])
-            shape = cls(**fields)
+                said[name] = UnitCost(**said[name])
+            shape = cls(**said)
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"The model shape is not complete: {reason_of(error)}.") from None
         shape._check()
