@@ -27,6 +27,7 @@ MOST = 2**30
 RECORDS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 """The ends of files of records; a file with another is one plain text."""
 
+_MOST_BLANK = 2**20
 _FIELD, _MESSAGES = "text", "messages"
 _BINARY = "is a binary file; give a plain text, or a JSON, CSV or Parquet file"
 
@@ -234,9 +235,16 @@ def _opened(path: Path, newline: str | None = None) -> io.TextIOWrapper:
 
 
 def _each(path: Path, file: io.TextIOWrapper) -> Iterator[str]:
+    blank = 0
     while line := _guarded(path, file.readline):
         if "\0" in line:
             raise InputError(f"{short(path)} {_BINARY}.")
+        blank = 0 if line.strip() else blank + 1
+        if blank > _MOST_BLANK:
+            raise InputError(
+                f"{short(path)} has more than {_MOST_BLANK:,} empty lines on end; give a file with "
+                "text in it."
+            )
         yield line
 
 

@@ -272,3 +272,12 @@ def test_conversations_go_through_the_chat_template_where_there_is_one(tmp_path)
     tokenizer = word_tokenizer()
     tokenizer.chat_template = "{% for m in messages %}w7 {{ m.content }} {% endfor %}"
     assert load_test_tokens(str(path), tokenizer).tolist() == [10, 4, 5, 10, 6, 12]
+
+
+@pytest.mark.parametrize("name", ["blank.jsonl.gz", "blank.csv.gz", "blank.json.gz"])
+def test_a_small_file_of_endless_empty_lines_is_refused_soon(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(documents, "_MOST_BLANK", 1000)
+    file = tmp_path / name
+    file.write_bytes(gzip.compress(b"text\n" * (name == "blank.csv.gz") + b"\n" * 5000))
+    with pytest.raises(InputError, match=r"empty lines on end|not JSON"):
+        list(read_documents(file))
