@@ -119,9 +119,13 @@ def cache(tmp_path, monkeypatch):
     return RunStore()
 
 
+FEW_TOKENS = "calibration tokens, which is few"
+
+
 @pytest.fixture
 def run(capsys, monkeypatch, cache):
-    """Runs a command that has to succeed in silence; what it printed on stdout."""
+    """Runs a command that has to succeed in silence, but for saying that the calibration set, which
+    is tiny in tests, is; what it printed on stdout."""
     from bipcore.cli.main import main
 
     monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
@@ -130,7 +134,8 @@ def run(capsys, monkeypatch, cache):
     def command(*arguments: object) -> str:
         status = main([str(argument) for argument in arguments])
         printed = capsys.readouterr()
-        assert (status, printed.err.strip()) == (0, "")
+        lines = [line for line in printed.err.strip().splitlines() if FEW_TOKENS not in line]
+        assert (status, lines) == (0, [])
         return printed.out
 
     yield command

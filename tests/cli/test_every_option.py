@@ -26,6 +26,8 @@ COMMANDS = {
     "sweep": f"{{model}} --criteria magnitude --sparsities 0.2 --sizes 2 --seq-len 8 {TEXT}",
     "zero-shot": f"{SMALL} --tasks piqa",
     "recover": f"{SMALL} --train-text {{text}} --no-evaluate",
+    "merge": "{text} --base {model} --output out",
+    "dequantise": "{model} --output out",
     "reproduce": "figure2 --model {model} --dry-run",
     "plan make": f"{SMALL} --output new.json",
     "plan show": "{plan}",
