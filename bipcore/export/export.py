@@ -1,6 +1,7 @@
 """Writing a pruned model as a folder in one of the export formats, and reading it back."""
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from ..pruning.plan import NOTHING, PruningPlan
 from ..recovery.lora import LoraAdapter, write_adapter
 from ..store.files import MANIFEST, check_destination, read_manifest, replacing
 from ..store.inputs import named_path
-from ..store.manifest import changed, has_checksums, write_manifest
+from ..store.manifest import changed, checksums, has_checksums, write_manifest
 from .base import Format
 from .card import ADAPTER, CARD, model_card
 from .formats import AUTO, FORMATS, choose_format
@@ -99,13 +100,24 @@ def save_pruned(
             chosen.write(form, tokenizer, unfinished)
             _write_words(unfinished, plan, about, model, adapter)
             report(0.5, "Reading it back")
-            again = chosen.read_back(unfinished, form)
-            facts["max_logit_difference"] = compare(model, form, again, tolerance=chosen.tolerance)
-            write_manifest(unfinished, facts)
+            sums, difference = _read_back(unfinished, chosen, model, form)
+            facts["max_logit_difference"] = difference
+            write_manifest(unfinished, facts, sums)
     except safetensors.SafetensorError as error:
         raise InputError(f"The export to {target} failed: {error}; nothing was kept.") from error
     report(1.0, "Exported")
     return read_export(target)
+
+
+def _read_back(
+    folder: Path, chosen: Format, model: nn.Module, form: nn.Module
+) -> tuple[dict[str, str], float]:
+    """The checksums of what was written, and the largest difference of its logits."""
+    with ThreadPoolExecutor(1) as beside:
+        sums = beside.submit(checksums, folder)
+        again = chosen.read_back(folder, form)
+        difference = compare(model, form, again, tolerance=chosen.tolerance)
+        return sums.result(), difference
 
 
 def _write_words(

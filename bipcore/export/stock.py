@@ -1,5 +1,7 @@
 """The format without code: a stock `transformers` class and a plain config.json."""
 
+import json
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -10,6 +12,7 @@ from transformers import AutoModelForCausalLM
 from ..errors import InputError, reason_of
 from ..models.adapters import Adapter
 from ..models.families import base_type, family_of
+from ..models.shapes import BlockShape
 from ..pruning.plan import PruningPlan
 from .base import Format
 from .folder import loading_code, write_folder
@@ -123,14 +126,22 @@ def _built_otherwise(plan: PruningPlan, config) -> str | None:
     configurations work other sizes out from them. Tried on the meta device, without weights."""
     title = family_of(config).title
     try:
-        with torch.device("meta"):
-            built = AutoModelForCausalLM.from_config(stock_config(plan, config))
+        stock = stock_config(plan, config)
+        blocks = _built_blocks(type(stock), stock.to_json_string())
     except Exception as error:  # whatever the checks of its configuration lead to
         reason = reason_of(error.__cause__ or error)
         return f"Stock {title} classes cannot be built with the widths that are left: {reason}."
-    if Adapter(built).shape.blocks != plan.pruned_shape.blocks:
+    if blocks != plan.pruned_shape.blocks:
         return f"Stock {title} classes are built with other widths than those that are left."
     return None
+
+
+@lru_cache(maxsize=8)
+def _built_blocks(kind: type[tf.PreTrainedConfig], fields: str) -> tuple[BlockShape, ...]:
+    """The widths of the blocks of the stock class for a configuration."""
+    with torch.device("meta"):
+        built = AutoModelForCausalLM.from_config(kind.from_dict(json.loads(fields)))
+    return Adapter(built).shape.blocks
 
 
 def _read_back(folder: Path, form: nn.Module) -> nn.Module:

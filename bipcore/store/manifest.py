@@ -11,14 +11,21 @@ from .files import MANIFEST, MANIFEST_FORMAT, read_manifest
 from .kinds import digest
 
 
-def write_manifest(folder: Path, facts: dict[str, Any]) -> None:
-    """Write down what the export in ``folder`` is. Raises OSError."""
+def checksums(folder: Path) -> dict[str, str]:
+    """The SHA-256 of every file in ``folder``. Raises OSError."""
     names = sorted(str(f.relative_to(folder)) for f in folder.rglob("*") if f.is_file())
+    return {name: sha256(folder / name) for name in names}
+
+
+def write_manifest(folder: Path, facts: dict[str, Any], sums: dict[str, str] | None = None) -> None:
+    """Write down what the export in ``folder`` is; ``sums`` are its `checksums`, where they have
+    been taken. Raises OSError."""
+    sums = checksums(folder) if sums is None else sums
     manifest = {
         "format": MANIFEST_FORMAT,
         **facts,
-        "files": {name: (folder / name).stat().st_size for name in names},
-        "sha256": {name: sha256(folder / name) for name in names},
+        "files": {name: (folder / name).stat().st_size for name in sums},
+        "sha256": sums,
     }
     manifest["digest"] = digest(manifest)
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")

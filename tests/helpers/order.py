@@ -27,10 +27,14 @@ PROCESSES = (
     "export/test_reload.py",
     "export/test_full_disk.py",
     "store/test_runs_shared.py",
+    "store/test_unfinished.py",
+    "export/test_readers.py",
 )
 """They start real processes: those are forked from drivers of one worker alone."""
 
 LONG = (
+    "cli/test_every_option.py",
+    "app/test_links.py",
     "app/test_paper.py",
     "pruning/test_slicing_sublayers.py",
     "app/test_plan.py",
