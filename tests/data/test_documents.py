@@ -186,30 +186,30 @@ def test_a_text_without_tokens_is_not_made_up_of_ends_of_texts(tmp_path):
         load_calibration(str(path), tokenizer, samples=1, seq_len=4, seed=0)
 
 
-WRONG = [
-    b"",
-    b"\n\n",
-    b"\x80\xff\x00",
-    b"PAR1garbagePAR1",
-    gzip.compress(b'{"text": "words"}')[:-9],
-    "[]".encode("utf-16"),
-    b'{"text": "words"',
-    b"[" * 100_000,
-    b'[{"text": ' + b"9" * 5000 + b"}]",
-    b'id,body\n1,"open',
-]
+WRONG = {
+    "nothing": b"",
+    "blank lines": b"\n\n",
+    "no text": b"\x80\xff\x00",
+    "parquet of garbage": b"PAR1garbagePAR1",
+    "gzip cut short": gzip.compress(b'{"text": "words"}', mtime=0)[:-9],
+    "UTF-16": "[]".encode("utf-16"),
+    "an open object": b'{"text": "words"',
+    "nested deeply": b"[" * 100_000,
+    "a huge number": b'[{"text": ' + b"9" * 5000 + b"}]",
+    "an open quote": b'id,body\n1,"open',
+}
 
 
 @pytest.mark.parametrize(
-    ("name", "content"),
+    ("name", "what"),
     [
         *product(("x.json", "x.jsonl", "x.csv", "x.parquet", "x.json.gz"), WRONG),
-        *(("x.gz", content) for content in WRONG if content.startswith(b"\x1f")),
+        ("x.gz", "gzip cut short"),
     ],
 )
-def test_wrong_content_under_any_name_is_one_sentence(tmp_path, name, content):
+def test_wrong_content_under_any_name_is_one_sentence(tmp_path, name, what):
     path = tmp_path / name
-    path.write_bytes(content)
+    path.write_bytes(WRONG[what])
     _refusal(path)
 
 

@@ -115,9 +115,9 @@ def reference_blocks(
             model,
             index,
             inputs={site: stored[index, site] for site in ("qkv", "o", "up", "down")},
-            gain=_ffn_gain(model, index, tokens),
-            o_gain=_gain_after(model, index, tokens, "o"),
-            down_gain=_gain_after(model, index, tokens, "down"),
+            gain=_ffn_gain(model, index, tokens[:1, :4]),
+            o_gain=_gain_after(model, index, tokens[:1, :4], "o"),
+            down_gain=_gain_after(model, index, tokens[:1, :4], "down"),
         )
         for index in chosen
     ]

@@ -96,7 +96,7 @@ def test_least_squares_without_a_ridge_is_that_of_lstsq(name, unit):
 
 @each_unit
 def test_the_outputs_of_the_sublayers_come_closer(name, unit):
-    model, plan, many = tiny_model(name), plan_for(name, 0.4, unit=unit), tiny_tokens(64, 64)
+    model, plan, many = tiny_model(name), plan_for(name, 0.4, unit=unit), tiny_tokens(32, 48)
     calibration = CalibrationSet.from_tokens(many)
     moments = SecondMoments(collect_second_moments(model, calibration).__getitem__)
     pruned = _least_squares(model, plan, moments=moments)
