@@ -169,7 +169,7 @@ PRESETS: dict[str, Preset] = {
             "recommended",
             "What measured best here: FLAP's scores, the same widths in every block, the first "
             "block protected, least squares. Demo model, C4 calibration: WikiText-2 perplexity "
-            "37.9 at 20 % and 103.5 at 50 % (dense 22.9), against 46.7 and 586 for the best of "
+            "37.5 at 20 % and 102.6 at 50 % (dense 22.9), against 46.7 and 586 for the best of "
             "the criteria as published.",
             {
                 "criterion": "flap",
