@@ -18,6 +18,7 @@ from ..errors import InputError
 from ..models.adapters import Adapter
 from ..models.running import evaluation_mode, loss_scale
 from ..models.shapes import ModelShape
+from ..models.streaming import check_whole
 from ..progress import Progress
 from .base import ChannelScores, Criterion, Style, sum_coupled
 from .statistics import check_length
@@ -64,8 +65,7 @@ def _check(adapter: Adapter, calibration: CalibrationSet) -> None:
     check_length(adapter, calibration)
     if calibration.seq_len < 2:
         raise InputError("Gradients need calibration samples of at least 2 tokens.")
-    if any(parameter.is_meta for parameter in adapter.model.parameters()):
-        raise InputError("Part of the model is offloaded: gradients need it where it fits whole.")
+    check_whole(adapter.model, "A criterion that takes gradients")
 
 
 def _loss(adapter: Adapter, tokens: Tensor) -> Tensor:

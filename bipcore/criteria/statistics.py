@@ -6,7 +6,7 @@ the number of samples. The statistics serve every activation criterion, and do n
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -16,7 +16,8 @@ from ..data.samples import CalibrationSet
 from ..errors import InputError
 from ..models.adapters import SITES, Adapter, Block
 from ..models.finite import check_finite
-from ..models.running import capture_inputs, check_vocabulary, enter_blocks, evaluation_mode
+from ..models.running import Walk, capture_inputs, check_vocabulary, evaluation_mode
+from ..models.streaming import is_streamed
 from ..progress import Progress, silent
 from ..store.kinds import Kind
 
@@ -209,17 +210,17 @@ def one_pass(
 ) -> None:
     """Run ``calibration`` through the blocks once; every one of ``reducers`` takes its inputs.
 
-    ``batch_size`` is in samples. ``by_block``: all samples go through a block before the next, so
-    that reducers may be emptied in between; the hidden states of all samples are held, N·T·d
-    numbers. The language-model head is not run, the model not changed. Raises InputError for
-    samples longer than the model can read.
+    ``batch_size`` is in samples. ``by_block``, and always where the model is streamed: all samples
+    go through a block before the next, the hidden states of all samples being held, N·T·d numbers
+    (see `BlockWalk`). The language-model head is not run, the model not changed. Raises InputError
+    for samples longer than the model can read.
     """
     check_length(adapter, calibration)
     if batch_size < 1:
         raise InputError(f"The batch size is at least 1, not {batch_size}.")
     report = progress or silent
     with evaluation_mode(adapter.model):
-        if by_block:
+        if by_block or is_streamed(adapter.model):
             walk = BlockWalk(adapter, calibration, batch_size=batch_size)
             for index in walk.blocks:
                 report(index / len(adapter.blocks), message)
@@ -233,39 +234,19 @@ def one_pass(
     report(1.0, message)
 
 
-class BlockWalk:
-    """A calibration set on its way through a model, all of it through one block after the other.
-
-    The hidden states (N, T, d) that enter the next block are held. What is done to a block
-    between `watch` and `advance` counts for those after it.
-    """
+class BlockWalk(Walk):
+    """A calibration set on its way through a model (see `Walk`), with reducers watching."""
 
     def __init__(self, adapter: Adapter, calibration: CalibrationSet, *, batch_size: int) -> None:
         check_length(adapter, calibration)
         if batch_size < 1:
             raise InputError(f"The batch size is at least 1, not {batch_size}.")
-        self._adapter = adapter
-        entrances = [enter_blocks(adapter, part) for part in calibration.tokens.split(batch_size)]
-        self._hidden = [entrance.hidden for entrance in entrances]
-        self._entrances = [replace(one, hidden=one.hidden[:0].clone()) for one in entrances]
-
-    @property
-    def blocks(self) -> range:
-        """The numbers of the blocks, in order."""
-        return range(len(self._adapter.blocks))
+        super().__init__(adapter, calibration.tokens, batch_size=batch_size)
 
     def watch(self, index: int, *reducers: Reducer, advance: bool = False) -> None:
         """Run block ``index`` with ``reducers`` watching; with ``advance`` go on behind it."""
-        block = self._adapter.blocks[index]
-        with watching({index: block}, *reducers):
-            for number, hidden in enumerate(self._hidden):
-                after = self._entrances[number].run(index, block.module, hidden)
-                if advance:
-                    self._hidden[number] = after
-
-    def advance(self, index: int) -> None:
-        """Go on behind block ``index``, as it is now."""
-        self.watch(index, advance=True)
+        with watching({index: self.adapter.blocks[index]}, *reducers):
+            self.step(index, advance=advance)
 
 
 def collect_statistics(

@@ -32,6 +32,7 @@ from ..data.tasks import KNOWN, checked_rows, from_hub, local_file, tasks_folder
 from ..errors import InputError, reason_of
 from ..models.finite import check_finite
 from ..models.running import check_vocabulary, evaluation_mode
+from ..models.streaming import device_of
 from ..progress import Progress
 from ..specs import ZeroShotSpec
 
@@ -69,7 +70,7 @@ class Scorer(HFLM):
             backend="causal",
             batch_size=batch_size,
         )
-        self._device = model.get_input_embeddings().weight.device
+        self._device = device_of(model.get_input_embeddings())
         self._ready = True
 
     @property

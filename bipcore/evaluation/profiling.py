@@ -17,6 +17,7 @@ from ..models.loading import resolve_device
 from ..models.memory import PeakMemory, settle, weight_bytes
 from ..models.running import evaluation_mode
 from ..models.shapes import ModelShape
+from ..models.streaming import check_whole
 from ..progress import Progress, silent
 
 SEQ_LEN = 512
@@ -70,6 +71,7 @@ def profile_model(
 
     The tokens are random ids from a fixed seed; their values do not change the cost.
     """
+    check_whole(model, "Measuring latency and peak memory")
     adapter = Adapter(model)
     counted = profile_shape(adapter.shape, seq_len=seq_len)
     if min(batch_size, repeats) < 1 or warmup < 0:

@@ -13,6 +13,7 @@ from ..errors import InputError, reason_of
 from ..models.adapters import Adapter
 from ..models.folders import ADAPTER, StoredTensor, only, stored_tensors
 from ..models.loading import load_config, load_model
+from ..models.streaming import check_whole
 from ..progress import Progress, silent
 from ..recovery.lora import ADAPTER_WEIGHTS
 from ..store.files import check_destination, replacing
@@ -68,6 +69,7 @@ def merge_adapter(
     settings, report = _read_settings(source), progress or silent
     tensors = _check_tensors(source, settings)
     model, tokenizer = load_model(base, device=device, dtype=dtype, progress=progress)
+    check_whole(model, "Merging an adapter")
     Adapter(model)
     report(0.7, "Merging")
     whole = _merged(model, source, tensors)

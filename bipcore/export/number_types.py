@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,11 +11,11 @@ from torch import nn
 
 from ..errors import InputError
 from ..models.adapters import Adapter
-from ..models.folders import stored_tensors, weight_files
+from ..models.folders import TYPES, stored_tensors, weight_files
 from ..models.loading import DTYPES
+from ..models.streaming import is_streamed, recast, tensors_of
 from ..pruning.slicing import shallow_clone
 
-_NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 _SMALL_FILES = (".jinja", ".json", ".model", ".txt")
 
 
@@ -36,7 +37,7 @@ def read_checkpoint(name: str, folder: Path, blocks: str) -> Checkpoint:
     inside = re.compile(rf"(?:^|\.){re.escape(blocks.partition('.')[2])}\.\d+\.")
     tensors = stored_tensors(name, files)
     for key, tensor in tensors.items():
-        counts[_NAMES.get(tensor.dtype, tensor.dtype)] += tensor.size if inside.search(key) else 0
+        counts[TYPES.get(tensor.dtype, tensor.dtype)] += tensor.size if inside.search(key) else 0
     weights = sum(file.stat().st_size for file in files)
     others = [file for file in folder.iterdir() if file.suffix in _SMALL_FILES and file.is_file()]
     total = weights + sum(file.stat().st_size for file in others)
@@ -57,7 +58,7 @@ def type_to_write(wanted: str, model: nn.Module, stored: Checkpoint | None) -> t
     held = Adapter(model).blocks[0].o.weight.dtype
     if wanted != "auto":
         return getattr(torch, wanted)
-    own = getattr(torch, stored.dtype) if stored and stored.dtype in _NAMES.values() else held
+    own = getattr(torch, stored.dtype) if stored and stored.dtype in TYPES.values() else held
     return own if own.itemsize < held.itemsize else held
 
 
@@ -67,7 +68,11 @@ def in_type(model: nn.Module, dtype: torch.dtype) -> nn.Module:
     if all(parameter.dtype == dtype for parameter in model.parameters()):
         return model
     cast = shallow_clone(model)
+    if is_streamed(cast):
+        recast(cast, dtype)
     for name, parameter in cast.named_parameters():
+        if parameter.is_meta:
+            continue  # looked at when it is read
         rounded = parameter.data.to(dtype)
         if not rounded.isfinite().all() and parameter.data.isfinite().all():
             raise InputError(
@@ -99,8 +104,9 @@ def disk_rows(
 def _loses(model: nn.Module, dtype: torch.dtype) -> bool:
     """Whether a weight of ``model`` is another number in ``dtype``; those of a checkpoint in that
     type, only cut, are not."""
-    weights = (p.detach() for p in model.parameters() if p.dtype != dtype)
-    return any(not torch.equal(weight.to(dtype).to(weight.dtype), weight) for weight in weights)
+    with closing(tensors_of(model)) as tensors:
+        weights = (w for _, w in tensors if w.is_floating_point() and w.dtype != dtype)
+        return any(not torch.equal(weight.to(dtype).to(weight.dtype), weight) for weight in weights)
 
 
 def _mebibytes(size: int) -> str:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 from .families import Family, family_of
 from .shapes import BlockShape, ModelShape, UnitCost
+from .streaming import device_of, present
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,8 @@ class Block:
 
     def weights(self) -> BlockWeights:
         """The block's weights, taken apart where the modules fuse them."""
-        return self.split([linear.weight.detach().float() for linear in self.linears])
+        with present(self.module):
+            return self.split([linear.weight.detach().float() for linear in self.linears])
 
     def split(self, values: Sequence[Tensor]) -> BlockWeights:
         """Take apart ``values``: for each of `linears` a tensor laid out like its weight."""
@@ -245,7 +247,7 @@ class Adapter:
     @property
     def input_device(self) -> torch.device:
         """Where the token ids have to be."""
-        return self.model.get_input_embeddings().weight.device
+        return device_of(self.model.get_input_embeddings())
 
     @property
     def shape(self) -> ModelShape:

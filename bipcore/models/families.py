@@ -123,6 +123,9 @@ TEXT_HALF_NAMES = {
 }
 """What the tensors of such a language model are called, and what by themselves."""
 
+STORED_NAMES = TEXT_HALF_NAMES | {r"^embed_out\.": "lm_head."}
+"""What tensors are called in files, and what in modules of `transformers`, where they differ."""
+
 
 def family_of(config) -> Family:
     """The family of a `transformers` configuration; raises InputError if there is none."""

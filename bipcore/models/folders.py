@@ -27,7 +27,8 @@ ADAPTER = "adapter_config.json"
 _CONTENT = (".json", ".jinja", ".model", ".safetensors", ".txt")
 _QUANTISED = ("quantization_config", "compression_config")
 _QUANTISED_FILES = ("quantize_config.json", "quant_config.json", "hf_quant_config.json")
-_FLOATS = ("F64", "F32", "F16", "BF16")
+TYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+"""The types of numbers that weights are read in, by safetensors' words."""
 _MOST_LAYERS = 1000
 _ROOM = 2**20
 
@@ -235,7 +236,7 @@ def check_fit(name: str, tensors: Mapping[str, StoredTensor], model: nn.Module) 
         names = (key, head + key, key.removeprefix(head))
         own = next((each for each in names if each in shapes), None)
         inside = any(not layers.isdisjoint(_above(each)) for each in names)
-        if inside and tensor.dtype not in _FLOATS:
+        if inside and tensor.dtype not in TYPES:
             raise quantised(name, f"{short(key)} is of type {tensor.dtype}")
         if own and shapes[own] != tensor.shape:
             others.append(own)

@@ -6,7 +6,9 @@ import importlib.util
 import json
 import re
 import warnings
+from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from .families import TEXT_HALF_NAMES, TEXT_HALVES, family_of
 from .finite import check_weights
 from .folders import (
     INDEX,
+    TYPES,
     check_blocks,
     check_fit,
     has_adapter,
@@ -35,7 +38,10 @@ from .folders import (
     weight_files,
 )
 from .identity import DEMO, DEMO_HUB, check_export, demo_identity
+from .memory import AUTO, read_size
 from .pruned_classes import classes_of, is_pruned_type, read_pruned_config
+from .streamed_loading import budget_of, fits, stream_model
+from .streaming import is_streamed
 from .tokenizer import load_tokenizer, save_tokenizer
 
 MODELS: Kind = Kind("models", "the demo model, converted")
@@ -54,6 +60,7 @@ def load_model(
     *,
     device: str = "auto",
     dtype: str = "auto",
+    memory: str = AUTO,
     store: RunStore | None = None,
     progress: Progress | None = None,
 ) -> tuple[nn.Module, object]:
@@ -61,14 +68,17 @@ def load_model(
 
     ``name``: "demo", a local folder, or a hub id, optionally with ``@revision``. ``device``:
     "auto" (all GPUs where there are any, else the CPU), or a torch device. ``dtype``: "auto" is
-    float32 on the CPU and the stored type on a GPU. Only safetensors are read, and no code from
-    the model's folder is run: of an export that has a modelling file, bipcore has its own copy.
-    Raises InputError when it cannot be had or is unsupported.
+    float32 on the CPU and the stored type on a GPU. ``memory``: the budget for weights and
+    activations, "700MiB" or the like, or "auto" for what is free; of a model that does not fit into
+    it one part after the other is brought in while it runs (see `streaming`). Only safetensors are
+    read, and no code from the model's folder is run: of an export that has a modelling file,
+    bipcore has its own copy. Raises InputError when it cannot be had or is unsupported.
     """
     resolve_device(device)
     _check_dtype(dtype)
+    read_size(memory)
     found = find_model(name, store=store, progress=progress)
-    return load_found(found, device=device, dtype=dtype, progress=progress)
+    return load_found(found, device=device, dtype=dtype, memory=memory, progress=progress)
 
 
 def load_found(
@@ -76,20 +86,21 @@ def load_found(
     *,
     device: str = "auto",
     dtype: str = "auto",
+    memory: str = AUTO,
     progress: Progress | None = None,
 ) -> tuple[nn.Module, object]:
     """`load_model` of a model that was found."""
     report, name = progress or silent, found.name
     target = resolve_device(device)
-    if target == "cpu":
-        keep_freed_memory()
     _check_dtype(dtype)
     check_export(found.folder)
     config = _read_config(found.folder)
     if note := unused_adapter(name):
         warnings.warn(note, stacklevel=2)
     report(0.6, f"Loading {name}")
-    model = _load_weights(name, found.folder, config, target, dtype)
+    model = _load_weights(name, found.folder, config, target, dtype, memory)
+    if target == "cpu":
+        keep_freed_memory(not is_streamed(model))
     tokenizer = load_tokenizer(name, found.folder, config)
     report(1.0, f"Loaded {name}")
     return model, tokenizer
@@ -227,9 +238,7 @@ def empty_model(config) -> nn.Module:
     try:
         with warnings.catch_warnings(), torch.device("meta"):
             warnings.simplefilter("ignore")
-            if is_pruned_type(config.model_type):
-                return classes_of(config.model_type).model(config)
-            return AutoModelForCausalLM.from_config(config)
+            return _built(config)
     except Exception as error:  # whatever a configuration that contradicts itself leads to
         raise InputError(f"The configuration cannot be used: {reason_of(error)}.") from None
 
@@ -268,14 +277,31 @@ def _check_shares(config) -> None:
             raise ValueError(f"{name} is a share from 0 to 1, not {value}")
 
 
-def _load_weights(name: str, folder: Path, config, device: str, dtype: str) -> nn.Module:
+def _load_weights(
+    name: str, folder: Path, config, device: str, dtype: str, memory: str
+) -> nn.Module:
     """The model in ``folder``, of which nothing is read but what was looked at before."""
     files = weight_files(name, folder)
-    _check_stored(name, files, config)
-    options: dict[str, Any] = {"config": config}
+    held = torch.float32 if dtype == "auto" and device == "cpu" else dtype
+    size, stored = _check_stored(name, files, config)
+    in_use = getattr(torch, stored if held == "auto" else str(held).removeprefix("torch."))
+    if not fits(size * in_use.itemsize, budget := budget_of(memory, device)):
+        build = partial(_built, config)
+        how = {"build": build, "device": device, "dtype": in_use, "budget": budget}
+        return _named(stream_model(name, folder, files, **how), folder)
+    model = _whole_model(name, folder, files, config, device=device, dtype=held)
+    check_in_memory(name, model)
+    check_weights(name, model)
+    return _named(model, folder)
+
+
+def _whole_model(
+    name: str, folder: Path, files: list[Path], config, *, device: str, dtype: Any
+) -> nn.Module:
+    """The model in ``folder``, of which only ``files`` and its configuration are seen."""
+    options: dict[str, Any] = {"config": config, "dtype": dtype}
     if config.model_type in TEXT_HALVES.values():
         options["key_mapping"] = TEXT_HALF_NAMES
-    options["dtype"] = torch.float32 if dtype == "auto" and device == "cpu" else dtype
     if device != "cpu":
         options["device_map"] = "auto" if device == "spread" else {"": device}
     pruned = is_pruned_type(config.model_type)
@@ -299,22 +325,40 @@ def _load_weights(name: str, folder: Path, config, device: str, dtype: str) -> n
             raise
         raise InputError(f"{short(name)} cannot be loaded: {reason_of(error)}.") from None
     _check_complete(name, info)
-    check_in_memory(name, model)
-    check_weights(name, model)
     vars(model).pop("_weight_conversions", None)  # else it is written under those names again
+    return model
+
+
+def _named(model: nn.Module, folder: Path) -> nn.Module:
+    """``model``, which says where it comes from, ready to be run."""
     model.config.name_or_path = model.name_or_path = str(folder)
     return model.eval()
 
 
-def _check_stored(name: str, files: list[Path], config) -> None:
-    """Raise InputError where the headers of the weights do not fit the configuration."""
+def _built(config) -> nn.Module:
+    """The model of ``config``, its weights being whatever memory holds."""
+    if is_pruned_type(config.model_type):
+        return classes_of(config.model_type).model(config)
+    return AutoModelForCausalLM.from_config(config)
+
+
+def _check_stored(name: str, files: list[Path], config) -> tuple[int, str]:
+    """The number of weights, and the type of most of them.
+
+    Raises InputError where the headers of the weights do not fit the configuration.
+    """
     tensors = {}
     for key, tensor in stored_tensors(name, files).items():
         for pattern, own in TEXT_HALF_NAMES.items():
             key = re.sub(pattern, own, key)
         tensors[key] = tensor
     check_blocks(name, tensors, family_of(config).blocks, config.num_hidden_layers)
-    check_fit(name, tensors, empty_model(config))
+    model = empty_model(config)
+    check_fit(name, tensors, model)
+    counts: Counter[str] = Counter()
+    for tensor in tensors.values():
+        counts[TYPES.get(tensor.dtype, "float32")] += tensor.size
+    return sum(weight.numel() for weight in model.parameters()), counts.most_common(1)[0][0]
 
 
 def _check_complete(name: str, info: dict) -> None:
@@ -336,15 +380,17 @@ def check_in_memory(name: str, model: nn.Module) -> None:
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _LARGEST_FROM_HEAP = 32 * 2**20  # glibc takes no more
 _KEPT = 2**30
+_SMALL = 2**20
 
 
-def keep_freed_memory() -> None:
-    """Let glibc keep up to 1 GiB of freed memory instead of giving it back at once.
+def keep_freed_memory(kept: bool) -> None:
+    """Let glibc keep up to 1 GiB of freed memory, or next to none, before it gives it back.
 
     Every layer frees and allocates its activations anew; given back, each costs page faults: a
-    tenth of the time of a forward pass of the demo model. Does nothing with other C libraries.
+    tenth of the time of a forward pass of the demo model. A streamed model has less memory than
+    that, and its weights come and go. Does nothing with other C libraries.
     """
     with contextlib.suppress(OSError, AttributeError, TypeError):
         libc = ctypes.CDLL(None)
-        libc.mallopt(_M_MMAP_THRESHOLD, _LARGEST_FROM_HEAP)
-        libc.mallopt(_M_TRIM_THRESHOLD, _KEPT)
+        libc.mallopt(_M_MMAP_THRESHOLD, _LARGEST_FROM_HEAP if kept else _SMALL)
+        libc.mallopt(_M_TRIM_THRESHOLD, _KEPT if kept else _SMALL)

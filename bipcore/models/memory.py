@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import gc
+import re
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -12,14 +13,31 @@ import psutil
 import torch
 from torch import nn
 
-from ..errors import InputError
+from ..errors import InputError, short
+from .streaming import stream_of
 
+AUTO = "auto"
+_UNITS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 _PAGE = 4096
 
 
 def weight_bytes(model: nn.Module) -> int:
     """The bytes of a model's weights, each counted once."""
     return sum(weight.numel() * weight.element_size() for weight in model.parameters())
+
+
+def read_size(said: str) -> int | None:
+    """The bytes that ``said`` stands for ("700MiB", "24GB", "1.5G"), None for "auto".
+
+    Raises InputError for anything else.
+    """
+    if said == AUTO:
+        return None
+    found = re.fullmatch(r"(\d{1,15}(?:\.\d{1,6})?)\s*([kmgt]?)(i?)b?", said.strip().lower())
+    if found is None or not float(found[1]) or (found[3] and not found[2]):
+        raise InputError(f"The memory is auto or a size such as 700MiB or 24GB, not {short(said)}.")
+    of_two = found[3] or not said.strip().lower().endswith("b")
+    return int(float(found[1]) * (1024 if of_two else 1000) ** _UNITS[found[2]])
 
 
 class PeakMemory:
@@ -81,10 +99,13 @@ def check_free(model: nn.Module, need: int) -> None:
     Over several GPUs what is needed lies like the weights: each has to have its share free.
     """
     sizes: Counter[torch.device] = Counter()
+    stream = stream_of(model)
     for weight in model.parameters():
-        sizes[weight.device] += weight.numel() * weight.element_size()
+        device = stream.device if stream else weight.device
+        sizes[device] += weight.numel() * weight.element_size()
     for device, size in sizes.items():
         share, free = need * size / max(sizes.total(), 1), free_memory(device)
+        free = min(free, stream.budget) if stream else free
         if share > free:
             place = f" on {device}" if len(sizes) > 1 else ""
             raise InputError(

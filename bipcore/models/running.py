@@ -4,23 +4,29 @@ The only file that registers hooks and replaces what modules do.
 
 `enter_blocks` says what would enter every block besides the hidden states (positions, masks);
 with that, a block of any copy of the model can be run on hidden states of the caller's choice.
-`leave_blocks` runs what comes after the last block. `silent_sublayer` says how a block runs as if
+`leave_blocks` runs what comes after the last block. A `Walk` takes many batches through a model so,
+block by block; a streamed one is read once then. `silent_sublayer` says how a block runs as if
 its attention or its FFN were gone, its weights being left alone.
 """
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+import safetensors
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from ..errors import InputError, short
+from ..progress import Progress
+from ..store.scratch import Scratch
 from .adapters import Adapter, Block
+from .streaming import Stream, fetch, present, stream_of
 
 
 def check_vocabulary(model: nn.Module, tokens: Tensor, tokenizer: Any = None) -> None:
@@ -154,7 +160,12 @@ def leave_blocks(adapter: Adapter, tokens: Tensor, hidden: Tensor) -> Tensor:
     def give(*args: Any, **named: Any) -> Tensor:
         return hidden
 
-    with replaced_forwards({block.module: give for block in adapter.blocks}):
+    def embed(tokens: Tensor) -> Tensor:
+        return hidden.new_zeros(*tokens.shape, embedding.embedding_dim)
+
+    embedding = adapter.model.get_input_embeddings()  # what it gives is not used
+    forwards = {embedding: embed} | {block.module: give for block in adapter.blocks}
+    with replaced_forwards(forwards):
         return adapter.model(input_ids=tokens.to(adapter.input_device), use_cache=False).logits
 
 
@@ -213,3 +224,119 @@ def negative_log_likelihood(logits: Tensor, tokens: Tensor) -> float:
 def exp_of(loss: float) -> float:
     """The perplexity of a mean loss: exp, infinite where that overflows."""
     return math.exp(loss) if loss < 700 else math.inf
+
+
+_HIDDEN_SHARE = 0.25
+"""The share of a streamed model's budget that hidden states may take in memory."""
+
+
+class Walk:
+    """Tokens (N, T) on their way through a model, in batches of ``batch_size`` rows.
+
+    The hidden states (N, T, d) that enter the next block are held: where the model runs; of one
+    that is streamed in host memory or, where they are too large for its budget, on the disk. What
+    is done to a block before `step` advances counts for those after it.
+    """
+
+    def __init__(self, adapter: Adapter, tokens: Tensor, *, batch_size: int) -> None:
+        self.adapter, self._tokens = adapter, tokens.split(batch_size)
+        self._hidden = _shelf(adapter, tokens)
+        self._entrances: list[Entrance] = []
+        with present(adapter.model.get_input_embeddings()):
+            for number, part in enumerate(self._tokens):
+                entrance = enter_blocks(adapter, part)
+                self._hidden.put(number, entrance.hidden)
+                self._entrances.append(replace(entrance, hidden=entrance.hidden[:0].clone()))
+
+    @property
+    def blocks(self) -> range:
+        """The numbers of the blocks, in order."""
+        return range(len(self.adapter.blocks))
+
+    def step(self, index: int, *, advance: bool = True) -> None:
+        """Run block ``index`` on all batches; with ``advance`` go on behind it."""
+        module = self.adapter.blocks[index].module
+        with present(module):
+            if advance and index + 1 < len(self.blocks):
+                fetch(self.adapter.blocks[index + 1].module)
+            for number, entrance in enumerate(self._entrances):
+                after = entrance.run(index, module, self._hidden.get(number))
+                if advance:
+                    self._hidden.put(number, after)
+
+    def logits(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Tokens (B, T) of each batch and their logits (B, T, V), behind the last block."""
+        with present(self.adapter.model.get_output_embeddings()):
+            for number, part in enumerate(self._tokens):
+                yield part, leave_blocks(self.adapter, part, self._hidden.get(number))
+
+
+def logits_of(
+    model: nn.Module, tokens: Tensor, *, batch_size: int, progress: Progress, message: str
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The rows of tokens (N, T) in batches (B, T), where the model wants them, and their logits
+    (B, T, V). A streamed model is walked block by block."""
+    adapter = Adapter(model)
+    if stream_of(model) is None:
+        for start in range(0, len(tokens), batch_size):
+            progress(start / len(tokens), message)
+            batch = tokens[start : start + batch_size].to(adapter.input_device)
+            yield batch, model(input_ids=batch, use_cache=False).logits
+        return
+    walk = Walk(adapter, tokens, batch_size=batch_size)
+    for index in walk.blocks:
+        progress(index / len(walk.blocks), message)
+        walk.step(index)
+    for batch, logits in walk.logits():
+        yield batch.to(logits.device), logits
+
+
+def _shelf(adapter: Adapter, tokens: Tensor) -> "_Live | _Host | _Disk":
+    """Where the hidden states of tokens (N, T) are held."""
+    stream = stream_of(adapter.model)
+    if stream is None:
+        return _Live()
+    size = tokens.numel() * adapter.blocks[0].down.out_features * stream.dtype.itemsize
+    return _Host(stream) if size <= _HIDDEN_SHARE * stream.budget else _Disk(stream)
+
+
+class _Live:
+    """Tensors by number, as they are."""
+
+    def __init__(self) -> None:
+        self._held: dict[int, Tensor] = {}
+
+    def put(self, number: int, tensor: Tensor) -> None:
+        self._held[number] = tensor
+
+    def get(self, number: int) -> Tensor:
+        return self._held[number]
+
+
+class _Host:
+    """Tensors by number, in host memory."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._device = stream.device
+        self._held: dict[int, Tensor] = {}
+
+    def put(self, number: int, tensor: Tensor) -> None:
+        self._held[number] = tensor.to("cpu")
+
+    def get(self, number: int) -> Tensor:
+        return self._held[number].to(self._device)
+
+
+class _Disk:
+    """Tensors by number, each in a file."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._device, self._scratch = stream.device, Scratch(stream.room)
+        self._files: dict[int, Path] = {}
+
+    def put(self, number: int, tensor: Tensor) -> None:
+        self._files[number] = self._scratch.save(str(number), {"hidden": tensor.cpu()})
+
+    def get(self, number: int) -> Tensor:
+        with safetensors.safe_open(self._files[number], framework="pt") as opened:
+            return opened.get_tensor("hidden").clone().to(self._device)

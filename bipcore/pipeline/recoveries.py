@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..models.streaming import check_whole
 from ..pruning.plan import PruningPlan
 from ..recovery.lora import LoraAdapter, merged, target_layers
 from ..recovery.training import Step, recover
@@ -96,6 +97,7 @@ class Recoveries:
         """Raise InputError for a recovery that cannot be done to this model, before hours of work:
         wrong settings, unknown layers, too little text."""
         recovery.identity()
+        check_whole(self.bench.model(spec)[0], "Fine-tuning")
         target_layers(self.bench.model(spec)[0], recovery.targets)
         self._training_tokens(spec, recovery)
 

@@ -22,8 +22,8 @@ from ..progress import Progress, Tracker
 from ..pruning.moments import (
     SECOND_MOMENTS,
     SecondMoments,
-    collect_second_moments,
     second_moment_bytes,
+    second_moments_by_block,
 )
 from ..specs import CalibrationSpec, ModelSpec
 from ..store.kinds import digest
@@ -67,7 +67,7 @@ class Workbench:
         before = spec.identity()
         if slot is None or slot.key != digest([asdict(spec), before]):
             self._slots.clear()  # the old ones go before the new one is loaded
-            how = {"device": spec.device, "dtype": spec.dtype}
+            how = {"device": spec.device, "dtype": spec.dtype, "memory": spec.memory}
             with self.progress.within(0.0, 0.2) as progress:
                 self.found = find_model(spec.name, store=self.store, progress=progress)
                 loaded = load_found(self.found, **how, progress=progress)
@@ -108,25 +108,25 @@ class Workbench:
         return self.store.get(STATISTICS, _pass(model, calibration), compute)
 
     def second_moments(self, model: ModelSpec, calibration: CalibrationSpec) -> SecondMoments:
-        """What least squares refits from: one more forward pass, and much memory."""
+        """What least squares refits from: one more forward pass, and much room on the disk."""
         self.ensure_content(model)
 
         def build(folder: Path) -> None:
             tokens = self.calibration(model, calibration)
             network, _ = self.model(model)
             need = second_moment_bytes(Adapter(network).shape, tokens.tokens.numel())
-            check_free(network, need)
-            self.progress(0.25, f"Second moments: {need / 2**20:,.0f} MiB")
+            check_free(network, max(need))
+            self.progress(0.25, f"Second moments: {sum(need) / 2**20:,.0f} MiB on the disk")
             with self.progress.within(0.25, 0.9) as progress:
-                tensors = collect_second_moments(
-                    network, tokens, batch_size=batch_of(calibration), progress=progress
-                )
-            save_file(tensors, folder / "moments.safetensors", {"format": tokens.fingerprint})
+                settings = {"batch_size": batch_of(calibration), "progress": progress}
+                blocks = second_moments_by_block(network, tokens, **settings)
+                for index, tensors in enumerate(blocks):
+                    save_file(tensors, folder / f"block-{index:04}.safetensors")
 
         for _ in range(2):
             folder = self.store.folder(SECOND_MOMENTS, _pass(model, calibration), build)
             with contextlib.suppress(FileNotFoundError):  # another process cleared the store
-                return SecondMoments.from_file(folder / "moments.safetensors")
+                return SecondMoments.from_files(sorted(folder.glob("block-*.safetensors")))
         raise InputError("The second moments were removed while they were read; start again.")
 
 

@@ -1,12 +1,16 @@
 """Making up for what was cut: new output projections from statistics of the dense model."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
 from ..criteria.statistics import Statistics
 from ..errors import InputError
 from ..models.adapters import Adapter, Block
+from ..models.streaming import name_in, present, put, stream_of
 from ..specs import COMPENSATIONS
+from ..store.scratch import Scratch
 from .moments import SecondMoments
 from .plan import PruningPlan
 from .refit import TOKENS_A_CHANNEL, refit, refit_held_out, wide
@@ -40,18 +44,40 @@ def compensate(
         needs = "statistics" if kind == "bias" else "second moments"
         raise InputError(f"The compensation {kind!r} needs {needs}; collect them first.")
     blocks = zip(Adapter(pruned).blocks, Adapter(dense).blocks, plan.blocks, strict=True)
+    stream = stream_of(pruned)
+    scratch = Scratch(stream.room) if stream else None
     for index, (block, before, keep) in enumerate(blocks):
-        for site, kept in _kept_inputs(before, keep).items():
-            new, old = block.sites[site], before.sites[site]
-            if len(kept) == old.in_features:
-                continue
-            if kind == "bias":
-                mean = getattr(statistics.blocks[index], site).mean
-                _add_bias(new, missing_mean(old.weight, mean, kept))
-            elif len(kept):
-                fitted = _refitted(old.weight, moments, (index, site), kept, ridge)
-                new.weight = _parameter(fitted, new.weight)
+        changes: dict[tuple[str, str], Tensor] = {}
+        with present(before.module):
+            for site, kept in _kept_inputs(before, keep).items():
+                old = before.sites[site]
+                if len(kept) == old.in_features:
+                    continue
+                if kind == "bias":
+                    mean = getattr(statistics.blocks[index], site).mean
+                    changes[site, "bias"] = _with_missing(old, mean, kept)
+                elif len(kept):
+                    fitted = _refitted(old.weight, moments, (index, site), kept, ridge)
+                    changes[site, "weight"] = fitted
+        _change(block, changes, scratch, f"block-{index}")
     return pruned
+
+
+def _change(
+    block: Block, changes: Mapping[tuple[str, str], Tensor], scratch: Scratch | None, label: str
+) -> None:
+    """Give the parameters of ``block``, by site and kind, other values; those of a streamed model
+    are written to ``scratch``."""
+    resting = {}
+    for (site, kind), values in changes.items():
+        linear = block.sites[site]
+        if scratch is None:
+            setattr(linear, kind, _parameter(values, linear.weight))
+        else:
+            name = f"{name_in(block.module, linear)}.{kind}"
+            resting[name] = values.to(linear.weight.dtype).cpu()
+    if resting:
+        put(block.module, resting, file=scratch.save(label, resting), owner=scratch)
 
 
 def _refitted(
@@ -102,9 +128,10 @@ def missing_mean(weight: Tensor, mean: Tensor, kept: Tensor) -> Tensor:
     return weight[:, gone.to(weight.device)] @ mean[gone].to(weight)
 
 
-def _add_bias(linear: nn.Linear, extra: Tensor) -> None:
+def _with_missing(linear: nn.Linear, mean: Tensor, kept: Tensor) -> Tensor:
+    """The bias (d,) of ``linear`` with what it gave for the ``mean`` of inputs that are gone."""
     old = 0 if linear.bias is None else wide(linear.bias)
-    linear.bias = _parameter(old + extra, linear.weight)
+    return old + missing_mean(linear.weight, mean, kept)
 
 
 def _parameter(values: Tensor, like: nn.Parameter) -> nn.Parameter:

@@ -1,9 +1,11 @@
 """Second moments: what least squares refits from.
 
-They are large (H·h × H·h and F × F numbers a block), so they are collected only where asked for.
+They are large (H·h × H·h and F × F numbers a block), so they are collected only where asked for,
+and one block after the other.
 """
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,16 +13,18 @@ import safetensors
 import torch
 from torch import Tensor, nn
 
-from ..criteria.statistics import one_pass
+from ..criteria.statistics import BlockWalk
 from ..data.samples import CalibrationSet
 from ..models.adapters import Adapter
+from ..models.finite import check_finite
+from ..models.running import evaluation_mode
 from ..models.shapes import ModelShape
-from ..progress import Progress
+from ..progress import Progress, silent
 from ..store.kinds import Kind
 
 SITES = ("o", "down")
 SECOND_MOMENTS: Kind = Kind(
-    "second-moments", "second moments, what least squares refits from", version=3
+    "second-moments", "second moments, what least squares refits from", version=4
 )
 MOST_HELD_OUT = 1024
 
@@ -66,18 +70,31 @@ class SecondMoments:
         return int(self._read("tokens"))
 
     @classmethod
-    def from_file(cls, file: Path) -> "SecondMoments":
-        """Those of a safetensors file, read one matrix at a time.
+    def from_files(cls, files: Iterable[Path]) -> "SecondMoments":
+        """Those in safetensors files, of one or more blocks each, read one matrix at a time.
 
-        It stays open, so that it may be removed meanwhile. Raises FileNotFoundError.
+        They stay open, so that they may be removed meanwhile. Raises FileNotFoundError.
         """
-        return cls(safetensors.safe_open(file, framework="pt").get_tensor)
+        held = {}
+        for file in files:
+            opened = safetensors.safe_open(file, framework="pt")
+            held |= dict.fromkeys(opened.keys(), (file, opened))
+
+        def read(name: str) -> Tensor:
+            file, opened = held[name]
+            with contextlib.suppress(FileNotFoundError):
+                # what was read through one opening stays in memory until that is closed
+                opened = safetensors.safe_open(file, framework="pt")
+            return opened.get_tensor(name)
+
+        return cls(read)
 
 
-def second_moment_bytes(shape: ModelShape, tokens: int) -> int:
-    """The memory that the tensors of a model of these sizes take, in bytes."""
-    widths = [w for b in shape.blocks for w in (b.heads * shape.head_dim, b.channels)]
-    return sum(4 * width * (width + count_held_out(tokens)) for width in widths)
+def second_moment_bytes(shape: ModelShape, tokens: int) -> list[int]:
+    """The bytes that the tensors of each block of a model of these sizes take."""
+    held_out = count_held_out(tokens)
+    widths = [(block.heads * shape.head_dim, block.channels) for block in shape.blocks]
+    return [sum(4 * width * (width + held_out) for width in both) for both in widths]
 
 
 class SecondMomentSums:
@@ -112,22 +129,44 @@ class SecondMomentSums:
         return found
 
 
+@torch.no_grad()
+def second_moments_by_block(
+    model: nn.Module,
+    calibration: CalibrationSet,
+    *,
+    batch_size: int = 4,
+    progress: Progress | None = None,
+) -> Iterator[dict[str, Tensor]]:
+    """Walk ``calibration`` through the blocks once; what `SecondMoments` reads of each, by name.
+
+    Only one block's are held at a time: `second_moment_bytes` says what they take, where the block
+    runs. See `statistics.BlockWalk`, and for its errors too.
+    """
+    adapter, report = Adapter(model), progress or silent
+    tokens, message = calibration.tokens.numel(), "Second moments of the calibration set"
+    with evaluation_mode(model):
+        walk = BlockWalk(adapter, calibration, batch_size=batch_size)
+        for index in walk.blocks:
+            report(index / len(walk.blocks), message)
+            sums = SecondMomentSums(tokens)
+            walk.watch(index, sums, advance=True)
+            found = sums.result(tokens)
+            for name in (f"{index}.{site}" for site in SITES):
+                check_finite(found[name].diagonal(), "An activation", model)
+            yield found
+    report(1.0, message)
+
+
 def collect_second_moments(
     model: nn.Module,
     calibration: CalibrationSet,
     *,
     batch_size: int = 4,
-    by_block: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Tensor]:
-    """Run ``calibration`` through the blocks once; what `SecondMoments` reads, by name.
-
-    `second_moment_bytes` says what they take, on the devices of the blocks. See
-    `statistics.one_pass`, and for its errors too.
-    """
-    tokens = calibration.tokens.numel()
-    sums = SecondMomentSums(tokens)
-    settings = {"batch_size": batch_size, "by_block": by_block, "progress": progress}
-    message = "Second moments of the calibration set"
-    one_pass(Adapter(model), calibration, sums, **settings, message=message)
-    return sums.result(tokens)
+    """Those of all blocks at once, by name (see `second_moments_by_block`)."""
+    settings = {"batch_size": batch_size, "progress": progress}
+    found: dict[str, Tensor] = {}
+    for of_block in second_moments_by_block(model, calibration, **settings):
+        found |= of_block
+    return found

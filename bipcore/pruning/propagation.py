@@ -59,7 +59,7 @@ def score_pruned(
             check_finite(torch.cat([scores.attention, scores.ffn]), "A score", model)
             prune_block(block, *choose(scores, budgets[index], shape.blocks[index], plan.unit))
             block.sync_attributes(clone.config)
-            walk.advance(index)
+            walk.step(index)
             found.append(scores)
     came_from = (calibration.fingerprint, calibration.beginning)
     return Scores(tuple(found), criterion, settings, shape, *came_from)

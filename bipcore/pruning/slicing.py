@@ -11,6 +11,7 @@ from transformers import Cache
 from ..errors import InputError
 from ..models.adapters import Adapter, Block, Selection
 from ..models.pruned_classes import block_configs
+from ..models.streaming import cut, is_streamed
 from .plan import PruningPlan
 
 
@@ -41,7 +42,8 @@ def check_fits(adapter: Adapter, plan: PruningPlan) -> None:
             "The plan removes the attention of every block, and without any no token can see "
             "another; keep a head in at least one block."
         )
-    if any(parameter.is_meta for parameter in adapter.model.parameters()):
+    gone = any(parameter.is_meta for parameter in adapter.model.parameters())
+    if gone and not is_streamed(adapter.model):
         raise InputError(
             "Part of the model is offloaded and cannot be sliced; load it where it fits."
         )
@@ -74,6 +76,7 @@ def prune_block(block: Block, heads: Sequence[int], channels: Sequence[int]) -> 
     """Cut the projections of ``block`` down to these query heads and FFN channels, in place."""
     for selection in block.selections(heads, channels):
         _slice(selection)
+        cut(block.module, selection.linear, selection.rows, selection.columns)
     if not heads:
         inner = f"{block.family.attention}."
         names = (path.removeprefix(inner) for path in (block.family.qkv[0], block.family.output))

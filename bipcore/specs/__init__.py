@@ -10,6 +10,7 @@ from typing import Any
 
 from ..models.identity import DEMO, known_content
 from ..models.loading import DTYPES, resolve_device
+from ..models.memory import AUTO, read_size
 from ..settings import Checked, setting
 from .recovery import RecoverySpec
 from .texts import PERPLEXITY, CalibrationSpec, EvaluationSpec
@@ -46,6 +47,16 @@ class ModelSpec(Checked):
     dtype: str = setting(
         "auto", "dtype", "auto, float32, bfloat16 or float16.", label="Type", choices=DTYPES
     )
+    memory: str = setting(
+        AUTO,
+        "memory",
+        "Budget for weights and activations: auto (what is free), 700MiB, 24GB, ... A model that "
+        "does not fit into it runs from the disk, one block at a time.",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        read_size(self.memory)
 
     def identity(self) -> dict:
         """The model's content and number type, and the name that results of it are shown under;

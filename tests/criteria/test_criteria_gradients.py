@@ -229,7 +229,7 @@ def test_samples_longer_than_the_positions_are_refused():
 def test_an_offloaded_model_is_refused():
     model = tiny_model("llama")
     model.model.layers[1].mlp.to("meta")
-    with pytest.raises(InputError, match="offloaded"):
+    with pytest.raises(InputError, match="whole model in memory"):
         _score(model)
 
 

@@ -257,7 +257,7 @@ def test_block_by_block_and_in_one_pass_with_second_moments_the_sums_are_the_sam
     for found in (both, by_block):
         for key, value in plain.to_tensors().items():
             torch.testing.assert_close(found.to_tensors()[key], value, msg=f"{name}, {key}")
-    separately = collect_second_moments(model, calibration, batch_size=2, by_block=True)
+    separately = collect_second_moments(model, calibration, batch_size=2)
     for found in (products.result(count), separately):
         assert found.keys() == moments.keys()
         for key, value in moments.items():

@@ -95,7 +95,7 @@ def test_every_gpu_has_to_have_its_share_free(monkeypatch):
         SimpleNamespace(device=device, numel=lambda n=n: n, element_size=lambda: 2)
         for device, n in zip(devices, (100, 300), strict=True)
     ]
-    model = SimpleNamespace(parameters=lambda: iter(weights))
+    model = SimpleNamespace(parameters=lambda: iter(weights), modules=lambda: iter(()))
     free = {devices[0]: 10 * GIB, devices[1]: 5 * GIB}
     monkeypatch.setattr(memory, "free_memory", free.__getitem__)
 

@@ -63,7 +63,7 @@ FILES = (
     ("scores", "data.safetensors"),
     ("statistics", "data.safetensors"),
     ("second-moments", "spec.json"),
-    ("second-moments", "moments.safetensors"),
+    ("second-moments", "block-0000.safetensors"),
     ("steps", "data.json"),
     ("plans", "data.json"),
     ("evaluations", "spec.json"),

@@ -151,7 +151,7 @@ def test_damaged_second_moments_are_computed_again_with_a_warning(pipeline, spec
     plan = pipeline.plan(spec, LEAST_SQUARES)
     first = pipeline.pruned(spec.model, plan).state_dict()
     (entry,) = [e for e in pipeline.store.entries() if e.kind == "second-moments"]
-    truncate(entry.path / "moments.safetensors")
+    truncate(entry.path / "block-0001.safetensors")
     again = Pipeline(pipeline.store)
     with counted_passes() as passes, pytest.warns(UserWarning, match="damaged"):
         second = again.pruned(spec.model, plan).state_dict()
@@ -296,14 +296,14 @@ def test_an_edited_model_is_not_compensated_from_old_moments(pipeline, spec):
 
 
 def test_second_moments_that_another_process_clears_are_made_again(pipeline, spec, monkeypatch):
-    real, cleared = SecondMoments.from_file, []
+    real, cleared = SecondMoments.from_files, []
 
-    def clear_once(file):
+    def clear_once(files):
         if not cleared:
             cleared.append(RunStore(pipeline.store.root).clear())
-        return real(file)
+        return real(files)
 
-    monkeypatch.setattr(SecondMoments, "from_file", clear_once)
+    monkeypatch.setattr(SecondMoments, "from_files", clear_once)
     moments = pipeline.second_moments(spec.model, spec.calibration)
 
     assert cleared[0] > 0

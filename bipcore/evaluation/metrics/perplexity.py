@@ -3,9 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from ...models.adapters import Adapter
 from ...models.finite import check_finite
-from ...models.running import evaluation_mode, exp_of, negative_log_likelihood
+from ...models.running import evaluation_mode, exp_of, logits_of, negative_log_likelihood
 from ...progress import Progress, silent
 from .base import Metric
 from .texts import cut_windows
@@ -29,17 +28,14 @@ def perplexity(
     loss is not a finite number.
     """
     windows = cut_windows(model, tokens, window)
-    report = progress or silent
-    device = Adapter(model).input_device
+    report, message = progress or silent, f"Perplexity, window {window}"
     total, count = 0.0, 0
     with evaluation_mode(model):
-        for start in range(0, len(windows), batch_size):
-            report(start / len(windows), f"Perplexity, window {window}")
-            batch = windows[start : start + batch_size].to(device)  # (B, window)
-            logits = model(input_ids=batch, use_cache=False).logits  # (B, window, vocabulary)
+        how = {"batch_size": batch_size, "progress": report, "message": message}
+        for batch, logits in logits_of(model, windows, **how):
             total += negative_log_likelihood(logits, batch)
             count += batch.shape[0] * (window - 1)
-    report(1.0, f"Perplexity, window {window}")
+    report(1.0, message)
     check_finite(total, "The loss", model)
     return exp_of(total / count)
 
