@@ -5,9 +5,11 @@ from pathlib import Path
 
 from torch import nn
 
+from ..models.streaming import is_streamed
 from ..models.tokenizer import save_tokenizer
 from .older_readers import speak_to_older_readers
 from .public import quoted
+from .streamed import save_streamed
 
 
 def write_folder(form: nn.Module, tokenizer, folder: Path) -> None:
@@ -15,7 +17,10 @@ def write_folder(form: nn.Module, tokenizer, folder: Path) -> None:
     settings = form.generation_config
     form.generation_config = _valid_generation_config(settings)
     try:
-        form.save_pretrained(folder)
+        if is_streamed(form):
+            save_streamed(form, folder)
+        else:
+            form.save_pretrained(folder)
     finally:
         form.generation_config = settings
     save_tokenizer(tokenizer, folder)

@@ -7,6 +7,7 @@ from torch import nn
 
 from ..models.adapters import Adapter
 from ..models.families import family_of
+from ..models.streaming import rest_as
 from ..pruning.slicing import shallow_clone
 
 _NOT_PLAIN = (
@@ -64,5 +65,6 @@ def rebuilt(model: nn.Module, kind: type[nn.Module], config) -> nn.Module:
         twin = kind(config)
     twin.load_state_dict(model.state_dict(), assign=True)
     twin.tie_weights()
+    rest_as(twin, model)
     twin.generation_config = model.generation_config
     return twin.eval()

@@ -8,10 +8,12 @@ from torch import nn
 from ..errors import InputError
 from ..models.adapters import Adapter
 from ..models.pruned_classes import MODELLING_FILE, block_configs, classes_of, layout_of
+from ..models.streaming import is_streamed
 from ..pruning.plan import PruningPlan
 from .base import Format
 from .folder import loading_code, write_folder
 from .forms import added_biases, plain_fields, rebuilt
+from .streamed import read_streamed
 
 
 def _no_problem(plan: PruningPlan, config, model: nn.Module | None = None) -> None:
@@ -47,6 +49,8 @@ def _read_back(folder: Path, form: nn.Module) -> nn.Module:
             "The export was not kept: its modelling file, read back, is not the one written."
         )
     kind = classes_of(form.config.model_type).model
+    if is_streamed(form):
+        return read_streamed(folder, form, lambda: kind(kind.config_class.from_pretrained(folder)))
     return kind.from_pretrained(folder, dtype=form.dtype, local_files_only=True)
 
 

@@ -7,8 +7,10 @@ from ..errors import InputError
 from ..evaluation.profiling import random_tokens
 from ..models.adapters import Adapter
 from ..models.running import evaluation_mode
+from ..models.streaming import is_streamed
 from ..pruning.slicing import shallow_clone
 from .number_types import in_type
+from .streamed import move_places, same_tensors
 
 _TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-6}
 
@@ -25,13 +27,11 @@ def compare(
     written than ``model`` has, ``again`` is run in that of ``model``, and ``tolerance`` holds
     between it and ``model`` with its weights so rounded: what rounding does is in the figure alone.
     """
-    written, read = form.state_dict(), again.state_dict()
-    if written.keys() != read.keys() or not all(
-        torch.equal(written[name].cpu(), read[name].cpu()) for name in written
-    ):
+    if not same_tensors(form, again):
         raise InputError("The export was not kept: its weights, read back, are not those written.")
     dtype = next(model.parameters()).dtype
-    again = in_type(again.to(Adapter(model).input_device).eval(), dtype)
+    again = again if is_streamed(again) else again.to(Adapter(model).input_device)
+    again = in_type(again.eval(), dtype)
     tokens = _tokens(model)
     found, shown = _logits(again, tokens), _logits(model, tokens)
     same = form.dtype == dtype
@@ -60,6 +60,9 @@ def _logits(model: nn.Module, tokens: Tensor) -> Tensor:
 def _with_weights(model: nn.Module, other: nn.Module) -> nn.Module:
     """``model`` with the weights that ``other`` has under the same names."""
     twin, weights = shallow_clone(model), dict(other.named_parameters())
+    if is_streamed(twin):
+        move_places(twin, other)
     for name, parameter in twin.named_parameters():
-        parameter.data = weights[name].data.to(parameter.device)
+        if not parameter.is_meta:
+            parameter.data = weights[name].data.to(parameter.device)
     return twin

@@ -7,16 +7,18 @@ from pathlib import Path
 import torch
 import transformers as tf
 from torch import nn
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from ..errors import InputError, reason_of
 from ..models.adapters import Adapter
 from ..models.families import base_type, family_of
 from ..models.shapes import BlockShape
+from ..models.streaming import is_streamed
 from ..pruning.plan import PruningPlan
 from .base import Format
 from .folder import loading_code, write_folder
 from .forms import added_biases, plain_fields, rebuilt, stock_biases
+from .streamed import read_streamed
 
 _SHARED_FIELDS = (
     "vocab_size",
@@ -145,6 +147,9 @@ def _built_blocks(kind: type[tf.PreTrainedConfig], fields: str) -> tuple[BlockSh
 
 
 def _read_back(folder: Path, form: nn.Module) -> nn.Module:
+    if is_streamed(form):
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        return read_streamed(folder, form, lambda: AutoModelForCausalLM.from_config(config))
     return AutoModelForCausalLM.from_pretrained(folder, dtype=form.dtype, local_files_only=True)
 
 
