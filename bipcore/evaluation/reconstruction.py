@@ -7,9 +7,10 @@ own hidden states. *Local*: both blocks receive the dense hidden state, X̂ = X.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 
 import numpy
 import torch
@@ -21,7 +22,8 @@ from ..data.samples import CalibrationSet
 from ..errors import InputError
 from ..models.adapters import Adapter
 from ..models.finite import check_finite
-from ..models.running import enter_blocks, evaluation_mode
+from ..models.running import enter_blocks, evaluation_mode, shelf
+from ..models.streaming import is_streamed, present
 from ..progress import Progress, tracked
 from ..pruning.plan import PruningPlan
 from ..store.kinds import Kind
@@ -77,7 +79,8 @@ def reconstruction_errors(
 
     ``pruned`` are models that `apply_plan` made from ``dense``, on the same devices, compensated
     or not. One pass: the dense hidden states of a batch go through the blocks once, and beside
-    them those of every pruned model, so that memory is that of one batch (B, T, d) a model.
+    them those of every pruned model, so that memory is that of one batch (B, T, d) a model. Of
+    streamed models all batches go through a block before the next, so that each is read once.
     ``batch_size`` is in samples. Differences are taken in float32 and summed in float64; no
     model is changed.
     Raises InputError for no tokens, samples longer than the model can read, a batch size below
@@ -86,15 +89,16 @@ def reconstruction_errors(
     reference = Adapter(dense)
     adapters = {name: Adapter(model) for name, model in pruned.items()}
     _check(reference, adapters, calibration, batch_size)
-    report, samples = tracked(progress), calibration.samples
+    report = tracked(progress)
     comparison = _Comparison(reference, adapters)
+    parts = calibration.tokens.split(batch_size)
+    groups = [list(parts)] if is_streamed(dense) else [[part] for part in parts]
     with ExitStack() as modes:
         for model in (dense, *pruned.values()):
             modes.enter_context(evaluation_mode(model))
-        for start in range(0, samples, batch_size):
-            batch = calibration.tokens[start : start + batch_size]
-            with report.within(start / samples, (start + len(batch)) / samples):
-                comparison.add(batch, report)
+        for index, group in enumerate(groups):
+            with report.share(index, len(groups)):
+                comparison.add(group, report)
     report(1.0, _MESSAGE)
     for name, sums in comparison.accumulated.items():
         check_finite(sums, "The output of a block", pruned[name])
@@ -107,42 +111,65 @@ _MESSAGE = "Reconstruction error"
 class _Comparison:
     """Running sums over the batches, for every block: Σ |difference| over tokens and units.
 
-    Python's floats are the float64 they are kept in, which not every device has.
+    They are scalars in float64 on the device, float32 on one that has none.
     """
 
     def __init__(self, dense: Adapter, pruned: Mapping[str, Adapter]) -> None:
         self.dense, self.pruned = dense, pruned
-        count = len(dense.blocks)
-        self.size = [0.0] * count
-        self.accumulated = {name: [0.0] * count for name in pruned}
-        self.local = {name: [0.0] * count for name in pruned}
+        wide = torch.float32 if dense.input_device.type == "mps" else torch.float64
+        zeros = partial(torch.zeros, len(dense.blocks), dtype=wide, device=dense.input_device)
+        self.size = zeros()  # (L,) each
+        self.accumulated = {name: zeros() for name in pruned}
+        self.local = {name: zeros() for name in pruned}
 
-    def add(self, tokens: Tensor, progress: Progress) -> None:
-        """Advance the hidden states (B, T, d) of all models, for tokens (B, T), by every block."""
-        entrance = enter_blocks(self.dense, tokens)
-        hidden = entrance.hidden
-        own = dict.fromkeys(self.pruned, hidden)
+    def add(self, batches: Sequence[Tensor], progress: Progress) -> None:
+        """Advance the hidden states (B, T, d) of all models, for tokens (B, T) of each batch, by
+        every block."""
+        with present(self.dense.model.get_input_embeddings()):
+            entrances = [enter_blocks(self.dense, tokens) for tokens in batches]
+        shelves = {name: shelf(self.dense, batches) for name in ("", *self.pruned)}
+        for number, entrance in enumerate(entrances):
+            for held in shelves.values():
+                held.put(number, entrance.hidden)
+        entrances = [replace(one, hidden=one.hidden[:0].clone()) for one in entrances]
         for index, block in enumerate(self.dense.blocks):
             progress(index / len(self.dense.blocks), _MESSAGE)
-            exact = entrance.run(index, block.module, hidden)
-            self.size[index] += _sum_abs(exact)
-            for name, adapter in self.pruned.items():
-                module = adapter.blocks[index].module
-                after = entrance.run(index, module, own[name])
-                accumulated = local = _sum_abs(exact, after)
-                if own[name] is not hidden:  # in block 0 both are the same
-                    local = _sum_abs(exact, entrance.run(index, module, hidden))
-                self.accumulated[name][index] += accumulated
-                self.local[name][index] += local
-                own[name] = after
-            hidden = exact
+            modules = {name: one.blocks[index].module for name, one in self.pruned.items()}
+            with present(block.module, *modules.values()):
+                for number, entrance in enumerate(entrances):
+                    run = partial(entrance.run, index)
+                    states = {name: held.get(number) for name, held in shelves.items()}
+                    for name, after in self._step(index, run, block.module, modules, states):
+                        shelves[name].put(number, after)
+
+    def _step(
+        self,
+        index: int,
+        run: Callable[[nn.Module, Tensor], Tensor],
+        dense: nn.Module,
+        pruned: Mapping[str, nn.Module],
+        states: dict[str, Tensor],
+    ) -> Iterator[tuple[str, Tensor]]:
+        """Count one batch in block ``index``; what comes out of it, by name, the dense one's ""."""
+        hidden = states[""]
+        exact = run(dense, hidden)
+        self.size[index] += _sum_abs(exact)
+        for name, module in pruned.items():
+            after = run(module, states.pop(name))
+            accumulated = local = _sum_abs(exact, after)
+            if index:  # in block 0 both are the same
+                local = _sum_abs(exact, run(module, hidden))
+            self.accumulated[name][index] += accumulated.to(self.size.device)
+            self.local[name][index] += local.to(self.size.device)
+            yield name, after
+        yield "", exact
 
     def result(self, tokens: int) -> dict[str, ReconstructionErrors]:
         """The means over ``tokens`` tokens and d hidden units."""
         values = tokens * _hidden_size(self.dense)
 
-        def means(sums: list[float]) -> tuple[float, ...]:
-            return tuple(total / values for total in sums)
+        def means(sums: Tensor) -> tuple[float, ...]:
+            return tuple((sums.cpu().double() / values).tolist())
 
         size = means(self.size)
         return {
@@ -151,13 +178,14 @@ class _Comparison:
         }
 
 
-def _sum_abs(exact: Tensor, other: Tensor | None = None) -> float:
-    """Σ |exact − other|, or Σ |exact|, over (B, T, d): float32 in a token, float64 over tokens."""
+def _sum_abs(exact: Tensor, other: Tensor | None = None) -> Tensor:
+    """Σ |exact − other|, or Σ |exact|, over (B, T, d): float32 in a token, float64 over tokens
+    where the device has it."""
     if other is None:
         by_token = exact.float().abs().sum(-1)  # (B, T)
     else:
         by_token = (exact.float() - other.to(exact.device).float()).abs_().sum(-1)  # (B, T)
-    return by_token.cpu().double().sum().item()
+    return by_token.sum(dtype=torch.float32 if by_token.device.type == "mps" else torch.float64)
 
 
 def _hidden_size(adapter: Adapter) -> int:

@@ -240,7 +240,7 @@ class Walk:
 
     def __init__(self, adapter: Adapter, tokens: Tensor, *, batch_size: int) -> None:
         self.adapter, self._tokens = adapter, tokens.split(batch_size)
-        self._hidden = _shelf(adapter, tokens)
+        self._hidden = shelf(adapter, self._tokens)
         self._entrances: list[Entrance] = []
         with present(adapter.model.get_input_embeddings()):
             for number, part in enumerate(self._tokens):
@@ -291,12 +291,13 @@ def logits_of(
         yield batch.to(logits.device), logits
 
 
-def _shelf(adapter: Adapter, tokens: Tensor) -> "_Live | _Host | _Disk":
-    """Where the hidden states of tokens (N, T) are held."""
+def shelf(adapter: Adapter, batches: Sequence[Tensor]) -> "_Live | _Host | _Disk":
+    """Where the hidden states of batches of tokens (B, T) are held, by the batches' numbers."""
     stream = stream_of(adapter.model)
     if stream is None:
         return _Live()
-    size = tokens.numel() * adapter.blocks[0].down.out_features * stream.dtype.itemsize
+    width = adapter.blocks[0].down.out_features * stream.dtype.itemsize
+    size = sum(tokens.numel() for tokens in batches) * width
     return _Host(stream) if size <= _HIDDEN_SHARE * stream.budget else _Disk(stream)
 
 

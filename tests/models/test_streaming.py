@@ -12,10 +12,11 @@ from bipcore.criteria.statistics import SITES, collect_statistics
 from bipcore.data.samples import CalibrationSet
 from bipcore.errors import InputError
 from bipcore.evaluation.metrics.perplexity import perplexity
+from bipcore.evaluation.reconstruction import reconstruction_errors
 from bipcore.models.adapters import Adapter
 from bipcore.models.loading import load_model
 from bipcore.models.memory import read_size
-from bipcore.models.streaming import is_streamed, present, tensors_of
+from bipcore.models.streaming import Stream, is_streamed, present, tensors_of
 from bipcore.pruning.choosing import make_plan
 from bipcore.pruning.compensation import compensate
 from bipcore.pruning.moments import SecondMoments, collect_second_moments
@@ -111,6 +112,25 @@ def test_a_pruned_streamed_model_is_the_pruned_model(both, name, compensation):
         twice = apply_plan(pruned[0], make_plan(score(pruned[0], None, "magnitude"), sparsity=0.3))
         assert torch.equal(again(input_ids=tokens).logits, twice(input_ids=tokens).logits)
         assert torch.equal(streamed(input_ids=tokens).logits, whole(input_ids=tokens).logits)
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma2", "opt"])
+def test_reconstruction_errors_are_the_same_and_each_block_is_read_once(both, name, monkeypatch):
+    whole, streamed = both(name)
+    plans = {str(s): make_plan(score(whole, None, "magnitude"), sparsity=s) for s in (0.3, 0.5)}
+    errors = []
+    reads = []
+    real = Stream.read
+    monkeypatch.setattr(Stream, "read", lambda *given: reads.append(1) or real(*given))
+    for model in (whole, streamed):
+        pruned = {key: apply_plan(model, plan) for key, plan in plans.items()}
+        errors.append(reconstruction_errors(model, pruned, CALIBRATION, batch_size=2))
+    for key in plans:
+        for figure in ("accumulated", "local", "dense_mean_abs"):
+            expected, got = (getattr(found[key], figure) for found in errors)
+            assert got == pytest.approx(expected, rel=1e-6)
+    assert len(reads) == len(Adapter(whole).blocks) * (1 + len(plans)) + 1  # and the embedding
+    assert _at_rest(streamed)
 
 
 @pytest.mark.parametrize("name", ["llama", "neox", "phi3"])
