@@ -6,9 +6,10 @@ import dataclasses
 import json
 import logging
 import math
+import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,20 @@ def progress_bar() -> Iterator[ProgressCallable]:
             bar.update(task, completed=fraction, description=printable(message))
 
         yield report
+
+
+def silence() -> Callable[[str], None]:
+    """Print nothing more, libraries included; what says one sentence on stderr nevertheless."""
+    kept = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        for stream in (1, 2):
+            os.dup2(nowhere.fileno(), stream)
+
+    def say(sentence: str) -> None:
+        os.dup2(kept, 2)
+        fail(sentence)
+
+    return say
 
 
 def quiet_libraries() -> None:

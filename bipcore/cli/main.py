@@ -8,6 +8,7 @@ import typer
 
 from .. import __version__
 from ..errors import InputError, explain, is_text
+from ..models import processes
 from . import console
 from .cache import cache_app
 from .generate import generate_command
@@ -17,6 +18,7 @@ from .plans import compare_command, plan_app
 from .recover import recover_command
 from .reproduce import reproduce_command
 from .score import prune_command, score_command
+from .shared import check_shared, interrupted, run_shared
 from .signals import terminable
 from .sweep import sweep_command
 
@@ -73,8 +75,13 @@ def make_app() -> typer.Typer:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; the exit status: 0, or 2 with one sentence on stderr."""
     console.prepare()
+    words = sys.argv[1:] if arguments is None else arguments
+    return run_shared(_command, words) if processes.launched() else _command(words)
+
+
+def _command(words: list[str]) -> int:
     try:
-        status = _run(sys.argv[1:] if arguments is None else arguments)
+        status = _run(words)
     except (KeyboardInterrupt, typer.Abort):
         status = _INTERRUPTED
     except (SystemExit, BrokenPipeError):  # typer makes the one of the other
@@ -90,7 +97,7 @@ def main(arguments: list[str] | None = None) -> int:
         console.fail(sentence)
         return 2
     if status == _INTERRUPTED:  # typer gives it back instead of raising
-        console.fail("Interrupted; what was stored before is kept.")
+        console.fail(interrupted())
     return status or 0
 
 
@@ -99,6 +106,7 @@ def _run(arguments: list[str]) -> int | None:
     for word in arguments:
         if not is_text(word):
             raise InputError(f"The command line says {word!r}, which is not UTF-8 text.")
+    check_shared(arguments)
     command = typer.main.get_command(make_app())
     status = command.main(args=arguments or ["--help"], prog_name="bipcore", standalone_mode=False)
     console.flush()

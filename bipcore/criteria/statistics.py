@@ -16,6 +16,7 @@ from ..data.samples import CalibrationSet
 from ..errors import InputError
 from ..models.adapters import SITES, Adapter, Block
 from ..models.finite import check_finite
+from ..models.processes import Part, split
 from ..models.running import Walk, capture_inputs, check_vocabulary, evaluation_mode
 from ..models.streaming import is_streamed
 from ..progress import Progress, silent
@@ -170,6 +171,12 @@ class MomentSums:
             self._moments[block, site] = _Moments(site, self._scratch)
         self._moments[block, site].add(x)
 
+    def add_up(self, part: Part) -> None:
+        """Make them the sums of all processes, of which this one's ran on ``part``."""
+        found = list(self._moments.values())
+        for one, sums in zip(found, part.summed([one.sums for one in found]), strict=True):
+            one.sums = sums
+
     def result(self, tokens: int) -> tuple[BlockStatistics, ...]:
         """The statistics of each block that was run, over ``tokens`` tokens."""
         return tuple(
@@ -259,11 +266,14 @@ def collect_statistics(
 ) -> Statistics:
     """Run ``calibration`` through the blocks of ``model`` once and keep each input's moments.
 
-    See `one_pass`. Raises InputError for an unsupported model, or samples longer than it can read.
+    Several processes share the samples where they work in step (see `processes`). See `one_pass`.
+    Raises InputError for an unsupported model, or samples longer than it can read.
     """
     sums, count = MomentSums(), calibration.tokens.numel()
+    part = split(calibration.samples)
     settings = {"batch_size": batch_size, "by_block": by_block, "progress": progress}
-    one_pass(Adapter(model), calibration, sums, **settings)
+    one_pass(Adapter(model), calibration.only(part.own), sums, **settings)
+    sums.add_up(part)
     found = sums.result(count)
     for block in found:
         for site in SITES:

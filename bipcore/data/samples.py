@@ -1,7 +1,7 @@
 """Token ids to calibrate on, wherever they are from."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -50,6 +50,10 @@ class CalibrationSet:
     def seq_len(self) -> int:
         """T, in tokens."""
         return self.tokens.shape[1]
+
+    def only(self, samples: slice) -> "CalibrationSet":
+        """The set of some of its samples."""
+        return replace(self, tokens=self.tokens[samples])
 
     @cached_property
     def fingerprint(self) -> str:

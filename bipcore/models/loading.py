@@ -39,6 +39,7 @@ from .folders import (
 )
 from .identity import DEMO, DEMO_HUB, check_export, demo_identity
 from .memory import AUTO, read_size
+from .processes import place
 from .pruned_classes import classes_of, is_pruned_type, read_pruned_config
 from .streamed_loading import budget_of, fits, stream_model
 from .streaming import is_streamed
@@ -123,7 +124,13 @@ def _check_dtype(dtype: str) -> None:
 
 
 def resolve_device(device: str) -> str:
-    """``device`` with "auto" resolved: "spread" over several GPUs, "cuda", "mps" or "cpu"."""
+    """``device`` with "auto" resolved: "spread" over several GPUs, "cuda", "mps" or "cpu".
+
+    Of several processes each has a GPU of its own, "cuda:1"; raises InputError where there are not
+    as many.
+    """
+    if place().count > 1 and device in ("auto", "cuda") and torch.cuda.is_available():
+        return _own_gpu()
     if device != "auto":
         try:
             kind = torch.device(device).type
@@ -137,6 +144,17 @@ def resolve_device(device: str) -> str:
     if torch.cuda.is_available():
         return "spread" if torch.cuda.device_count() > 1 else "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _own_gpu() -> str:
+    """That of this process, of as many on this machine as there are processes on it."""
+    there = torch.cuda.device_count()
+    if place().local >= there:
+        raise InputError(
+            f"Each process takes a GPU of its own, and there are only {there}; start no more "
+            "processes than that on a machine, or give --device cpu."
+        )
+    return f"cuda:{place().local}"
 
 
 @dataclass(frozen=True)

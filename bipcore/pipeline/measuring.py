@@ -15,6 +15,7 @@ from ..evaluation.metrics import (
     chosen_metrics,
     cut_windows,
     figure,
+    find_metric,
     tokens_of,
 )
 from ..evaluation.profiling import Profile, profile_model, profile_shape
@@ -23,6 +24,7 @@ from ..evaluation.zero_shot import (
     ZERO_SHOT,
     TaskResult,
     check_tasks,
+    requests_of,
     run_task,
     shares,
     task_identity,
@@ -30,12 +32,14 @@ from ..evaluation.zero_shot import (
 from ..models.adapters import Adapter
 from ..models.generation import Generated, Sampling, stream
 from ..models.loading import empty_model, load_config
+from ..models.processes import together
 from ..pruning.allocation import allocated_shape
 from ..pruning.plan import PruningPlan
 from ..pruning.resolving import resolve
 from ..specs import EvaluationSpec, ModelSpec, PlanSpec, RecoverySpec, ScoreSpec, ZeroShotSpec
 from ..store.kinds import digest
-from .recoveries import Recoveries, states_of
+from .ahead import Ahead
+from .recoveries import Recoveries, State, states_of
 
 
 class Measurements:
@@ -60,12 +64,9 @@ class Measurements:
         metrics = chosen_metrics(evaluation.metrics)
 
         def compute(metric: Metric) -> dict:
-            dense, tokenizer = self.bench.model(spec)
-            start = 0.2 if plan is None else 0.5
-            with self.bench.progress.within(0.2, start):
-                model = self.states.variant(spec, plan, recovery)
-            with self.bench.progress.within(start, 1.0) as progress:
-                return figure(metric, model, tokenizer, evaluation, dense=dense, progress=progress)
+            self.states.prepare(spec, plan, recovery)
+            made = spec, plan, recovery
+            return together(self, Measurements.measure, metric.name, evaluation, *made)
 
         identity = self.states.variant_identity(spec, plan, recovery)
         identity |= {"evaluation": evaluation.identity()}
@@ -76,6 +77,23 @@ class Measurements:
                 found = self.bench.store.get(EVALUATIONS, one, make)
             values[metric.name] = found[metric.name]
         return values | found
+
+    def measure(
+        self,
+        metric: str,
+        evaluation: EvaluationSpec,
+        spec: ModelSpec,
+        plan: PruningPlan | None,
+        recovery: RecoverySpec | None,
+    ) -> dict:
+        """What `evaluate` stores of one metric."""
+        dense, tokenizer = self.bench.model(spec)
+        start = 0.2 if plan is None else 0.5
+        with self.bench.progress.within(0.2, start):
+            model = self.states.variant(spec, plan, recovery)
+        with self.bench.progress.within(start, 1.0) as progress:
+            chosen = find_metric(metric)
+            return figure(chosen, model, tokenizer, evaluation, dense=dense, progress=progress)
 
     def reconstruction(
         self, spec: ModelSpec, plans: Mapping[str, PruningPlan], text: EvaluationSpec
@@ -139,6 +157,31 @@ class Measurements:
             one = identities.get(task)
             if one is None or self.bench.store.find(ZERO_SHOT, one) is None:
                 check_data(task, tasks.num_fewshot)
+
+    def tasks_ahead(
+        self, spec: ModelSpec, tasks: ZeroShotSpec, states: Mapping[str, State]
+    ) -> Ahead[tuple[str, str]]:
+        """Makes the results of tasks in states, each a (task, name of the state), by several
+        processes."""
+        pieces = {
+            (task, name): (spec, replace(tasks, tasks=(task,)), *state)
+            for task in tasks.tasks
+            for name, state in states.items()
+        }
+
+        def missing(piece: tuple[str, str]) -> bool:
+            identity = self._task_identities(*pieces[piece])[piece[0]]
+            return self.bench.store.find(ZERO_SHOT, identity) is None
+
+        return Ahead(
+            self,
+            _make_task,
+            pieces,
+            store=self.bench.store,
+            missing=missing,
+            prepare=lambda piece: self.states.prepare(spec, *states[piece[1]]),
+            weight=lambda piece: requests_of(piece[0], tasks.limit),
+        )
 
     def _task_identities(
         self,
@@ -258,3 +301,9 @@ class Measurements:
                 if state[name].done:
                     del streams[name]
             yield dict(state)
+
+
+def _make_task(measurements: Measurements, arguments: tuple) -> None:
+    """Make the results that `Measurements.zero_shot` yields, for the store."""
+    for _ in measurements.zero_shot(*arguments):
+        pass

@@ -204,12 +204,13 @@ def measure_states(
 def _measured(
     pipeline: Pipeline, model: ModelSpec, tasks: ZeroShotSpec, states: Mapping[str, State]
 ) -> Iterator[tuple[str, TaskResult]]:
-    progress = pipeline.progress
+    progress, ahead = pipeline.progress, pipeline.measurements.tasks_ahead(model, tasks, states)
     for task, bounds in zip(tasks.tasks, shares(tasks), strict=True):
         for index, (name, state) in enumerate(states.items()):
             with (
                 progress.within(*bounds),
                 progress.share(index, len(states), f"{name}, {{}}".format),
             ):
+                ahead((task, name))
                 (result,) = pipeline.zero_shot(model, replace(tasks, tasks=(task,)), *state)
             yield name, result

@@ -13,11 +13,12 @@ from ..models.loading import empty_model, load_config
 from ..models.memory import check_free
 from ..pruning.choosing import check_possible, outline, planned
 from ..pruning.compensation import compensate, too_few_tokens
+from ..pruning.moments import SecondMoments
 from ..pruning.plan import NOTHING, PLANS, PruningPlan, load_plan
 from ..pruning.propagation import score_pruned
 from ..pruning.resolving import resolve
 from ..pruning.slicing import apply_plan, check_fits
-from ..specs import ModelSpec, PlanSpec, ScoreSpec
+from ..specs import CalibrationSpec, ModelSpec, PlanSpec, ScoreSpec
 from ..store.kinds import digest, is_digest
 from ..store.resume import StoredJournal
 from .provenance import compensated_on, describe, is_propagated, score_identity, search_identity
@@ -141,18 +142,31 @@ class Plans:
             pruned = apply_plan(model, plan)
             kind = plan.spec.get("compensation", "none")
             if kind != "none" and plan.realised:
-                compensate(pruned, model, plan, kind, **self._sources(spec, plan, kind))
+                sources = self.sources_of(spec, plan)
+                self._warn_of_few_tokens(plan, **sources)
+                compensate(pruned, model, plan, kind, **sources)
             slot.value = pruned
         return slot.value
 
-    def _sources(self, spec: ModelSpec, plan: PruningPlan, kind: str) -> dict[str, Any]:
-        """What the compensation ``kind`` is computed from, on the plan's calibration set."""
-        if kind not in ("bias", "least-squares"):
+    def sources_of(self, spec: ModelSpec, plan: PruningPlan) -> dict[str, Any]:
+        """What the compensation of ``plan`` is computed from, on the plan's calibration set."""
+        kind = plan.spec.get("compensation", "none")
+        if kind not in ("bias", "least-squares") or not plan.realised:
             return {}  # `compensate` says what there is
-        calibration = compensated_on(plan)
-        if kind == "bias":
+        return self.sources(spec, compensated_on(plan), kind)
+
+    def sources(
+        self, spec: ModelSpec, calibration: CalibrationSpec, compensation: str
+    ) -> dict[str, Any]:
+        """What a compensation is computed from, by the names of its parameters."""
+        if compensation == "bias":
             return {"statistics": self.bench.statistics(spec, calibration)}
-        moments = self.bench.second_moments(spec, calibration)
-        if sentence := too_few_tokens(plan, moments.tokens):
-            warnings.warn(sentence, stacklevel=2)
-        return {"moments": moments}
+        if compensation == "least-squares":
+            return {"moments": self.bench.second_moments(spec, calibration)}
+        return {}
+
+    def _warn_of_few_tokens(
+        self, plan: PruningPlan, *, moments: SecondMoments | None = None, **_: Any
+    ) -> None:
+        if moments is not None and (sentence := too_few_tokens(plan, moments.tokens)):
+            warnings.warn(sentence, stacklevel=3)

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..models.processes import place
 from ..models.streaming import check_whole
 from ..pruning.plan import PruningPlan
 from ..recovery.lora import LoraAdapter, merged, target_layers
@@ -78,6 +79,20 @@ class Recoveries:
         if recovery is None:
             return self.plans.pruned(spec, plan)
         return self.recovered(spec, plan, recovery)
+
+    def prepare(
+        self,
+        spec: ModelSpec,
+        plan: PruningPlan | None = None,
+        recovery: RecoverySpec | None = None,
+    ) -> None:
+        """See that what `variant` reads is stored, for other processes to make it, too."""
+        if place().count > 1:
+            self.bench.locate(spec)
+            if plan is not None:
+                self.plans.sources_of(spec, plan)
+            if plan is not None and recovery is not None:
+                self.recover(spec, plan, recovery)
 
     def variant_identity(
         self,

@@ -17,6 +17,7 @@ from ..models.adapters import Adapter
 from ..models.families import family_of
 from ..models.loading import FoundModel, find_model, load_found
 from ..models.memory import check_free
+from ..models.processes import place, together
 from ..models.running import check_vocabulary
 from ..progress import Progress, Tracker
 from ..pruning.moments import (
@@ -83,6 +84,11 @@ class Workbench:
         if spec.identity()["content"] is None:
             self.model(spec)
 
+    def locate(self, spec: ModelSpec) -> None:
+        """See that other processes find the model on the disk, if there are any."""
+        if place().count > 1:
+            find_model(spec.name, store=self.store)
+
     def calibration(self, model: ModelSpec, spec: CalibrationSpec) -> CalibrationSet:
         """The token ids to calibrate ``model`` on."""
         network, tokenizer = self.model(model)
@@ -98,36 +104,49 @@ class Workbench:
         """The statistics of one forward pass; every activation criterion reads the same."""
 
         def compute() -> Statistics:
-            tokens = self.calibration(model, calibration)
-            network, _ = self.model(model)
-            with self.progress.within(0.25, 0.9) as progress:
-                return collect_statistics(
-                    network, tokens, batch_size=batch_of(calibration), progress=progress
-                )
+            self.locate(model)
+            return together(self, Workbench.collect_statistics, model, calibration)
 
         return self.store.get(STATISTICS, _pass(model, calibration), compute)
+
+    def collect_statistics(self, model: ModelSpec, calibration: CalibrationSpec) -> Statistics:
+        """What `statistics` stores."""
+        tokens = self.calibration(model, calibration)
+        network, _ = self.model(model)
+        with self.progress.within(0.25, 0.9) as progress:
+            return collect_statistics(
+                network, tokens, batch_size=batch_of(calibration), progress=progress
+            )
 
     def second_moments(self, model: ModelSpec, calibration: CalibrationSpec) -> SecondMoments:
         """What least squares refits from: one more forward pass, and much room on the disk."""
         self.ensure_content(model)
 
         def build(folder: Path) -> None:
-            tokens = self.calibration(model, calibration)
-            network, _ = self.model(model)
-            need = second_moment_bytes(Adapter(network).shape, tokens.tokens.numel())
-            check_free(network, max(need))
-            self.progress(0.25, f"Second moments: {sum(need) / 2**20:,.0f} MiB on the disk")
-            with self.progress.within(0.25, 0.9) as progress:
-                settings = {"batch_size": batch_of(calibration), "progress": progress}
-                blocks = second_moments_by_block(network, tokens, **settings)
-                for index, tensors in enumerate(blocks):
-                    save_file(tensors, folder / f"block-{index:04}.safetensors")
+            self.locate(model)
+            together(self, Workbench.write_second_moments, model, calibration, folder)
 
         for _ in range(2):
             folder = self.store.folder(SECOND_MOMENTS, _pass(model, calibration), build)
             with contextlib.suppress(FileNotFoundError):  # another process cleared the store
                 return SecondMoments.from_files(sorted(folder.glob("block-*.safetensors")))
         raise InputError("The second moments were removed while they were read; start again.")
+
+    def write_second_moments(
+        self, model: ModelSpec, calibration: CalibrationSpec, folder: Path
+    ) -> None:
+        """Collect what `second_moments` stores; the main process writes it into ``folder``."""
+        tokens = self.calibration(model, calibration)
+        network, _ = self.model(model)
+        need = second_moment_bytes(Adapter(network).shape, tokens.tokens.numel())
+        check_free(network, max(need))
+        self.progress(0.25, f"Second moments: {sum(need) / 2**20:,.0f} MiB on the disk")
+        with self.progress.within(0.25, 0.9) as progress:
+            settings = {"batch_size": batch_of(calibration), "progress": progress}
+            blocks = second_moments_by_block(network, tokens, **settings)
+            for index, tensors in enumerate(blocks):
+                if place().is_main:
+                    save_file(tensors, folder / f"block-{index:04}.safetensors")
 
 
 def batch_of(calibration: CalibrationSpec) -> int:

@@ -17,6 +17,7 @@ from ..criteria.statistics import BlockWalk
 from ..data.samples import CalibrationSet
 from ..models.adapters import Adapter
 from ..models.finite import check_finite
+from ..models.processes import EVERYTHING, Part, split
 from ..models.running import evaluation_mode
 from ..models.shapes import ModelShape
 from ..progress import Progress, silent
@@ -99,12 +100,15 @@ def second_moment_bytes(shape: ModelShape, tokens: int) -> list[int]:
 
 class SecondMomentSums:
     """The reducer behind second moments: Σ_t X_tᵀX_t in float32, by name "<block>.<site>", over
-    ``tokens`` tokens, and X at the last of them."""
+    ``tokens`` tokens, and X at the last of them. ``part``: which of the samples it is run on, where
+    several processes share them.
+    """
 
     sites = SITES
 
-    def __init__(self, tokens: int) -> None:
-        self._tokens = tokens
+    def __init__(self, tokens: int, part: Part = EVERYTHING) -> None:
+        self._tokens, self._part = tokens, part
+        self._before = tokens * part.start // part.total
         self._sums: dict[str, Tensor] = {}
         self._held: dict[str, list[Tensor]] = {}
         self._seen: dict[str, int] = {}
@@ -114,7 +118,7 @@ class SecondMomentSums:
         name = f"{block}.{site}"
         if name not in self._sums:
             self._sums[name] = rows.new_zeros(rows.shape[1], rows.shape[1])
-            self._held[name], self._seen[name] = [], 0
+            self._held[name], self._seen[name] = [], self._before
         self._sums[name].addmm_(rows.T, rows)
         fitted = self._tokens - count_held_out(self._tokens)
         self._held[name].append(rows[max(fitted - self._seen[name], 0) :].clone())
@@ -124,9 +128,21 @@ class SecondMomentSums:
         """Their means over ``tokens`` tokens, on the CPU; the sums are given up."""
         found = {"tokens": torch.tensor(tokens)}
         for name in list(self._sums):
-            found[name] = self._sums.pop(name).div_(tokens).cpu()
-            found[f"{name}.held"] = torch.cat(self._held.pop(name)).cpu()
+            own = self._sums.pop(name), self._among_all(torch.cat(self._held.pop(name)))
+            sums, found[f"{name}.held"] = (one.cpu() for one in self._part.summed(own))
+            found[name] = sums.div_(tokens)
         return found
+
+    def _among_all(self, held: Tensor) -> Tensor:
+        """The inputs that this process held out, where they stand among those of all, which are 0:
+        added up, the processes' give what is held out, in its order."""
+        if self._part.is_all:
+            return held
+        count = count_held_out(self._tokens)
+        first = max(self._before - (self._tokens - count), 0)
+        whole = held.new_zeros(count, held.shape[1])
+        whole[first : first + len(held)] = held
+        return whole
 
 
 @torch.no_grad()
@@ -140,15 +156,17 @@ def second_moments_by_block(
     """Walk ``calibration`` through the blocks once; what `SecondMoments` reads of each, by name.
 
     Only one block's are held at a time: `second_moment_bytes` says what they take, where the block
-    runs. See `statistics.BlockWalk`, and for its errors too.
+    runs. Several processes share the samples where they work in step (see `processes`). See
+    `statistics.BlockWalk`, and for its errors too.
     """
+    part = split(calibration.samples, batch_size)
     adapter, report = Adapter(model), progress or silent
     tokens, message = calibration.tokens.numel(), "Second moments of the calibration set"
     with evaluation_mode(model):
-        walk = BlockWalk(adapter, calibration, batch_size=batch_size)
+        walk = BlockWalk(adapter, calibration.only(part.own), batch_size=batch_size)
         for index in walk.blocks:
             report(index / len(walk.blocks), message)
-            sums = SecondMomentSums(tokens)
+            sums = SecondMomentSums(tokens, part)
             walk.watch(index, sums, advance=True)
             found = sums.result(tokens)
             for name in (f"{index}.{site}" for site in SITES):

@@ -108,7 +108,7 @@ class RunStore:
         try:
             check_entry(path)
         except Damaged as damage:
-            _set_aside(path, str(damage))
+            self._set_aside(path, str(damage))
             return None
         return path
 
@@ -131,8 +131,18 @@ class RunStore:
             return _read_result(kind, folder)
         except _UNREADABLE as error:
             if folder.exists():  # else another process has just removed it
-                _set_aside(folder, f"it cannot be read: {reason_of(error)}")
+                self._set_aside(folder, f"it cannot be read: {reason_of(error)}")
             return None
+
+    def _set_aside(self, path: Path, reason: str) -> None:
+        """Take a damaged entry out of the way, with a warning."""
+        warnings.warn(
+            f"The stored result {path.parent.name}/{path.name} is damaged ({reason}); "
+            "computing it again.",
+            stacklevel=3,
+        )
+        with contextlib.suppress(OSError):  # where nothing can be written, nothing is computed
+            keep_aside(path, f"{path.name}.damaged")
 
     def named(self, kind: Kind[Result], name: str) -> Result | None:
         """The stored result whose entry is called ``name``, a digest; None where there is none.
@@ -205,17 +215,6 @@ def _publish(unfinished: Path, path: Path) -> None:
         except Damaged:
             keep_aside(path, f"{path.name}.damaged")
             os.rename(unfinished, path)
-
-
-def _set_aside(path: Path, reason: str) -> None:
-    """Take a damaged entry out of the way, with a warning."""
-    warnings.warn(
-        f"The stored result {path.parent.name}/{path.name} is damaged ({reason}); "
-        "computing it again.",
-        stacklevel=3,
-    )
-    with contextlib.suppress(OSError):  # where nothing can be written, nothing is computed either
-        keep_aside(path, f"{path.name}.damaged")
 
 
 def _removed(path: Path, older_than: float) -> bool:

@@ -5,21 +5,24 @@ is done, so a sweep that was stopped goes on where it was.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from torch import nn
 
 from ..criteria import find_criterion
+from ..errors import InputError
 from ..evaluation.metrics import chosen_metrics
 from ..evaluation.profiling import SEQ_LEN, profile_model
 from ..models.adapters import Adapter
 from ..models.loading import resolve_device
+from ..models.processes import place
+from ..pipeline.ahead import Ahead
 from ..pipeline.pipeline import Pipeline
-from ..pipeline.provenance import score_identity
+from ..pipeline.provenance import is_propagated, score_identity
 from ..progress import Progress
 from ..pruning.plan import PruningPlan
-from ..pruning.resolving import for_criterion
+from ..pruning.resolving import compensation_for, for_criterion
 from ..specs import PERPLEXITY
 from ..store.kinds import digest
 from .pieces import one_by_one
@@ -38,10 +41,13 @@ def run_sweep(pipeline: Pipeline, spec: SweepSpec) -> Iterator[Point]:
 
 
 def _points(pipeline: Pipeline, spec: SweepSpec, todo: list[PointSpec]) -> Iterator[Point]:
+    measure = _Measure(pipeline, spec)
+    if place().count > 1 and not spec.profile:  # what runs beside would count
+        measure.ahead = _ahead(measure, todo)
     return one_by_one(
         pipeline.progress,
         todo,
-        _Measure(pipeline, spec),
+        measure,
         title=str,
         may_fail=lambda wanted: wanted.cuts,
         refused=lambda wanted, sentence: Point(**wanted.facts, error=sentence),
@@ -56,19 +62,21 @@ class _Measure:
         self.texts = text_names(spec.texts)
         self.digests = {name: digest(text.asked()) for name, text in self.texts.items()}
         self.dense: dict[str, Any] = {}
+        self.ahead: Callable[[PointSpec], None] = lambda wanted: None
 
     def __call__(self, wanted: PointSpec) -> Point:
         """The point; that of a plan which cuts nothing is the dense model's, which comes first."""
         if wanted.plan is None:
-            self.dense = self._values(wanted)
+            self.dense = self.values(wanted)
             return Point(**wanted.facts, **self.dense)
-        values = self._values(wanted) if wanted.cuts else self.dense | {"seconds": 0.0}
+        values = self.values(wanted) if wanted.cuts else self.dense | {"seconds": 0.0}
         return Point(**wanted.facts, **values)
 
-    def _values(self, wanted: PointSpec) -> dict[str, Any]:
+    def values(self, wanted: PointSpec) -> dict[str, Any]:
         """What `Point` says was measured, by name."""
         if self.spec.model.identity()["content"] is None:  # a hub model that is not here yet
             self.pipeline.model(self.spec.model)
+        self.ahead(wanted)
         store = self.pipeline.store
         found = store.get(POINTS, self._identity(wanted), lambda: self._compute(wanted))
         stored = {PERPLEXITY: found["perplexity"], **found.get("more", {})}
@@ -113,6 +121,67 @@ class _Measure:
             **measured,
             "seconds": time.perf_counter() - started,
         }
+
+    def missing(self, wanted: PointSpec) -> bool:
+        """Whether the point is not stored, and may be made."""
+        try:
+            return self.pipeline.store.find(POINTS, self._identity(wanted)) is None
+        except InputError:  # which its turn will say
+            return False
+
+
+def _ahead(measure: _Measure, todo: list[PointSpec]) -> Ahead[PointSpec]:
+    """Makes points by several processes, and before them the scores that no forward pass gives
+    which all share."""
+    pipeline, spec = measure.pipeline, measure.spec
+    first: dict[str, PointSpec] = {}
+    for wanted in todo:
+        if name := _scored_alone(wanted):
+            first.setdefault(name, wanted)
+    score = Ahead(
+        pipeline,
+        _make_scores,
+        first,
+        store=pipeline.store,
+        missing=lambda name: not pipeline.has_scores(first[name].score),
+        prepare=lambda name: pipeline.bench.locate(spec.model),
+    )
+
+    def prepare(wanted: PointSpec) -> None:
+        pipeline.bench.locate(spec.model)
+        if wanted.plan is None:
+            return
+        score(_scored_alone(wanted))
+        if not is_propagated(wanted.plan):
+            pipeline.plan(wanted.score, wanted.plan)
+        criterion = find_criterion(wanted.score.criterion)
+        compensation = compensation_for(wanted.plan.compensation, criterion)
+        pipeline.plans.sources(spec.model, wanted.score.calibration, compensation)
+
+    pieces = {wanted: (spec, wanted) for wanted in todo if wanted.plan is None or wanted.cuts}
+    how = {"store": pipeline.store, "missing": measure.missing, "prepare": prepare}
+    return Ahead(pipeline, _make_point, pieces, **how)
+
+
+def _scored_alone(wanted: PointSpec) -> str:
+    """What identifies the scores of a point, where one process makes them and other points may have
+    the same; empty where that is not so."""
+    alone = find_criterion(wanted.score.criterion).needs != "activations"
+    if not wanted.cuts or not alone or is_propagated(wanted.plan):
+        return ""
+    try:
+        return digest(score_identity(wanted.score))
+    except InputError:  # which the point will say
+        return ""
+
+
+def _make_scores(pipeline: Pipeline, wanted: PointSpec) -> None:
+    pipeline.plan(wanted.score, wanted.plan)
+
+
+def _make_point(pipeline: Pipeline, arguments: tuple[SweepSpec, PointSpec]) -> None:
+    spec, wanted = arguments
+    _Measure(pipeline, spec).values(wanted)
 
 
 def _counted(plan: PruningPlan | None, dense: nn.Module) -> dict:

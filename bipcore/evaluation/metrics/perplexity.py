@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from ...models.finite import check_finite
+from ...models.processes import split
 from ...models.running import evaluation_mode, exp_of, logits_of, negative_log_likelihood
 from ...progress import Progress, silent
 from .base import Metric
@@ -25,9 +26,11 @@ def perplexity(
     in the window; the tokens after the last whole window are left out. A tensor (N, T) is read
     as one row. Infinite where the mean is too large for the exponential. Raises InputError when
     there are fewer tokens than one window, the window is longer than the model's positions, or the
-    loss is not a finite number.
+    loss is not a finite number. Several processes in step share the windows (see `processes`).
     """
     windows = cut_windows(model, tokens, window)
+    part = split(len(windows), batch_size)
+    windows = windows[part.own]
     report, message = progress or silent, f"Perplexity, window {window}"
     total, count = 0.0, 0
     with evaluation_mode(model):
@@ -36,6 +39,8 @@ def perplexity(
             total += negative_log_likelihood(logits, batch)
             count += batch.shape[0] * (window - 1)
     report(1.0, message)
+    sums = torch.tensor([total, count], dtype=torch.float64)
+    total, count = part.summed([sums])[0].tolist()
     check_finite(total, "The loss", model)
     return exp_of(total / count)
 
