@@ -45,11 +45,15 @@ def run_shared(command: Callable[[list[str]], int], words: list[str]) -> int:
     try:
         processes.join()
         if is_main:
-            return _lead(command, words)
+            try:
+                return command(words)
+            finally:
+                processes.end()
         outbox = Outbox()
         pipeline = Pipeline(outbox)
         owners = {type(one): one for one in (pipeline, pipeline.bench, pipeline.measurements)}
-        return processes.follow(owners, outbox.hand_over)
+        processes.follow(owners, outbox.hand_over)
+        return 0  # what there is to say of a failure the main process says
     except processes.Lost as lost:
         if is_main or (processes.place().rank == 1 and _main_is_gone(within=_SOON)):
             say(str(lost))
@@ -62,15 +66,6 @@ def run_shared(command: Callable[[list[str]], int], words: list[str]) -> int:
         if processes.place().rank == 1 and _main_is_gone():
             say(interrupted())
         return TERMINATED
-
-
-def _lead(command: Callable[[list[str]], int], words: list[str]) -> int:
-    status = 1
-    try:
-        status = command(words)
-        return status
-    finally:
-        processes.end(status)
 
 
 def _main_is_gone(*, within: float = 0.0) -> bool:

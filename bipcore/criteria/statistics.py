@@ -270,7 +270,7 @@ def collect_statistics(
     Raises InputError for an unsupported model, or samples longer than it can read.
     """
     sums, count = MomentSums(), calibration.tokens.numel()
-    part = split(calibration.samples)
+    part = split(calibration.samples, batch_size)
     settings = {"batch_size": batch_size, "by_block": by_block, "progress": progress}
     one_pass(Adapter(model), calibration.only(part.own), sums, **settings)
     sums.add_up(part)

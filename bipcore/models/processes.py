@@ -11,6 +11,7 @@ Nothing here costs anything in a process that was started by itself.
 
 import os
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -135,15 +136,21 @@ EVERYTHING = Part(0, 1, 1)
 """All there is: what is not shared."""
 
 
-def split(total: int) -> Part:
+def split(total: int, batch: int = 1) -> Part:
     """This process's part of ``total`` items, one after the other: about as many for each.
 
-    All of them where nothing is shared, and where there are fewer items than processes.
+    All of them where nothing is shared, and where there are fewer items than processes. Batches of
+    so many items stay whole where there are enough for all: then each gives bit for bit what it
+    gives in one process, and only the sums over batches are added up in another order.
     """
     here = _state.place
     if not _state.sharing or total < here.count:
         return Part(0, total, total)
-    return Part(total * here.rank // here.count, total * (here.rank + 1) // here.count, total)
+    if total <= batch * (here.count - 1):
+        batch = 1
+    batches = -(-total // max(batch, 1))
+    start, stop = (batches * rank // here.count * batch for rank in (here.rank, here.rank + 1))
+    return Part(start, min(stop, total), total)
 
 
 def _add_up(tensor: Tensor) -> None:
@@ -162,9 +169,10 @@ def together(owner: Any, function: Callable[..., Result], *arguments: Any) -> Re
 
     Called by the main process; the others call the same function on what they have of the
     ``owner``'s class (see `follow`). ``function`` is one of a module or a class, and what it shares
-    it does by `split`. Within a call, or without other processes, it is simply called.
+    it does by `split`. Within a call, in the others, or without any it is simply called.
     """
-    if _state.place.count == 1 or _state.called or _state.sharing:
+    here = _state.place
+    if here.count == 1 or not here.is_main or _state.called or _state.sharing:
         with _sharing(False):
             return function(owner, *arguments)
     with _calling((_TOGETHER, type(owner), function, arguments)):
@@ -174,6 +182,8 @@ def together(owner: Any, function: Callable[..., Result], *arguments: Any) -> Re
 def in_step(work: Callable[[], Result]) -> Result:
     """``work()``, which every process calls at the same time and `split` shares; what one raises
     all raise."""
+    if _state.place.count == 1:
+        return work()
     try:
         with _sharing(True):
             result = work()
@@ -191,9 +201,11 @@ def in_step(work: Callable[[], Result]) -> Result:
 @dataclass(frozen=True)
 class Outcome:
     """What came of the pieces of one process: the errors of those that ``failed``, by their place
-    in its queue, and what it has ``made`` that is not stored."""
+    in its queue, what it ``warned`` of, which was not shown, and what it has ``made`` that is not
+    stored."""
 
     failed: Mapping[int, Exception]
+    warned: Sequence[str]
     made: Sequence[Any] = ()
 
 
@@ -203,12 +215,12 @@ def dealt(owner: Any, function: Callable[..., Any], queues: Sequence[Sequence]) 
     with _calling((_DEALT, type(owner), function, queues)):
         mine = _made(owner, function, queues[0])
         others = _gathered(None)[1:]
-    found = [({i: _error(said) for i, said in failed.items()}, made) for failed, made in others]
-    return [Outcome(mine), *(Outcome(*one) for one in found)]
+    found = [({i: _error(said) for i, said in failed.items()}, *more) for failed, *more in others]
+    return [Outcome(*one) for one in (mine, *found)]
 
 
-def follow(owners: Mapping[type, Any], hand_over: Callable[[], Sequence[Any]]) -> int:
-    """Do what the main process calls for, until it ends; the exit status that it ends with.
+def follow(owners: Mapping[type, Any], hand_over: Callable[[], Sequence[Any]]) -> None:
+    """Do what the main process calls for, until it ends.
 
     ``owners``: what functions are called on, by class. ``hand_over()`` gives what was made since
     it was last called. Raises Lost where a process is gone.
@@ -216,7 +228,7 @@ def follow(owners: Mapping[type, Any], hand_over: Callable[[], Sequence[Any]]) -
     while True:
         what, *call = _heard()
         if what == _END:
-            return call[0]
+            return
         kind, function, arguments = call
         owner = owners[kind]
         if what == _TOGETHER:
@@ -227,28 +239,30 @@ def follow(owners: Mapping[type, Any], hand_over: Callable[[], Sequence[Any]]) -
             except Exception:  # the main process has it, and says it
                 continue
         else:
-            failed = _made(owner, function, arguments[_state.place.rank])
-            _gathered(({i: _said(error) for i, error in failed.items()}, hand_over()))
+            failed, warned = _made(owner, function, arguments[_state.place.rank])
+            _gathered(({i: _said(e) for i, e in failed.items()}, warned, hand_over()))
 
 
-def end(status: int) -> None:
-    """Let the other processes end with an exit status, if they wait to be called; else they see
-    for themselves that this one is gone."""
+def end() -> None:
+    """Let the other processes end, if they wait to be called; else they see for themselves that
+    this one is gone."""
     if _state.place.count > 1 and not _state.called:
         with suppress(Lost):
-            _tell((_END, status))
+            _tell((_END,))
 
 
-def _made(owner: Any, function: Callable[..., Any], pieces: Sequence) -> dict[int, Exception]:
-    """Make pieces, one after the other; the errors of those that failed."""
+def _made(
+    owner: Any, function: Callable[..., Any], pieces: Sequence
+) -> tuple[dict[int, Exception], list[str]]:
+    """Make pieces, one after the other; the errors of those that failed, and the warnings."""
     failed: dict[int, Exception] = {}
-    with _sharing(False):
+    with _sharing(False), warnings.catch_warnings(record=True) as caught:
         for index, piece in enumerate(pieces):
             try:
                 function(owner, piece)
             except Exception as error:
                 failed[index] = error
-    return failed
+    return failed, [str(one.message) for one in caught if one.category is UserWarning]
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """The pieces of a study, made by several processes side by side before they are asked for."""
 
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
@@ -65,6 +66,8 @@ class Ahead(Generic[Piece]):
         for outcome in outcomes:
             for parcel in outcome.made:
                 keep(self._store, parcel)
+        for sentence in dict.fromkeys(one for outcome in outcomes for one in outcome.warned):
+            warnings.warn(sentence, stacklevel=2)
         for queue, outcome in zip(queues, outcomes, strict=True):
             for index, error in outcome.failed.items():
                 self._note(queue[index], error)

@@ -21,6 +21,8 @@ PROCESSES = (
     "export/test_modelling_file.py",
     "pipeline/test_recovery.py",
     "cli/test_processes.py",
+    "cli/test_shared.py",
+    "models/test_processes.py",
     "cli/test_plan.py",
     "cli/test_reproduce.py",
     "cli/test_zero_shot.py",
