@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..models.adapters import Adapter
-from ..models.loading import resolve_device
+from ..models.devices import resolve_device
 from ..models.memory import PeakMemory, settle, weight_bytes
 from ..models.running import evaluation_mode
 from ..models.shapes import ModelShape

@@ -23,6 +23,7 @@ from ..progress import Progress, silent
 from ..store.inputs import named_path, read_text
 from ..store.kinds import Kind
 from ..store.runs import RunStore
+from .devices import resolve_device
 from .families import TEXT_HALF_NAMES, TEXT_HALVES, family_of
 from .finite import check_weights
 from .folders import (
@@ -39,7 +40,6 @@ from .folders import (
 )
 from .identity import DEMO, DEMO_HUB, check_export, demo_identity
 from .memory import AUTO, read_size
-from .processes import place
 from .pruned_classes import classes_of, is_pruned_type, read_pruned_config
 from .streamed_loading import budget_of, fits, stream_model
 from .streaming import is_streamed
@@ -121,40 +121,6 @@ def unused_adapter(name: str) -> str | None:
 def _check_dtype(dtype: str) -> None:
     if dtype not in DTYPES:
         raise InputError(f"There is no dtype {dtype!r}; there are {', '.join(DTYPES)}.")
-
-
-def resolve_device(device: str) -> str:
-    """``device`` with "auto" resolved: "spread" over several GPUs, "cuda", "mps" or "cpu".
-
-    Of several processes each has a GPU of its own, "cuda:1"; raises InputError where there are not
-    as many.
-    """
-    if place().count > 1 and device in ("auto", "cuda") and torch.cuda.is_available():
-        return _own_gpu()
-    if device != "auto":
-        try:
-            kind = torch.device(device).type
-        except RuntimeError:
-            raise InputError(f"There is no device {device!r}; try auto, cpu or cuda.") from None
-        usable = {"cpu": True, "cuda": torch.cuda.is_available()}
-        usable["mps"] = torch.backends.mps.is_available()
-        if not usable.get(kind, False):
-            raise InputError(f"The device {device!r} is not usable here; try auto or cpu.")
-        return device
-    if torch.cuda.is_available():
-        return "spread" if torch.cuda.device_count() > 1 else "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
-
-
-def _own_gpu() -> str:
-    """That of this process, of as many on this machine as there are processes on it."""
-    there = torch.cuda.device_count()
-    if place().local >= there:
-        raise InputError(
-            f"Each process takes a GPU of its own, and there are only {there}; start no more "
-            "processes than that on a machine, or give --device cpu."
-        )
-    return f"cuda:{place().local}"
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from ..errors import InputError
 from ..evaluation.metrics import chosen_metrics
 from ..evaluation.profiling import SEQ_LEN, profile_model
 from ..models.adapters import Adapter
-from ..models.loading import resolve_device
+from ..models.devices import resolve_device
 from ..models.processes import place
 from ..pipeline.ahead import Ahead
 from ..pipeline.pipeline import Pipeline
