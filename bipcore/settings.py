@@ -24,7 +24,8 @@ class Setting:
     line what it is, ``label`` and ``hint`` on a page. ``choices`` are all values there are;
     ``offered`` those that a page offers of more (of a number with a slider, its two ends).
     ``least`` and ``most`` belong to what is allowed, ``above`` and ``below`` do not. ``optional``:
-    None is allowed, too. ``flag``: the command line's option, where it is not the field's name.
+    None is allowed, too. ``read`` raises InputError for what else cannot be had. ``flag``: the
+    command line's option, where it is not the field's name.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Setting:
     below: float | None = None
     step: float | None = None
     optional: bool = False
+    read: Callable[[Any], Any] | None = None
     flag: str = ""
 
     def problem(self, value: Any, like: Any) -> str | None:
@@ -54,6 +56,11 @@ class Setting:
         kind = float if isinstance(like, float) else type(like)
         if kind in (int, float) and not self._holds(value, kind):
             return f"The {self.name} is {_TYPES[kind]}{self._limits()}, not {_said(value)}."
+        try:
+            if self.read is not None:
+                self.read(value)
+        except InputError as error:
+            return str(error)
         return None
 
     def _holds(self, value: Any, kind: type) -> bool:

@@ -83,8 +83,9 @@ def _changes(package: Reproduction, values: dict[str, Any]) -> Changes:
 def command_of(name: str, model: ModelSpec, changes: Changes) -> str:
     """The command that measures the same."""
     words = ["python", "-m", "bipcore", "reproduce", name, "--model", model.name]
-    for option, value in (("--device", model.device), ("--dtype", model.dtype)):
-        words += [option, value] if value != "auto" else []
+    for option in ("device", "dtype", "memory"):
+        said = getattr(model, option)
+        words += [f"--{option}", said] if said != "auto" else []
     words += ["--limit", str(changes.limit)] if changes.limit else []
     words += ["--calibration", changes.calibration] if changes.calibration else []
     words += [] if changes.tasks else ["--no-tasks"]

@@ -47,7 +47,7 @@ class Settings(_Flat):
 
     @property
     def model_spec(self) -> ModelSpec:
-        return ModelSpec(self.model, self.device, self.dtype)
+        return ModelSpec(self.model, self.device, self.dtype, self.memory)
 
     @property
     def score_spec(self) -> ScoreSpec:

@@ -11,7 +11,7 @@ import typer
 
 from ..errors import InputError
 from ..pipeline.pipeline import Pipeline
-from ..settings import parse_list
+from ..settings import parse_list, settings_of
 from ..specs import ModelSpec
 from ..studies.reproduction.rows import Row
 from ..studies.reproduction.scale import Changes, configure
@@ -26,6 +26,7 @@ Model = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
+Memory = Annotated[str, typer.Option(help=settings_of(ModelSpec)["memory"].help)]
 Limit = Annotated[
     int | None,
     typer.Option(
@@ -62,6 +63,7 @@ def reproduce_command(
     model: Model = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
+    memory: Memory = "auto",
     limit: Limit = None,
     samples: Samples = None,
     seq_len: SeqLen = None,
@@ -81,7 +83,7 @@ def reproduce_command(
     Every piece and every row is stored when it is done: stopped and started again, it goes on
     where it was. With --dry-run nothing is loaded or run.
     """
-    wanted = ModelSpec(model or load_reproduction(name).model.name, device, dtype)
+    wanted = ModelSpec(model or load_reproduction(name).model.name, device, dtype, memory)
     lists = {
         "methods": parse_list(methods, str, "methods"),
         "sparsities": parse_list(sparsities, float, "sparsities"),

@@ -203,14 +203,15 @@ def read_export(folder: str | Path) -> Export:
 
 
 def load_pruned(
-    folder: str | Path, *, device: str = "auto", dtype: str = "auto"
+    folder: str | Path, *, device: str = "auto", dtype: str = "auto", memory: str = "auto"
 ) -> tuple[nn.Module, object]:
     """The pruned model and tokenizer of an exported folder, of either tier.
 
     No code from the folder is run: bipcore has its own copy of the modelling file. Raises
     InputError, also where what the model is read from is not as it was written.
     """
-    return load_model(read_export(folder).folder, device=device, dtype=dtype)
+    where = read_export(folder).folder
+    return load_model(where, device=device, dtype=dtype, memory=memory)
 
 
 def _format_of_tier(tier: int) -> str:

@@ -39,8 +39,9 @@ def refit_held_out(
     are returned, and None.
     """
     held_out, narrow = wide(held_out), weight.detach().float()
-    without = wide(moments).mul(tokens).sub_(held_out.T @ held_out).div_(tokens - len(held_out))
-    fit = _Fit(narrow, without.to(narrow), kept.to(narrow.device), moments.diagonal())
+    without = _without(moments, held_out, tokens).to(narrow)
+    fit = _Fit(narrow, without, kept.to(narrow.device), moments.diagonal())
+    del without  # as large as all else together
     missing = held_out[:, fit.gone.to(held_out.device)].to(narrow) @ narrow[:, fit.gone].T  # (m, d)
     inputs = held_out[:, kept.to(held_out.device)].to(narrow)  # (m, k)
     best, least = None, missing.square().sum()
@@ -51,6 +52,13 @@ def refit_held_out(
     if best is None:
         return wide(weight)[:, kept.to(wide(weight).device)], None
     return refit(weight, moments, kept, ridge=best), best
+
+
+def _without(moments: Tensor, held_out: Tensor, tokens: int) -> Tensor:
+    """The mean products (n, n) over ``tokens`` tokens but for those ``held_out`` (m, n), in the
+    type of these: one matrix is held beside ``moments``."""
+    total = moments.to(held_out, copy=True).mul_(tokens)
+    return total.addmm_(held_out.T, held_out, alpha=-1).div_(tokens - len(held_out))
 
 
 class _Fit:

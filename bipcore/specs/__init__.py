@@ -52,11 +52,8 @@ class ModelSpec(Checked):
         "memory",
         "Budget for weights and activations: auto (what is free), 700MiB, 24GB, ... A model that "
         "does not fit into it runs from the disk, one block at a time.",
+        read=read_size,
     )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        read_size(self.memory)
 
     def identity(self) -> dict:
         """The model's content and number type, and the name that results of it are shown under;
