@@ -8,8 +8,11 @@ from safetensors.torch import load_file
 
 from bipcore.criteria.statistics import collect_statistics
 from bipcore.data.samples import CalibrationSet
+from bipcore.errors import InputError
 from bipcore.evaluation.metrics import perplexity
-from bipcore.models.processes import EVERYTHING, Part, split
+from bipcore.models import processes
+from bipcore.models.devices import resolve_device
+from bipcore.models.processes import EVERYTHING, Part, Place, split
 from bipcore.pipeline.ahead import deal_out
 from bipcore.pruning.moments import collect_second_moments
 from tests.helpers.processes import ROOT, Call, Ended, with_bipcore
@@ -104,6 +107,22 @@ def test_in_one_process_everything_is_its_own():
     assert split(5, 2) == Part(0, 5, 5)
     kept = torch.ones(3)
     assert EVERYTHING.summed([kept])[0] is kept
+
+
+def test_each_process_has_a_gpu_of_its_own_unless_it_is_told_which(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert resolve_device("auto") == "spread"
+    monkeypatch.setattr(processes._state, "place", Place(rank=5, count=8, local=1))
+    assert [resolve_device(name) for name in ("auto", "cuda", "cuda:0", "cpu")] == [
+        "cuda:1",
+        "cuda:1",
+        "cuda:0",
+        "cpu",
+    ]
+    monkeypatch.setattr(processes._state, "place", Place(rank=2, count=8, local=2))
+    with pytest.raises(InputError, match="there are only 2; start no more processes"):
+        resolve_device("auto")
 
 
 def test_the_heaviest_piece_goes_first_and_beside_it_what_takes_as_long():
