@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from ..errors import InputError, short
+from .processes import place
 from .streaming import stream_of
 
 AUTO = "auto"
@@ -116,11 +117,12 @@ def check_free(model: nn.Module, need: int) -> None:
 
 def free_memory(device: torch.device) -> int:
     """The bytes that can still be had on ``device``. On a GPU what PyTorch holds and does not use
-    is free, too; on the CPU what the container or control group of this process allows counts."""
+    is free, too; on the CPU what the container or control group of this process allows counts, and
+    of several processes that share work each has an equal part."""
     if device.type == "cuda":
         held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + held
-    return min([psutil.virtual_memory().available, *_left_in_groups()])
+    return min([psutil.virtual_memory().available, *_left_in_groups()]) // place().count
 
 
 def _left_in_groups(

@@ -10,7 +10,7 @@ from bipcore.criteria.statistics import collect_statistics
 from bipcore.data.samples import CalibrationSet
 from bipcore.errors import InputError
 from bipcore.evaluation.metrics import perplexity
-from bipcore.models import processes
+from bipcore.models import memory, processes
 from bipcore.models.devices import resolve_device
 from bipcore.models.processes import EVERYTHING, Part, Place, split
 from bipcore.pipeline.ahead import deal_out
@@ -123,6 +123,13 @@ def test_each_process_has_a_gpu_of_its_own_unless_it_is_told_which(monkeypatch):
     monkeypatch.setattr(processes._state, "place", Place(rank=2, count=8, local=2))
     with pytest.raises(InputError, match="there are only 2; start no more processes"):
         resolve_device("auto")
+
+
+def test_processes_share_what_memory_is_free(monkeypatch):
+    monkeypatch.setattr(memory, "_left_in_groups", lambda: [6000])
+    assert memory.free_memory(torch.device("cpu")) == 6000
+    monkeypatch.setattr(processes._state, "place", Place(rank=1, count=3, local=1))
+    assert memory.free_memory(torch.device("cpu")) == 2000
 
 
 def test_the_heaviest_piece_goes_first_and_beside_it_what_takes_as_long():
