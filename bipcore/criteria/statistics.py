@@ -4,6 +4,7 @@ No activation is kept: each is reduced over its tokens as it passes, so memory d
 the number of samples. The statistics serve every activation criterion, and do not depend on one.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -270,7 +271,8 @@ def collect_statistics(
     Raises InputError for an unsupported model, or samples longer than it can read.
     """
     sums, count = MomentSums(), calibration.tokens.numel()
-    part = split(calibration.samples, batch_size)
+    aligned = _CPU_ROWS // math.gcd(_CPU_ROWS, calibration.seq_len)
+    part = split(calibration.samples, batch_size, aligned)
     settings = {"batch_size": batch_size, "by_block": by_block, "progress": progress}
     one_pass(Adapter(model), calibration.only(part.own), sums, **settings)
     sums.add_up(part)

@@ -136,20 +136,20 @@ EVERYTHING = Part(0, 1, 1)
 """All there is: what is not shared."""
 
 
-def split(total: int, batch: int = 1) -> Part:
+def split(total: int, *batches: int) -> Part:
     """This process's part of ``total`` items, one after the other: about as many for each.
 
     All of them where nothing is shared, and where there are fewer items than processes. Batches of
-    so many items stay whole where there are enough for all: then each gives bit for bit what it
-    gives in one process, and only the sums over batches are added up in another order.
+    so many items stay whole, of the first of ``batches`` of which there are enough for all: then
+    each gives what it gives in one process, and only their sums are added up in another order.
     """
     here = _state.place
     if not _state.sharing or total < here.count:
         return Part(0, total, total)
-    if total <= batch * (here.count - 1):
-        batch = 1
-    batches = -(-total // max(batch, 1))
-    start, stop = (batches * rank // here.count * batch for rank in (here.rank, here.rank + 1))
+    enough = (batch for batch in batches if 0 < batch * (here.count - 1) < total)
+    batch = next(enough, 1)
+    count = -(-total // batch)
+    start, stop = (count * rank // here.count * batch for rank in (here.rank, here.rank + 1))
     return Part(start, min(stop, total), total)
 
 

@@ -109,6 +109,24 @@ def test_in_one_process_everything_is_its_own():
     assert EVERYTHING.summed([kept])[0] is kept
 
 
+@pytest.mark.parametrize(
+    ("total", "batches", "parts"),
+    [
+        (32, (8, 4), [(0, 8), (8, 16), (16, 32)]),
+        (32, (32, 4), [(0, 8), (8, 20), (20, 32)]),  # one batch is too few for three
+        (7, (7, 4), [(0, 2), (2, 4), (4, 7)]),
+        (9, (4,), [(0, 4), (4, 8), (8, 9)]),
+        (2, (1,), [(0, 2)] * 3),
+    ],
+)
+def test_parts_are_whole_batches_where_there_are_enough(monkeypatch, total, batches, parts):
+    found = []
+    for rank in range(3):
+        monkeypatch.setattr(processes, "_state", processes._State(Place(rank, 3, rank), True))
+        found.append(split(total, *batches))
+    assert found == [Part(*part, total) for part in parts]
+
+
 def test_each_process_has_a_gpu_of_its_own_unless_it_is_told_which(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
