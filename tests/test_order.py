@@ -21,7 +21,7 @@ def test_every_file_that_loads_the_demo_model_is_in_its_group(request):
 
 
 def test_every_file_that_starts_processes_is_in_their_group():
-    uses = ("run_all(", "with_bipcore(", "read_exports(")
+    uses = ("run_all(", "with_bipcore(", "read_exports(", "environments(2")
     folder = Path(__file__).parent
     texts = {str(file.relative_to(folder)): file.read_text() for file in folder.glob("*/test_*.py")}
     found = {file for file, text in texts.items() if any(use in text for use in uses)}
