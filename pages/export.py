@@ -8,6 +8,7 @@ from bipcore.export.export import check_removes
 from bipcore.export.formats import choose_format
 from bipcore.models.loading import load_config
 from bipcore.store.kinds import digest
+from ui.estimates import job_of, show_line
 from ui.exports import (
     choose_export_format,
     choose_save_dtype,
@@ -59,6 +60,7 @@ with st.form("export-form"):
         key="measure",
     )
     pressed = st.form_submit_button("Export", type="primary", key="export")
+    show_line(job_of(settings, "prune", save_dtype=save_dtype))
 
 made = [plan.to_json(), settings.model_spec.identity(), *([recovery.name] if recovery else [])]
 key = "export-" + digest([*made, folder, measure, wanted, save_dtype])

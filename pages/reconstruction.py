@@ -6,6 +6,7 @@ from bipcore.criteria import CRITERIA
 from bipcore.data.texts import NAMED
 from bipcore.specs import EvaluationSpec
 from bipcore.views.reconstruction import bound_against_error, error_by_block, reconstruction_frame
+from ui.estimates import job_of, show_line
 from ui.figures import show_chart
 from ui.page import begin
 from ui.reconstructions import need_errors
@@ -39,7 +40,9 @@ if not criteria and not settings.source:
     st.stop()
 
 window = min(256, int(tokens))
-errors, bounds = need_errors(settings, criteria, EvaluationSpec(text, window, int(tokens)))
+measured = EvaluationSpec(text, window, int(tokens))
+show_line(job_of(settings, "reconstruct", criteria=tuple(criteria), text=measured))
+errors, bounds = need_errors(settings, criteria, measured)
 frame = reconstruction_frame(errors, bounds)
 
 relative = st.toggle("Relative to the size of the dense block's output", key="relative")

@@ -21,7 +21,7 @@ if not plan.realised:
     st.info("At a sparsity of 0 nothing was removed, so there is nothing to recover.")
     st.stop()
 
-spec, pressed = recovery_form()
+spec, pressed = recovery_form(settings)
 busy = train(settings, plan, spec, start=pressed)
 
 recovery = None if busy else choose_recovery(settings, plan, optional=False)

@@ -11,6 +11,7 @@ from bipcore.models.loading import unused_adapter
 from bipcore.settings import PRESETS, settings_of
 from bipcore.specs import PlanSpec
 
+from .estimates import job_of, show_line
 from .forms import seeded
 from .jobs import worker
 from .links import admit, unframed
@@ -56,6 +57,7 @@ def begin(title: str, explanation: str) -> Settings:
         for path, label, icon in PAGES:
             page_link(path, label, icon)
         settings, pressed = _model_form(settings)
+        takes = st.empty()
         settings = _plan_controls(settings)
         _active_jobs()
     write_settings(settings)
@@ -67,6 +69,8 @@ def begin(title: str, explanation: str) -> Settings:
     admit(settings, pressed=pressed)
     _check(settings)
     need_content(settings)
+    with takes:
+        show_line(job_of(settings, "score"))
     if note := unused_adapter(settings.model):
         st.warning(plain(note))
     return settings

@@ -6,16 +6,17 @@ from typing import Any
 import streamlit as st
 
 from bipcore.data.texts import NAMED
-from bipcore.models.shapes import ModelShape
+from bipcore.evaluation.workload import speed_of
 from bipcore.specs import ModelSpec
 from bipcore.store.kinds import digest
-from bipcore.studies.reproduction.estimate import Estimate, assumptions, estimate, sizes_of
+from bipcore.studies.reproduction.estimate import Estimate, assumptions, estimate
 from bipcore.studies.reproduction.rows import Row
 from bipcore.studies.reproduction.run import run_reproduction
 from bipcore.studies.reproduction.scale import Changes, configure, fitted, sizes_sentence
 from bipcore.studies.reproduction.spec import Reproduction, load_reproduction, names
 from bipcore.views.reproduction_tables import refused
 
+from .estimates import shape_of
 from .forms import Form
 from .settings import Settings
 from .studies import Study, follow, one_by_one, say_refused, to_show
@@ -47,14 +48,14 @@ def paper_form(settings: Settings, name: str) -> tuple[Reproduction | None, bool
 
     def read(values: dict[str, Any]) -> Reproduction:
         spec = configure(name, model=model, changes=_changes(package, values))
-        return fitted(spec, _shape(model).max_positions)
+        return fitted(spec, shape_of(model).max_positions)
 
     with st.container(border=True):
         _fields(form, package)
         spec, pressed = form.start_row(
             read,
             lambda spec: f"{sizes_sentence(spec)} {_estimate(digest(spec), spec)}",
-            help=lambda spec: "\n\n".join(assumptions(spec, _shape(model))),
+            help=lambda spec: "\n\n".join(assumptions(spec, shape_of(model))),
         )
     st.caption("The same from the command line, with the report as one HTML page:")
     st.code(command_of(name, model, _changes(package, form.values)), language="sh")
@@ -93,27 +94,9 @@ def command_of(name: str, model: ModelSpec, changes: Changes) -> str:
     return shlex.join(words)
 
 
-def _shape(model: ModelSpec) -> ModelShape:
-    return _sizes(model, str(model.identity()))
-
-
-@st.cache_resource(max_entries=8, show_spinner=False)
-def _sizes(model: ModelSpec, content: str) -> ModelShape:
-    """The sizes of a model with that content."""
-    return sizes_of(model)
-
-
 @st.cache_resource(max_entries=32, show_spinner=False)
 def _estimate(key: str, _spec: Reproduction) -> Estimate:
-    return estimate(_spec, _shape(_spec.model), speed=_speed(_spec.model))
-
-
-@st.cache_resource(max_entries=8, show_spinner=False)
-def _speed(model: ModelSpec) -> float:
-    """The device's speed, measured once: other work in between would only disturb it."""
-    from bipcore.studies.reproduction.estimate import speed_of
-
-    return speed_of(model)
+    return estimate(_spec, shape_of(_spec.model), speed=speed_of(_spec.model))
 
 
 def run_job(settings: Settings, spec: Reproduction | None, *, start: bool) -> None:

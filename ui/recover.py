@@ -14,6 +14,7 @@ from bipcore.settings import parse_list
 from bipcore.specs import RecoverySpec
 from bipcore.store.kinds import digest
 
+from .estimates import job_of, line
 from .forms import Form
 from .jobs import Job, worker
 from .recoveries import choose_latest, show_curves
@@ -59,7 +60,7 @@ SIZES: dict[str, dict[str, Any]] = {
 """Settings of the form by the name of their size; the others are left as they are."""
 
 
-def recovery_form() -> tuple[RecoverySpec | None, bool]:
+def recovery_form(settings: Settings) -> tuple[RecoverySpec | None, bool]:
     """Draw the form; the recovery it says, None with an error box where it says none, and whether
     Start was pressed."""
     form = Form("recovery", _defaults(), _HELP)
@@ -70,7 +71,7 @@ def recovery_form() -> tuple[RecoverySpec | None, bool]:
         _training(form)
         with st.expander("LoRA, early stop and more"):
             _more(form)
-        return form.start_row(_spec, _note)
+        return form.start_row(_spec, lambda spec: _note(settings, spec))
 
 
 def _defaults() -> dict[str, Any]:
@@ -112,13 +113,13 @@ def _spec(values: dict[str, Any]) -> RecoverySpec:
     return RecoverySpec(**values | {"targets": targets})
 
 
-def _note(spec: RecoverySpec) -> str:
+def _note(settings: Settings, spec: RecoverySpec) -> str:
     tokens = spec.samples * spec.epochs * spec.seq_len
     return (
         f"{steps_of(spec):,} optimiser steps over {tokens:,} tokens of {spec.source}. A training "
         "step costs about three forward passes over the same tokens. What was stopped goes on "
-        "from its last checkpoint."
-    )
+        f"from its last checkpoint. {line(job_of(settings, 'recover', recovery=spec))}"
+    ).rstrip()
 
 
 def train(settings: Settings, plan: PruningPlan, spec: RecoverySpec | None, *, start: bool) -> bool:

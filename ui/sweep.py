@@ -10,6 +10,7 @@ import streamlit as st
 
 from bipcore.criteria import CRITERIA
 from bipcore.data.texts import NAMED
+from bipcore.evaluation.estimating import Job
 from bipcore.evaluation.metrics import METRICS
 from bipcore.settings import PRESETS, parse_list
 from bipcore.specs import CalibrationSpec, EvaluationSpec, PlanSpec
@@ -34,6 +35,7 @@ from bipcore.views.sweep import (
 )
 from bipcore.views.sweep_tables import column, measured_in, readable, refused, summary, sweep_frame
 
+from .estimates import line
 from .figures import download, show_chart
 from .forms import Form
 from .settings import Settings
@@ -138,6 +140,13 @@ def _note(settings: Settings, spec: SweepSpec) -> str:
         f"{spec.calibration.seq_len} tokens a sample, and plan options as in the sidebar. What is "
         "stored is not computed again."
     )
+    points = len(spec.sparsities) * len(spec.seeds) * len(spec.samples)
+    score = replace(
+        settings.score_spec, calibration=replace(spec.calibration, samples=max(spec.samples))
+    )
+    how = {"text": spec.texts[0], "criteria": spec.criteria, "points": points} if spec.texts else {}
+    plan = replace(spec.plan, sparsity=min(spec.sparsities))
+    note += f" {line(Job('sweep', score, plan, **how))}".rstrip()
     return note + " The edited plan is not used here." * bool(settings.source)
 
 

@@ -24,6 +24,7 @@ from bipcore.views.zero_shot import (
     rows_note,
 )
 
+from .estimates import job_of, line
 from .figures import show_chart
 from .forms import Form
 from .results import error_box
@@ -56,7 +57,7 @@ def zero_shot_form(settings: Settings, states: int) -> tuple[ZeroShotSpec | None
     form = Form("zero-shot", values, _HELP, group=settings.model_spec)
     with st.container(border=True):
         _fields(form)
-        return form.start_row(_spec, lambda spec: estimate(spec, states))
+        return form.start_row(_spec, lambda spec: _note(settings, spec, states))
 
 
 def _fields(form: Form) -> None:
@@ -72,6 +73,11 @@ def _spec(values: dict[str, Any]) -> ZeroShotSpec:
     spec = ZeroShotSpec(tuple(values["tasks"]), *numbers)
     check_names(spec)
     return spec
+
+
+def _note(settings: Settings, spec: ZeroShotSpec, states: int) -> str:
+    job = job_of(settings, "zero-shot", tasks=spec)
+    return f"{estimate(spec, states)} {line(job)}".rstrip()
 
 
 def estimate(spec: ZeroShotSpec, states: int) -> str:

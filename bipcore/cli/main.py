@@ -11,6 +11,7 @@ from ..errors import InputError, explain, is_text
 from ..models import processes
 from . import console
 from .cache import cache_app
+from .estimate import estimate_command
 from .generate import generate_command
 from .measure import evaluate_command, profile_command, reconstruct_command, zero_shot_command
 from .merge import dequantise_command, merge_command
@@ -36,6 +37,7 @@ COMMANDS: dict[str, Callable | typer.Typer] = {
     "merge": merge_command,
     "dequantise": dequantise_command,
     "reproduce": reproduce_command,
+    "estimate": estimate_command,
     "plan": plan_app,
     "cache": cache_app,
 }

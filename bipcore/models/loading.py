@@ -363,7 +363,8 @@ def check_in_memory(name: str, model: nn.Module) -> None:
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _LARGEST_FROM_HEAP = 32 * 2**20  # glibc takes no more
-_KEPT = 2**30
+KEPT = 2**30
+"""The bytes of freed memory that glibc keeps for a model that is in memory as a whole."""
 _SMALL = 2**20
 
 
@@ -377,4 +378,4 @@ def keep_freed_memory(kept: bool) -> None:
     with contextlib.suppress(OSError, AttributeError, TypeError):
         libc = ctypes.CDLL(None)
         libc.mallopt(_M_MMAP_THRESHOLD, _LARGEST_FROM_HEAP if kept else _SMALL)
-        libc.mallopt(_M_TRIM_THRESHOLD, _KEPT if kept else _SMALL)
+        libc.mallopt(_M_TRIM_THRESHOLD, KEPT if kept else _SMALL)

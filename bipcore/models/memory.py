@@ -1,7 +1,5 @@
 """Memory: what a computation takes, the peak while it runs, and what is free for more."""
 
-import contextlib
-import ctypes
 import gc
 import re
 import threading
@@ -15,7 +13,7 @@ from torch import nn
 
 from ..errors import InputError, short
 from .processes import place
-from .streaming import stream_of
+from .streaming import give_back, stream_of
 
 AUTO = "auto"
 _UNITS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
@@ -86,16 +84,18 @@ def settle(model: nn.Module) -> None:
     """Make what is in use what is held: give freed memory back to the system, and bring those of
     the model's weights in that are mapped from a file and were not read yet."""
     gc.collect()
-    with contextlib.suppress(OSError, AttributeError, TypeError):
-        ctypes.CDLL(None).malloc_trim(0)
+    give_back()
     for weight in model.parameters():
         if weight.device.type == "cpu":
             flat = weight.detach().reshape(-1)
             flat[:: max(1, _PAGE // weight.element_size())].sum()
 
 
-def check_free(model: nn.Module, need: int) -> None:
-    """Raise InputError where ``need`` bytes more are not free on the devices of ``model``.
+def check_free(
+    model: nn.Module, need: int, instead: str = "use a smaller model or another setting"
+) -> None:
+    """Raise InputError where ``need`` bytes more are not free on the devices of ``model``, with
+    what would do ``instead``.
 
     Over several GPUs what is needed lies like the weights: each has to have its share free.
     """
@@ -111,7 +111,7 @@ def check_free(model: nn.Module, need: int) -> None:
             place = f" on {device}" if len(sizes) > 1 else ""
             raise InputError(
                 f"This takes {share / 2**30:,.1f} GiB of memory beside the model{place}, and "
-                f"{free / 2**30:,.1f} GiB are free; use a smaller model or another setting."
+                f"{free / 2**30:,.1f} GiB are free; {instead}."
             )
 
 
@@ -123,6 +123,13 @@ def free_memory(device: torch.device) -> int:
         held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + held
     return min([psutil.virtual_memory().available, *_left_in_groups()]) // place().count
+
+
+def free_on(device: str) -> int:
+    """`free_memory` of a device as `resolve_device` names it; of all GPUs where it is "spread"."""
+    if device == "spread":
+        return sum(free_memory(torch.device("cuda", i)) for i in range(torch.cuda.device_count()))
+    return free_memory(torch.device(device))
 
 
 def _left_in_groups(

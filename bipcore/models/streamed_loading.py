@@ -15,7 +15,7 @@ from ..store.roots import mark
 from ..store.runs import cache_root
 from .families import STORED_NAMES, family_of
 from .folders import misfit
-from .memory import free_memory, read_size
+from .memory import free_on, read_size
 from .streaming import Place, Stream, rest
 
 _SHARE = 0.75
@@ -28,11 +28,7 @@ def budget_of(memory: str, device: str) -> int:
     Over several GPUs ("spread") it is what is free on all of them.
     """
     said = read_size(memory)
-    if said is not None:
-        return said
-    if device == "spread":
-        return sum(free_memory(torch.device("cuda", i)) for i in range(torch.cuda.device_count()))
-    return free_memory(torch.device(device))
+    return free_on(device) if said is None else said
 
 
 def fits(size: int, budget: int) -> bool:

@@ -82,7 +82,7 @@ class Plans:
         need = memory_of(criterion, model, seq_len, **options)
         if not need:
             return
-        check_free(model, need)
+        check_free(model, need, "use shorter samples, or a criterion without gradients")
         message = f"{criterion.title} takes about {need / 2**20:,.0f} MiB more"
         self.bench.progress(0.25, message)
 

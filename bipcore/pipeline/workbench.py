@@ -139,7 +139,7 @@ class Workbench:
         tokens = self.calibration(model, calibration)
         network, _ = self.model(model)
         need = second_moment_bytes(Adapter(network).shape, tokens.tokens.numel())
-        check_free(network, max(need))
+        check_free(network, max(need), "use fewer or shorter samples, or another compensation")
         self.progress(0.25, f"Second moments: {sum(need) / 2**20:,.0f} MiB on the disk")
         with self.progress.within(0.25, 0.9) as progress:
             settings = {"batch_size": batch_of(calibration), "progress": progress}

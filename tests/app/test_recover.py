@@ -1,5 +1,6 @@
 """The page Recover, and where its models turn up, on a tiny model."""
 
+import re
 import threading
 
 import pytest
@@ -246,3 +247,10 @@ def test_the_form_survives_a_change_of_page(model):
     app.switch_page("pages/export.py").run()
     app.switch_page(PAGE).run()
     assert app.number_input(key="set-recovery-rank").value == 2
+
+
+def test_what_a_training_takes_is_said_beside_its_button(model):
+    app = settle(opened(model))
+    (said,) = [one.value for one in app.main.caption if "optimiser steps" in one.value]
+    assert re.search(r"Takes about \d+ MiB of memory at most \(.+\), roughly ", said)
+    assert any("Takes about" in one.value for one in app.sidebar.caption)

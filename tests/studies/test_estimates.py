@@ -5,11 +5,12 @@ import pytest
 from bipcore.criteria import find_criterion
 from bipcore.data.tasks import KNOWN
 from bipcore.errors import InputError
+from bipcore.evaluation.footprint import KERNELS
 from bipcore.evaluation.profiling import device_name, machine, measure_speed
+from bipcore.evaluation.workload import tokens_to_read
 from bipcore.models.adapters import Adapter
 from bipcore.models.loading import empty_model, load_config
 from bipcore.specs import EvaluationSpec, ModelSpec
-from bipcore.studies.reproduction import estimate as estimates
 from bipcore.studies.reproduction.estimate import (
     REACHED,
     REQUESTS,
@@ -33,7 +34,7 @@ def shape():
 
 
 def spec_of(name: str, **changes):
-    return configure(name, model=ModelSpec(LLAMA, device="cpu"), changes=Changes(**changes))
+    return configure(name, model=ModelSpec(LLAMA, "cpu", memory="1TB"), changes=Changes(**changes))
 
 
 def by_what(spec, shape, row: str) -> dict:
@@ -61,8 +62,8 @@ def test_perplexity_takes_the_macs_of_all_its_windows(shape):
 
 
 def test_a_whole_test_text_is_counted_by_its_length():
-    assert estimates.test_tokens(EvaluationSpec("wikitext2", 128, None)) == round(1_290_590 / 3.8)
-    assert estimates.test_tokens(EvaluationSpec("ptb", 128, 1000)) == 1000
+    assert tokens_to_read(EvaluationSpec("wikitext2", 128, None)) == round(1_290_590 / 3.8)
+    assert tokens_to_read(EvaluationSpec("ptb", 128, 1000)) == 1000
 
 
 def test_a_pruned_row_takes_the_macs_of_its_own_widths(shape):
@@ -131,15 +132,15 @@ def test_seconds_are_the_macs_over_the_speed_that_a_model_reaches(shape):
 def test_memory_is_at_least_the_weights_and_llm_pruners_gradients(shape):
     spec = spec_of("table4")
     gradients = find_criterion("llm-pruner").memory(shape, 512)
-    assert peak_memory(spec, shape, "cpu") == 4 * shape.parameters + gradients
+    counted = peak_memory(spec, shape) - 4 * shape.parameters - gradients
+    assert KERNELS <= counted < KERNELS + 2**26  # and a tokenizer of 32,000 entries
     without = spec_of("table4", methods=("llm-bip",))
-    assert 4 * shape.parameters < peak_memory(without, shape, "cpu") < 10 * shape.parameters
-    assert peak_memory(without, shape, "cuda") < peak_memory(without, shape, "cpu")
+    assert 4 * shape.parameters < peak_memory(without, shape) < 10 * shape.parameters
 
 
 def test_fine_tuning_takes_more_memory_than_the_pruned_model_alone(shape):
     tuned, other = (spec_of("table1", methods=("wanda",), tuned=tuned) for tuned in (True, False))
-    assert peak_memory(tuned, shape, "cpu") > peak_memory(other, shape, "cpu")
+    assert peak_memory(tuned, shape) > peak_memory(other, shape)
 
 
 @pytest.mark.parametrize("name", ["figure2", "figure3", "figure4"])

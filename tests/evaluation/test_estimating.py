@@ -1,0 +1,130 @@
+"""Estimates of commands: counted by hand for a tiny model, from its configuration alone."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from bipcore.cli.main import main
+from bipcore.errors import InputError
+from bipcore.evaluation.estimating import Job, check, estimate
+from bipcore.evaluation.footprint import (
+    ENTRY,
+    KERNELS,
+    Held,
+    Stage,
+    beside,
+    export_stages,
+    logits_stages,
+    refit_stage,
+    statistics_stages,
+    with_kept,
+)
+from bipcore.models.shapes import BlockShape, ModelShape, UnitCost
+from bipcore.specs import CalibrationSpec, EvaluationSpec, ModelSpec, PlanSpec, ScoreSpec
+
+D, V, F, WIDTH = 8, 100, 16, 4
+SHAPE = ModelShape(
+    model_type="llama",
+    hidden=D,
+    head_dim=WIDTH,
+    blocks=(BlockShape(2, 2, F),) * 3,
+    head_cost=UnitCost(64, 64),
+    kv_head_cost=UnitCost(64, 64),
+    channel_cost=UnitCost(24, 24),
+    block_fixed=16,
+    other_parameters=2 * D * V + D,
+    other_weights=D * V,
+)
+BLOCK = 4 * 64 + 16 * 24 + 16
+PARAMETERS = 3 * BLOCK + 2 * D * V + D
+ALWAYS = KERNELS + ENTRY * V
+HELD = Held(SHAPE, element=4, stored=4)
+STREAMED = replace(HELD, budget=10_000)
+CALIBRATION = CalibrationSpec(samples=3, seq_len=10)
+
+
+def by_name(stages) -> dict[str, Stage]:
+    return {stage.name: stage for stage in stages}
+
+
+def test_a_pass_holds_the_weights_and_one_blocks_activations():
+    (stage,) = statistics_stages(HELD, CALIBRATION)
+    a_token = 2 * D + max(2 * 16 + 8 + 8, 3 * F)  # q, k rotated too, v and what attention gives
+    activations = 30 * 4 * (a_token + D)
+    assert stage.bytes == ALWAYS + 4 * PARAMETERS + activations
+
+
+def test_a_streamed_pass_holds_two_blocks_and_the_hidden_states_and_no_other_weights():
+    stages = by_name(statistics_stages(STREAMED, CALIBRATION))
+    assert stages["embedding"].bytes == ALWAYS + 2 * 4 * D * V
+    terms = stages["statistics"].terms
+    assert terms["blocks"] == 4 * BLOCK * 3  # one that runs, one that is read, its file's pages
+    assert terms["hidden states"] == 30 * D * 4
+    assert "weights" not in terms
+
+
+def test_hidden_states_that_are_large_for_the_budget_lie_on_the_disk():
+    assert STREAMED.hidden(10_000) == 0
+    assert STREAMED.hidden_on_disk(10_000) == 10_000 * D * 4
+
+
+def test_logits_of_two_passes_are_there_together_and_losses_in_float32():
+    stages = by_name(logits_stages(HELD, 20, 4))
+    assert stages["logits"].terms["logits"] == 2 * 20 * V * 4
+    half = replace(HELD, element=2)
+    assert by_name(logits_stages(half, 20, 1))["logits"].terms["logits"] == 20 * V * (2 + 8)
+
+
+def test_a_refit_holds_the_moments_and_its_largest_matrices():
+    pruned = SHAPE.with_blocks((BlockShape(2, 2, 12),) * 3)
+    terms = refit_stage(HELD, CALIBRATION, pruned).terms
+    n, k, m = F, 12, 6  # a fifth of 30 tokens is held out
+    assert terms["moments"] == 4 * n * n + 4 * m * n
+    double = 8 * (n * n + k * n + k * k + k * (n - k) + D * n)
+    assert terms["refit"] == double + 4 * (k * k + m * k + D * n) + 8 * m * n
+
+
+def test_the_pruned_model_lies_beside_the_dense_one_and_an_export_is_there_once_more():
+    pruned = SHAPE.with_blocks((BlockShape(1, 1, 8),) * 3)
+    (stage,) = beside(HELD, pruned, export_stages(HELD, pruned, 4))
+    assert stage.terms["pruned model"] == 4 * pruned.block_parameters
+    assert stage.terms["read back"] == 4 * pruned.parameters
+
+
+def test_freed_memory_is_kept_for_what_comes_after():
+    found = list(with_kept([Stage("a", {"x": 50}, scratch=50), Stage("b", {"y": 20}, scratch=20)]))
+    assert [stage.bytes for stage in found] == [50, 50]
+
+
+def test_what_cannot_fit_is_refused_with_what_would(monkeypatch):
+    monkeypatch.setattr("bipcore.evaluation.estimating.free_on", lambda device: 8 * 2**30)
+    model = ModelSpec("huggyllama/llama-7b", device="cpu", memory="100GB")
+    job = Job("evaluate", ScoreSpec(model), text=EvaluationSpec(window=128))
+    with pytest.raises(InputError, match=r"takes about 25.\d GiB.*8.0 GiB are free.*--memory"):
+        check(job, estimate(job))
+    streamed = replace(job, score=ScoreSpec(replace(model, memory="4GiB")))
+    check(streamed, estimate(streamed))
+
+
+def test_least_squares_of_llama_7b_lie_on_the_disk_and_not_in_memory():
+    model = ModelSpec("huggyllama/llama-7b", device="cpu", memory="100GB")
+    job = Job("prune", ScoreSpec(model), PlanSpec(compensation="least-squares"))
+    without = replace(job, plan=PlanSpec(compensation="none"))
+    found, other = estimate(job), estimate(without)
+    assert found.disk - other.disk > 16 * 2**30
+    assert found.macs > other.macs
+
+
+def test_a_command_without_an_estimate_is_refused():
+    with pytest.raises(InputError, match="no estimate of 'plan'"):
+        Job("plan")
+
+
+def test_the_command_says_what_another_would_take(capsys):
+    words = ["estimate", "huggyllama/llama-7b", "--for", "score", "--device", "cpu"]
+    assert main([*words, "--memory", "2GiB", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["streamed"]
+    assert facts["memory"] < 3 * 2**30
+    assert facts["seconds"] > 0
