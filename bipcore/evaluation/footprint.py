@@ -299,10 +299,13 @@ def export_stages(held: Held, pruned: ModelShape, written: int) -> Iterator[Stag
     there again, in the type that is written and, where that is another, in that which it is made
     from and compared in."""
     if held.budget is not None:
-        part = max(held.reading_end, held.reading(held.block))
+        tied = held.shape.other_parameters < 2 * held.end
+        last = held.reading(held.block) if tied else held.reading_end  # read before it is written
         file = min(max(FILE, held.end * written), pruned.parameters * written)
-        yield held.stage("export", {"file": file, "part": part})
-        yield held.stage("reading back", {"parts": 2 * part})
+        yield held.stage("export", {"file": file, "part": last})
+        ours = max(held.end, held.block) * held.element
+        theirs = max(held.reading_end, held.reading(held.block))
+        yield held.stage("reading back", {"part": ours, "part read back": theirs})
         return
     copies = 0 if written == held.element else pruned.parameters * (written + held.element)
     logits = 2 * COMPARED * held.vocabulary * WIDE
