@@ -1,5 +1,6 @@
 """Generating text token by token, so that two models can take turns on one device."""
 
+import inspect
 import math
 import time
 from collections.abc import Iterator
@@ -101,15 +102,23 @@ def stream(model: nn.Module, tokenizer, prompt: str, sampling: Sampling) -> Iter
     return _steps(model, tokenizer, ids.to(Adapter(model).input_device), sampling)
 
 
+def _last_logits_only(model: nn.Module) -> dict[str, int]:
+    """What asks ``model`` for the logits of the last token alone, where it can be asked: those of
+    a long prompt's other tokens, (T − 1) × V, are never looked at."""
+    takes = "logits_to_keep" in inspect.signature(model.forward).parameters
+    return {"logits_to_keep": 1} if takes else {}
+
+
 def _steps(model: nn.Module, tokenizer, ids: Tensor, sampling: Sampling) -> Iterator[Generated]:
     choose = _Chooser(sampling)
     ends = _end_tokens(model, tokenizer)
     history, step, cache = ids, ids, None
+    last = _last_logits_only(model)
     seconds = prompt_seconds = 0.0
     for count in range(1, sampling.max_new_tokens + 1):
         start = time.perf_counter()
         with torch.no_grad():
-            output = model(input_ids=step, past_key_values=cache, use_cache=True)
+            output = model(input_ids=step, past_key_values=cache, use_cache=True, **last)
             cache = output.past_key_values
             logits = output.logits[:, -1].float()
             check_finite(logits.max(), "The likelihood of a token", model)

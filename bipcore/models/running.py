@@ -210,15 +210,19 @@ _POSITIONS = 512  # logits are turned into losses this many positions at a time
 
 
 def negative_log_likelihood(logits: Tensor, tokens: Tensor) -> float:
-    """Σ −log p(next token), in float32, over logits (B, T, V) and tokens (B, T)."""
-    total = 0.0
+    """Σ −log p(next token), in float32, over logits (B, T, V) and tokens (B, T).
+
+    The device is waited for once: what it found of each part is summed in float64 on the host.
+    """
+    losses = []
     for row, target in zip(logits[:, :-1], tokens[:, 1:], strict=True):
         target = target.to(row.device)
         for start in range(0, len(target), _POSITIONS):
             part = slice(start, start + _POSITIONS)
-            loss = functional.cross_entropy(row[part].float(), target[part], reduction="sum")
-            total += loss.item()
-    return total
+            losses.append(
+                functional.cross_entropy(row[part].float(), target[part], reduction="sum")
+            )
+    return sum(torch.stack(losses).tolist()) if losses else 0.0
 
 
 def exp_of(loss: float) -> float:

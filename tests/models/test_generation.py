@@ -52,6 +52,13 @@ def test_greedy_is_what_generate_gives_on_every_family(name, tokenizer):
     assert (found.tokens, found.text) == _generate(model, tokenizer, PROMPT, new=24)
 
 
+def test_a_prompt_has_the_logits_of_its_last_token_alone(tokenizer):
+    model, shapes = tiny_model("llama"), []
+    model.lm_head.register_forward_hook(lambda _, __, output: shapes.append(output.shape))
+    _last(model, tokenizer, max_new_tokens=3)
+    assert [tuple(shape) for shape in shapes] == [(1, 1, 97)] * 3
+
+
 def test_a_token_without_an_embedding_is_named_before_anything_is_generated(model):
     with pytest.raises(InputError, match=r"Token id 99 \('w96'\) is beyond .* vocabulary of 97"):
         next(stream(model, word_tokenizer(200), "w1 w96", Sampling()))
