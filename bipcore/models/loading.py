@@ -42,7 +42,6 @@ from .identity import DEMO, DEMO_HUB, check_export, demo_identity
 from .memory import AUTO, read_size
 from .pruned_classes import classes_of, is_pruned_type, read_pruned_config
 from .streamed_loading import budget_of, fits, stream_model
-from .streaming import is_streamed
 from .tokenizer import load_tokenizer, save_tokenizer
 
 MODELS: Kind = Kind("models", "the demo model, converted")
@@ -100,8 +99,6 @@ def load_found(
         warnings.warn(note, stacklevel=2)
     report(0.6, f"Loading {name}")
     model = _load_weights(name, found.folder, config, target, dtype, memory)
-    if target == "cpu":
-        keep_freed_memory(not is_streamed(model))
     tokenizer = load_tokenizer(name, found.folder, config)
     report(1.0, f"Loaded {name}")
     return model, tokenizer
@@ -270,9 +267,12 @@ def _load_weights(
     size, stored = _check_stored(name, files, config)
     in_use = getattr(torch, stored if held == "auto" else str(held).removeprefix("torch."))
     if not fits(size * in_use.itemsize, budget := budget_of(memory, device)):
+        keep_freed_memory(False)  # before anything large comes and goes
         build = partial(_built, config)
         how = {"build": build, "device": device, "dtype": in_use, "budget": budget}
         return _named(stream_model(name, folder, files, **how), folder)
+    if device == "cpu":
+        keep_freed_memory(True)
     model = _whole_model(name, folder, files, config, device=device, dtype=held)
     check_in_memory(name, model)
     check_weights(name, model)
@@ -379,3 +379,5 @@ def keep_freed_memory(kept: bool) -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(_M_MMAP_THRESHOLD, _LARGEST_FROM_HEAP if kept else _SMALL)
         libc.mallopt(_M_TRIM_THRESHOLD, KEPT if kept else _SMALL)
+        if not kept:
+            libc.malloc_trim(0)

@@ -11,6 +11,7 @@ from ..errors import InputError
 from ..models.adapters import Adapter
 from ..models.loading import empty_model, load_config
 from ..models.memory import check_free
+from ..models.streaming import check_whole
 from ..pruning.choosing import check_possible, outline, planned
 from ..pruning.compensation import compensate, too_few_tokens
 from ..pruning.moments import SecondMoments
@@ -79,6 +80,8 @@ class Plans:
 
     def _state_memory(self, criterion: Criterion, model: nn.Module, seq_len: int, options) -> None:
         """Say what a criterion takes beside the model before it starts; refuse what cannot be."""
+        if criterion.needs == "gradients":
+            check_whole(model, "A criterion that takes gradients")
         need = memory_of(criterion, model, seq_len, **options)
         if not need:
             return
