@@ -15,7 +15,7 @@ from ..errors import InputError
 from ..models.adapters import Adapter
 from ..models.devices import resolve_device
 from ..models.identity import DEMO
-from ..models.loading import empty_model, load_config
+from ..models.loading import check_save_dtype, empty_model, load_config
 from ..models.memory import AUTO, free_on
 from ..models.shapes import ModelShape
 from ..models.streamed_loading import budget_of, fits
@@ -68,6 +68,7 @@ class Job:
         if self.task not in TASKS:
             known = ", ".join(TASKS)
             raise InputError(f"There is no estimate of {self.task!r}; there are {known}.")
+        check_save_dtype(self.save_dtype)
 
     @property
     def chosen(self) -> tuple[Criterion, ...]:

@@ -12,7 +12,7 @@ from torch import nn
 from ..errors import InputError
 from ..models.adapters import Adapter
 from ..models.folders import TYPES, stored_tensors, weight_files
-from ..models.loading import DTYPES
+from ..models.loading import check_save_dtype
 from ..models.streaming import is_streamed, recast, tensors_of
 from ..pruning.slicing import shallow_clone
 
@@ -42,13 +42,6 @@ def read_checkpoint(name: str, folder: Path, blocks: str) -> Checkpoint:
     others = [file for file in folder.iterdir() if file.suffix in _SMALL_FILES and file.is_file()]
     total = weights + sum(file.stat().st_size for file in others)
     return Checkpoint(counts.most_common(1)[0][0], weights, total)
-
-
-def check_save_dtype(wanted: str) -> None:
-    """Raise InputError for a number type that weights are not written in."""
-    if wanted not in DTYPES:
-        known = ", ".join(DTYPES)
-        raise InputError(f"Weights are not written as {wanted!r}; there are {known}.")
 
 
 def type_to_write(wanted: str, model: nn.Module, stored: Checkpoint | None) -> torch.dtype:

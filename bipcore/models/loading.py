@@ -120,6 +120,13 @@ def _check_dtype(dtype: str) -> None:
         raise InputError(f"There is no dtype {dtype!r}; there are {', '.join(DTYPES)}.")
 
 
+def check_save_dtype(wanted: str) -> None:
+    """Raise InputError for a number type that weights are not written in."""
+    if wanted not in DTYPES:
+        known = ", ".join(DTYPES)
+        raise InputError(f"Weights are not written as {wanted!r}; there are {known}.")
+
+
 @dataclass(frozen=True)
 class FoundModel:
     """A model on this machine: the ``name`` it was asked for by, and its ``folder``."""

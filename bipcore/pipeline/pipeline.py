@@ -17,9 +17,9 @@ from ..evaluation.zero_shot import TaskResult, shares
 from ..export.card import figure_rows
 from ..export.export import Export, check_removes, same_export, save_pruned
 from ..export.formats import AUTO, choose_format, find_format
-from ..export.number_types import Checkpoint, check_save_dtype, read_checkpoint
+from ..export.number_types import Checkpoint, read_checkpoint
 from ..models.families import family_of
-from ..models.loading import load_config
+from ..models.loading import check_save_dtype, load_config
 from ..progress import Progress
 from ..pruning.plan import PruningPlan
 from ..specs import (

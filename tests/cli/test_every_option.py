@@ -28,6 +28,7 @@ COMMANDS = {
     "recover": f"{SMALL} --train-text {{text}} --no-evaluate",
     "merge": "{text} --base {model} --output out",
     "dequantise": "{model} --output out",
+    "estimate": f"{SMALL} {TEXT} --for prune",
     "reproduce": "figure2 --model {model} --dry-run",
     "plan make": f"{SMALL} --output new.json",
     "plan show": "{plan}",
