@@ -1,6 +1,7 @@
 """The exceptions that bipcore raises on purpose, and how those of others are said."""
 
 import errno
+from collections.abc import Iterable
 
 
 class InputError(ValueError):
@@ -47,6 +48,12 @@ def check_seed(seed: int) -> None:
     """Raise InputError for a seed that generators do not take."""
     if not 0 <= seed <= LARGEST_SEED:
         raise InputError(f"A seed is a whole number from 0 to 2^63 - 1, not {seed}.")
+
+
+def listed(words: Iterable[str]) -> str:
+    """ "a", "a and b", "a, b and c"."""
+    *first, last = words
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def short(text: object, most: int = 200) -> str:

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import streamlit as st
 
+from bipcore.errors import listed
 from bipcore.evaluation.metrics import METRICS
 from bipcore.export.export import Export
 from bipcore.export.formats import AUTO, FORMATS, find_format
@@ -33,7 +34,7 @@ def choose_save_dtype() -> str:
 
 def measured_names() -> str:
     """What is measured for the model card, in words: every metric there is."""
-    return " and ".join(metric.title.lower() for metric in METRICS.values())
+    return listed(metric.noun for metric in METRICS.values())
 
 
 def export_text(plan: PruningPlan) -> EvaluationSpec:

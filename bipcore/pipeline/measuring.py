@@ -1,6 +1,7 @@
 """What a model is worth in whichever of its states: figures, errors, tasks, cost, continuations."""
 
 import functools
+import operator
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -11,10 +12,9 @@ from ..data.tasks import check_data
 from ..errors import InputError
 from ..evaluation.metrics import (
     EVALUATIONS,
-    Metric,
     chosen_metrics,
     cut_windows,
-    figure,
+    figures,
     find_metric,
     tokens_of,
 )
@@ -63,37 +63,46 @@ class Measurements:
         """
         metrics = chosen_metrics(evaluation.metrics)
 
-        def compute(metric: Metric) -> dict:
-            self.states.prepare(spec, plan, recovery)
-            made = spec, plan, recovery
-            return together(self, Measurements.measure, metric.name, evaluation, *made)
-
         identity = self.states.variant_identity(spec, plan, recovery)
         identity |= {"evaluation": evaluation.identity()}
-        values, found = {}, {}
-        for index, metric in enumerate(metrics):
-            one, make = identity | metric.identity, functools.partial(compute, metric)
-            with self.bench.progress.share(index, len(metrics)):
-                found = self.bench.store.get(EVALUATIONS, one, make)
-            values[metric.name] = found[metric.name]
-        return values | found
+        identities = {metric.name: identity | metric.identity for metric in metrics}
+        store, made = self.bench.store, {}
+
+        def compute(name: str) -> dict:
+            if name not in made:
+                self.states.prepare(spec, plan, recovery)
+                missing = (
+                    other
+                    for other, one in identities.items()
+                    if other == name or store.find(EVALUATIONS, one) is None
+                )
+                asked = tuple(missing), evaluation, spec, plan, recovery
+                made.update(together(self, Measurements.measure, *asked))
+            return made[name]
+
+        found = {
+            name: store.get(EVALUATIONS, one, functools.partial(compute, name))
+            for name, one in identities.items()
+        }
+        values = {name: of_text[name] for name, of_text in found.items()}
+        return functools.reduce(operator.or_, found.values(), values)
 
     def measure(
         self,
-        metric: str,
+        metrics: tuple[str, ...],
         evaluation: EvaluationSpec,
         spec: ModelSpec,
         plan: PruningPlan | None,
         recovery: RecoverySpec | None,
-    ) -> dict:
-        """What `evaluate` stores of one metric."""
+    ) -> dict[str, dict]:
+        """What `evaluate` stores of each of these metrics, measured in one pass."""
         dense, tokenizer = self.bench.model(spec)
         start = 0.2 if plan is None else 0.5
         with self.bench.progress.within(0.2, start):
             model = self.states.variant(spec, plan, recovery)
         with self.bench.progress.within(start, 1.0) as progress:
-            chosen = find_metric(metric)
-            return figure(chosen, model, tokenizer, evaluation, dense=dense, progress=progress)
+            chosen = [find_metric(name) for name in metrics]
+            return figures(chosen, model, tokenizer, evaluation, dense=dense, progress=progress)
 
     def reconstruction(
         self, spec: ModelSpec, plans: Mapping[str, PruningPlan], text: EvaluationSpec

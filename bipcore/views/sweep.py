@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from ..criteria import CRITERIA
+from ..errors import listed
 from ..evaluation.metrics import METRICS, Metric
 from ..pipeline.provenance import base_name
 from ..settings import PRESETS
@@ -277,25 +278,25 @@ def _finish(figure: go.Figure) -> go.Figure:
 
 def opening(spec: SweepSpec) -> str:
     """One sentence: what was measured, of which model, on which texts."""
-    texts = _and(
+    texts = listed(
         f"{name} (window {text.window}, "
         + (f"first {text.max_tokens:,} tokens)" if text.max_tokens else "all of it)")
         for name, text in text_names(spec.texts).items()
     )
     titles = dict.fromkeys(metric.title for metric, _ in figures_of(spec))
-    shares = _and(f"{100 * sparsity:g} %" for sparsity in sorted(set(spec.sparsities)))
+    shares = listed(f"{100 * sparsity:g} %" for sparsity in sorted(set(spec.sparsities)))
     sentence = (
-        f"{_and(titles)} of {base_name(spec.model.name)} on {texts}, after "
-        f"{_and(_title(line.label) for line in lines(spec))} removed {shares} of the parameters of "
-        "its decoder blocks"
+        f"{listed(titles)} of {base_name(spec.model.name)} on {texts}, after "
+        f"{listed(_title(line.label) for line in lines(spec))} removed {shares} of the parameters "
+        "of its decoder blocks"
     )
     if any(line.calibrated for line in lines(spec)):
         sizes, seeds = sorted(set(spec.samples)), list(dict.fromkeys(spec.seeds))
         calibration = spec.calibration
         sentence += (
-            f", calibrated on {calibration.source} with {_and(map(str, sizes))} samples of "
+            f", calibrated on {calibration.source} with {listed(map(str, sizes))} samples of "
             f"{calibration.seq_len} tokens, {'seeds' if len(seeds) > 1 else 'seed'} "
-            f"{_and(map(str, seeds))}"
+            f"{listed(map(str, seeds))}"
         )
     return sentence + "."
 
@@ -366,9 +367,3 @@ def _settings(spec: SweepSpec) -> dict[str, object]:
 
 def _title(label: str) -> str:
     return CRITERIA[label].title if label in CRITERIA else f"the preset {label}"
-
-
-def _and(words: Iterable[str]) -> str:
-    """ "a", "a and b", "a, b and c"."""
-    *first, last = words
-    return f"{', '.join(first)} and {last}" if first else last

@@ -5,7 +5,7 @@ import pytest
 from bipcore.evaluation.metrics import METRICS
 from tests.helpers.apptest import button, charts, errors, open_page, settle
 from tests.helpers.folders import model_folder
-from tests.helpers.metrics import NAME, add_divergence
+from tests.helpers.metrics import NAME, watch_divergence
 
 PAGES = {"pages/recover.py": "states-metrics", "pages/sweep.py": "set-sweep-metrics"}
 
@@ -17,7 +17,7 @@ def model(tmp_path) -> str:
 
 @pytest.fixture
 def measured(monkeypatch) -> list[float]:
-    return add_divergence(monkeypatch)
+    return watch_divergence(monkeypatch)
 
 
 def opened(page: str, model: str):
@@ -41,10 +41,10 @@ def test_the_states_of_a_model_are_compared_by_every_metric(model, measured):
     assert errors(app) == []
     table = app.dataframe[0].value
     assert table.columns.tolist() == ["Text", "Window", "Tokens", "Metric", "Dense", "Pruned"]
-    assert table["Metric"].tolist() == ["Perplexity", "Divergence, nats"]
+    assert table["Metric"].tolist() == ["Perplexity", "KL divergence, nats a token"]
     assert (table["Dense"][1], table["Pruned"][1]) == ("0.0000", f"{measured[1]:.4f}")
     captions = [caption.value for caption in app.caption]
-    assert "How far it is." in captions
+    assert any(caption.startswith("The mean over the text's tokens of KL") for caption in captions)
     assert any(caption.startswith("exp of the mean negative") for caption in captions)
 
 
@@ -61,7 +61,7 @@ def test_a_sweep_is_drawn_by_every_metric(model, measured):
     assert errors(app) == []
     assert charts(app) == 3
     assert app.dataframe[1].value[f"{NAME}_builtin"].tolist() == measured
-    assert "Divergence, nats, builtin" in app.dataframe[0].value
+    assert "KL divergence, nats a token, builtin" in app.dataframe[0].value
 
 
 def test_a_sweep_of_no_metric_cannot_be_started(model, measured):
@@ -74,18 +74,20 @@ def test_a_sweep_of_no_metric_cannot_be_started(model, measured):
 
 def test_the_plan_page_measures_every_metric(model, measured):
     app = opened("pages/plan.py", model)
-    button(app, "Measure the perplexity and divergence").click().run()
+    button(app, "Measure the perplexity, KL divergence and agreement").click().run()
     settle(app)
     assert errors(app) == []
     shown = {metric.label: metric.value for metric in app.metric}
-    assert shown["Divergence, nats, dense"] == "0.0000"
-    assert float(shown["Divergence, nats, this plan"]) > 0
+    assert shown["KL divergence, nats a token, dense"] == "0.0000"
+    assert float(shown["KL divergence, nats a token, this plan"]) > 0
     assert "Perplexity, this plan" in shown
 
 
 def test_the_card_of_an_export_has_every_metric(model, measured, tmp_path):
     app = opened("pages/export.py", model)
-    assert app.checkbox(key="measure").label.startswith("Measure the perplexity and divergence")
+    assert app.checkbox(key="measure").label.startswith(
+        "Measure the perplexity, KL divergence and agreement"
+    )
     folder = next(one for one in app.text_input if one.label.startswith("Folder"))
     folder.set_value(str(tmp_path / "out"))
     app.button(key="export").click().run()
@@ -93,4 +95,4 @@ def test_the_card_of_an_export_has_every_metric(model, measured, tmp_path):
     assert errors(app) == []
     card = (tmp_path / "out" / "README.md").read_text()
     assert "| Perplexity, builtin test text" in card
-    assert "| Divergence, nats, builtin test text" in card
+    assert "| KL divergence, nats a token, builtin test text" in card

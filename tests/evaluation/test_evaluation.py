@@ -8,7 +8,7 @@ from tokenizers.processors import TemplateProcessing
 from torch import nn
 
 from bipcore.errors import InputError
-from bipcore.evaluation.metrics import figure, find_metric, load_test_tokens, perplexity
+from bipcore.evaluation.metrics import figures, find_metric, load_test_tokens, perplexity
 from bipcore.specs import EvaluationSpec
 from tests.helpers.tiny import FAMILIES, tiny_model, tiny_tokens, word_tokenizer
 
@@ -181,6 +181,6 @@ def test_a_token_without_an_embedding_is_named_with_its_text(tmp_path):
     spec = EvaluationSpec(str(path), window=2)
     model = tiny_model("llama")
     with pytest.raises(InputError, match=r"Token id 99 \('w96'\) is beyond .* vocabulary of 97"):
-        figure(find_metric("perplexity"), model, word_tokenizer(200), spec, dense=model)
+        figures([find_metric("perplexity")], model, word_tokenizer(200), spec, dense=model)
     with pytest.raises(InputError, match="Token id 99 is beyond"):
         perplexity(model, torch.tensor([3, 99]), window=2)

@@ -72,7 +72,7 @@ def _plan(model):
 @pytest.mark.parametrize(
     ("measure", "what"),
     [
-        (lambda m: perplexity(m, TOKENS, window=16), "The loss"),
+        (lambda m: perplexity(m, TOKENS, window=16), "The perplexity"),
         (lambda m: collect_statistics(m, SET), "An activation"),
         (lambda m: score(m, None, "llm-pruner", calibration=SET), "A score"),
         (lambda m: score_pruned(m, SET, "llm-bip", choice=PlanSpec().choice), "A score"),

@@ -18,7 +18,7 @@ from bipcore.studies.sweep import run_sweep
 from bipcore.views.sweep import opening, sections
 from bipcore.views.sweep_tables import measured_in, readable, sweep_frame
 from tests.helpers.folders import model_folder
-from tests.helpers.metrics import NAME, add_divergence
+from tests.helpers.metrics import NAME, watch_divergence
 from tests.helpers.passes import counted_passes
 from tests.helpers.tiny import one_thread as one_thread
 
@@ -41,7 +41,7 @@ def pipeline(store) -> Pipeline:
 @pytest.fixture
 def measured(monkeypatch) -> list[float]:
     """There is a second metric; its values, as they are measured."""
-    return add_divergence(monkeypatch)
+    return watch_divergence(monkeypatch)
 
 
 @pytest.fixture
@@ -94,9 +94,7 @@ def test_a_point_of_perplexity_alone_is_stored_as_it_always_was(pipeline, spec, 
 def test_a_metric_beside_perplexity_leaves_its_result_alone(pipeline, spec, measured):
     alone = pipeline.evaluate(spec.model, ALONE)
     before = files(pipeline.store, EVALUATIONS)
-    with counted_passes() as passes:
-        both = pipeline.evaluate(spec.model, BOTH)
-    assert len(passes) == 2
+    both = pipeline.evaluate(spec.model, BOTH)
     assert both == {"perplexity": alone["perplexity"], NAME: 0.0, **alone}
     assert list(both)[:2] == ["perplexity", NAME]
     after = files(pipeline.store, EVALUATIONS)
@@ -123,16 +121,16 @@ def test_each_figure_is_computed_once_whatever_it_is_asked_with(pipeline, spec, 
 def test_the_dense_model_comes_only_where_it_is_needed(pipeline, spec, monkeypatch):
     given = []
 
-    def measure(model, tokens, *, window, dense=None, progress=None) -> float:
-        given.append(dense)
-        return 1.0
+    def sums(logits, tokens, dense) -> tuple[float, int]:
+        given.append(dense is not None)
+        return 1.0, 1
 
     for needs in (False, True):
-        metric = replace(METRICS["perplexity"], name=f"own-{needs}".lower(), measure=measure)
+        metric = replace(METRICS["perplexity"], name=f"own-{needs}".lower(), sums=sums)
         monkeypatch.setitem(METRICS, metric.name, replace(metric, needs_dense=needs))
         text = replace(ALONE, metrics=(metric.name,))
         pipeline.evaluate(spec.model, text, pipeline.plan(spec, PLAN))
-    assert given == [None, pipeline.model(spec.model)[0]]
+    assert given == [False] * 3 + [True] * 3  # one of each window
 
 
 @pytest.mark.parametrize("metrics", [("luck",), ("perplexity", "luck"), ()])
@@ -153,13 +151,13 @@ def test_the_card_has_a_row_for_each_metric(pipeline, spec, tmp_path, measured):
     pipeline.export(spec.model, plan, out, evaluation=ALONE)
     where = "builtin test text, first 96 tokens, window 32, no beginning-of-text token"
     assert f"| Perplexity, {where} |" in (out / "README.md").read_text()
-    assert NAME not in (out / "README.md").read_text().lower()
+    assert "divergence" not in (out / "README.md").read_text().lower()
     pipeline.export(spec.model, plan, out, evaluation=BOTH)
     rows = (out / "README.md").read_text().splitlines()
     dense, pruned = (pipeline.evaluate(spec.model, BOTH, which) for which in (None, plan))
     before, after = dense["perplexity"], pruned["perplexity"]
     assert f"| Perplexity, {where} | {before:.2f} | {after:.2f} |" in rows
-    assert f"| Divergence, nats, {where} | 0.0000 | {pruned[NAME]:.4f} |" in rows
+    assert f"| KL divergence, nats a token, {where} | 0.0000 | {pruned[NAME]:.4f} |" in rows
     assert len(measured) == 2
 
 
@@ -191,13 +189,13 @@ def test_tables_charts_and_report_of_a_sweep_show_every_metric(pipeline, sweep, 
         (NAME, "builtin"),
     ]
     table = readable(frame, sweep)
-    assert table["Divergence, nats, builtin"][0] == "0.0000"
+    assert table["KL divergence, nats a token, builtin"][0] == "0.0000"
     assert table["Perplexity, builtin"].str.fullmatch(r"[\d,]+\.\d\d").all()
-    assert opening(sweep).startswith("Perplexity and Divergence of ")
+    assert opening(sweep).startswith("Perplexity and KL divergence of ")
     shown = dict(sections(sweep, points))
-    assert list(shown)[:2] == ["Perplexity on builtin", "Divergence on builtin"]
-    figure = shown["Divergence on builtin"][0]
-    assert figure.layout.yaxis.title.text.startswith("Divergence, nats")
+    assert list(shown)[:2] == ["Perplexity on builtin", "KL divergence on builtin"]
+    figure = shown["KL divergence on builtin"][0]
+    assert figure.layout.yaxis.title.text.startswith("KL divergence, nats a token")
     values = {trace.name: list(trace.y) for trace in figure.data}
     assert values["Magnitude"] == [point.more[NAME]["builtin"] for point in points[1:3]]
     assert "dense: 0.0000" in values

@@ -4,7 +4,7 @@ To add one, write its file and list it here. It may import what the package `eva
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from torch import Tensor, nn
 
@@ -15,6 +15,9 @@ from ...models.running import check_vocabulary
 from ...progress import Progress
 from ...specs import EvaluationSpec
 from .base import EVALUATIONS, Metric
+from .divergence import AGREEMENT as _AGREEMENT
+from .divergence import KL as _KL
+from .passes import measure
 from .perplexity import METRIC as _PERPLEXITY
 from .perplexity import perplexity
 from .texts import cut_windows, load_test_tokens
@@ -23,6 +26,8 @@ METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in [
         _PERPLEXITY,
+        _KL,
+        _AGREEMENT,
     ]
 }
 
@@ -32,9 +37,10 @@ __all__ = [
     "Metric",
     "chosen_metrics",
     "cut_windows",
-    "figure",
+    "figures",
     "find_metric",
     "load_test_tokens",
+    "measure",
     "perplexity",
     "tokens_of",
 ]
@@ -58,22 +64,26 @@ def chosen_metrics(names: Iterable[str]) -> list[Metric]:
     return [metric for name, metric in METRICS.items() if name in wanted]
 
 
-def figure(
-    metric: Metric,
+def figures(
+    metrics: Sequence[Metric],
     model: nn.Module,
     tokenizer,
     spec: EvaluationSpec,
     *,
     dense: nn.Module,
     progress: Progress | None = None,
-) -> dict:
-    """One figure of ``model`` on the text of ``spec``, as it is stored. Raises InputError."""
+) -> dict[str, dict]:
+    """The figures of ``model`` on the text of ``spec``, by the metrics' names, each as it is
+    stored; from one pass. Raises InputError."""
     tokens, beginning = tokens_of(spec, model, tokenizer)
-    beside = dense if metric.needs_dense else None
-    value = metric.measure(model, tokens, window=spec.window, dense=beside, progress=progress)
+    how = {"window": spec.window, "dense": dense, "progress": progress}
+    values = measure(metrics, model, tokens, **how)
     said = {"text": spec.text, "window": spec.window, "max_tokens": spec.max_tokens}
     said |= {"tokens": len(tokens), "beginning": beginning}
-    return {metric.name: value, **said} | ({"note": _INFINITE} if math.isinf(value) else {})
+    return {
+        name: {name: value, **said} | ({"note": _INFINITE} if math.isinf(value) else {})
+        for name, value in values.items()
+    }
 
 
 _INFINITE = "The mean loss is finite, but too large for its exponential."

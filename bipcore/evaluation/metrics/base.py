@@ -4,10 +4,17 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from ...specs import PERPLEXITY
 from ...store.kinds import Kind
 
 EVALUATIONS: Kind[dict] = Kind("evaluations", "figures of a model on a test text", version=3)
+
+
+def _mean(value: float) -> float:
+    """A mean that is the figure itself."""
+    return value
 
 
 @dataclass(frozen=True)
@@ -17,14 +24,16 @@ class Metric:
     ``name`` is what options, JSON keys, columns and the run store say: small letters, digits and
     hyphens. ``title`` is for people, and so are ``unit`` ("nats", "%"; empty where there is none),
     ``decimals`` and ``explanation``, a sentence on what it is.
-    ``measure(model, tokens, *, window, dense=None, progress=None)``: the figure, in that unit, of
-    ``tokens`` (n,) in windows of ``window`` tokens (see `texts.cut_windows`). ``dense`` is the
-    dense model where the metric ``needs_dense``, else None; of the dense model itself it is that.
+    ``sums(logits, tokens, dense)``: what tokens (B, T) with their logits (B, T, V) add to a sum, a
+    number or a tensor without axes, and how many things they add it for. ``dense`` are the logits
+    of the dense model where the metric ``needs_dense`` (of the dense model itself its own), else
+    None. ``figure`` makes the mean, over all windows of a text, into the figure in that unit.
     """
 
     name: str
     title: str
-    measure: Callable[..., float]
+    sums: Callable[[Tensor, Tensor, Tensor | None], tuple[float | Tensor, int]]
+    figure: Callable[[float], float] = _mean
     unit: str = ""
     decimals: int = 2
     lower_is_better: bool = True
@@ -39,6 +48,12 @@ class Metric:
     def heading(self) -> str:
         """The title with the unit, for axes and columns."""
         return f"{self.title}, {self.unit}" if self.unit else self.title
+
+    @property
+    def noun(self) -> str:
+        """The title within a sentence: with a small letter, but for an abbreviation."""
+        first = self.title.split()[0]
+        return self.title if first.isupper() else self.title[0].lower() + self.title[1:]
 
     @property
     def identity(self) -> dict:
