@@ -11,7 +11,7 @@ from bipcore.criteria import score
 from bipcore.criteria.statistics import SITES, collect_statistics
 from bipcore.data.samples import CalibrationSet
 from bipcore.errors import InputError
-from bipcore.evaluation.metrics.perplexity import perplexity
+from bipcore.evaluation.metrics import METRICS, measure, perplexity
 from bipcore.evaluation.reconstruction import reconstruction_errors
 from bipcore.models.adapters import Adapter
 from bipcore.models.loading import load_model
@@ -112,6 +112,10 @@ def test_a_pruned_streamed_model_is_the_pruned_model(both, name, compensation):
         twice = apply_plan(pruned[0], make_plan(score(pruned[0], None, "magnitude"), sparsity=0.3))
         assert torch.equal(again(input_ids=tokens).logits, twice(input_ids=tokens).logits)
         assert torch.equal(streamed(input_ids=tokens).logits, whole(input_ids=tokens).logits)
+    pairs = ((pruned[0], whole), (pruned[1], streamed))
+    how = {"tokens": tokens.reshape(-1), "window": 12}
+    kls = [measure([METRICS["kl"]], model, dense=dense, **how)["kl"] for model, dense in pairs]
+    assert kls[0] == kls[1] > 0
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma2", "opt"])
