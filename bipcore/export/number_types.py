@@ -11,6 +11,7 @@ from torch import nn
 
 from ..errors import InputError
 from ..models.adapters import Adapter
+from ..models.extremes import is_finite
 from ..models.folders import TYPES, stored_tensors, weight_files
 from ..models.loading import check_save_dtype
 from ..models.streaming import is_streamed, recast, tensors_of
@@ -67,7 +68,7 @@ def in_type(model: nn.Module, dtype: torch.dtype) -> nn.Module:
         if parameter.is_meta:
             continue  # looked at when it is read
         rounded = parameter.data.to(dtype)
-        if not rounded.isfinite().all() and parameter.data.isfinite().all():
+        if not is_finite(rounded) and is_finite(parameter.data):
             raise InputError(
                 f"The weights {name} have numbers too large for {name_of(dtype)}; write them in "
                 "another type."

@@ -4,11 +4,12 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
+from .extremes import is_finite
 
 
 def check_weights(name: str, model: nn.Module) -> None:
     """Raise InputError where weights of ``model`` are not finite numbers, with the reason."""
-    odd = {key: weight for key, weight in model.named_parameters() if _is_odd(weight)}
+    odd = {key: weight for key, weight in model.named_parameters() if not is_finite(weight)}
     if not odd:
         return
     which = f"{len(odd)} of the tensors of {name}, {next(iter(odd))} among them,"
@@ -20,17 +21,9 @@ def check_weights(name: str, model: nn.Module) -> None:
     )
 
 
-def _is_odd(weight: Tensor) -> bool:
-    """Whether a value is not finite; the sum tells quickly that none is, but may overflow."""
-    if torch.isfinite(weight.sum(dtype=torch.float32)):
-        return False
-    return not torch.isfinite(weight).all()
-
-
 def check_finite(value: float | Tensor, what: str, model: nn.Module) -> None:
     """Raise InputError where ``value``, ``what`` was computed with ``model``, is not finite."""
-    values = torch.as_tensor(value)
-    if torch.isfinite(values).all():
+    if is_finite(torch.as_tensor(value)):
         return
     wider = {torch.float16: "bfloat16 or float32", torch.bfloat16: "float32"}.get(model.dtype)
     dtype = str(model.dtype).removeprefix("torch.")

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError, reason_of, short
+from .extremes import is_finite
 
 _PART = "_part"
 
@@ -82,9 +83,7 @@ class Stream:
                     f"The weights in {short(file)} cannot be read any more: {reason_of(error)}."
                 ) from None
         for name, tensor in found.items():
-            if not torch.isfinite(tensor.sum(dtype=torch.float32)) and not (
-                torch.isfinite(tensor).all()
-            ):
+            if not is_finite(tensor):
                 raise InputError(
                     f"The weights {name} in {short(places[name].file)} hold values that are not "
                     f"finite numbers in {str(self.dtype).removeprefix('torch.')}; get them again, "

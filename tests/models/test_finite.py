@@ -13,8 +13,11 @@ from bipcore.data.samples import CalibrationSet
 from bipcore.errors import InputError
 from bipcore.evaluation.metrics import perplexity
 from bipcore.evaluation.reconstruction import reconstruction_errors
+from bipcore.models.extremes import is_finite
 from bipcore.models.generation import Sampling, stream
 from bipcore.models.loading import load_model
+from bipcore.models.memory import PeakMemory
+from bipcore.models.streaming import give_back
 from bipcore.pruning.choosing import make_plan
 from bipcore.pruning.propagation import score_pruned
 from bipcore.pruning.slicing import apply_plan
@@ -63,6 +66,26 @@ def test_large_weights_are_not_taken_for_infinite_ones(tmp_path):
     folder = stored(tmp_path, 3e38)
     model, _ = load_model(folder)
     assert model.model.layers[1].mlp.up_proj.weight[3, 4] > 1e38
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_one_value_that_is_not_finite_is_found_wherever_it_stands(dtype):
+    largest = torch.finfo(dtype).max
+    assert is_finite(torch.full((7, 300), largest, dtype=dtype))  # their sum is infinite
+    for odd in (math.nan, math.inf, -math.inf):
+        for place in (0, 1500, 2099):
+            values = torch.full((7, 300), -largest, dtype=dtype)
+            values.view(-1)[place] = odd
+            assert not is_finite(values)
+    assert is_finite(torch.empty(0, 5, dtype=dtype))
+
+
+def test_looking_at_a_tensor_makes_no_other_of_its_size():
+    tensor = torch.ones(2**25, dtype=torch.bfloat16)  # 64 MiB
+    give_back()
+    with PeakMemory(torch.device("cpu")) as peak:
+        assert is_finite(tensor)
+    assert peak.growth < 2**23
 
 
 def _plan(model):
