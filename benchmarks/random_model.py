@@ -15,22 +15,26 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, PreTrainedTokenizerFast
 
 SIZES = {
-    "0.3b": {"num_hidden_layers": 22, "hidden_size": 1024, "intermediate_size": 2816},
-    "0.6b": {"num_hidden_layers": 22, "hidden_size": 1536, "intermediate_size": 4224},
-    "1.1b": {"num_hidden_layers": 22, "hidden_size": 2048, "intermediate_size": 5632},
+    "tiny": {"layers": 3, "hidden": 128, "ffn": 352, "heads": 8, "kv_heads": 4, "words": 512},
+    "0.3b": {"layers": 22, "hidden": 1024, "ffn": 2816, "heads": 16, "kv_heads": 2},
+    "0.6b": {"layers": 22, "hidden": 1536, "ffn": 4224, "heads": 24, "kv_heads": 3},
+    "1.1b": {"layers": 22, "hidden": 2048, "ffn": 5632, "heads": 32, "kv_heads": 4},
+    "7b": {"layers": 32, "hidden": 4096, "ffn": 11008, "heads": 32, "kv_heads": 32},
 }
-HEAD = 64
+"""TinyLlama-1.1B, two that are narrower, LLaMA-7B, and one to try things with."""
 
 
-def config_of(size: str) -> LlamaConfig:
-    """The configuration of a size: the widths of TinyLlama-1.1B, scaled down for the others."""
-    heads = SIZES[size]["hidden_size"] // HEAD
+def config_of(size: str, blocks: int | None = None) -> LlamaConfig:
+    """The configuration of a size, with so many ``blocks``, by default all of them."""
+    shape = SIZES[size]
     return LlamaConfig(
-        **SIZES[size],
-        vocab_size=32_000,
-        num_attention_heads=heads,
-        num_key_value_heads=heads // 8,
-        head_dim=HEAD,
+        num_hidden_layers=min(blocks or shape["layers"], shape["layers"]),
+        hidden_size=shape["hidden"],
+        intermediate_size=shape["ffn"],
+        vocab_size=shape.get("words", 32_000),
+        num_attention_heads=shape["heads"],
+        num_key_value_heads=shape["kv_heads"],
+        head_dim=shape["hidden"] // shape["heads"],
         max_position_embeddings=2048,
         tie_word_embeddings=False,
         dtype="bfloat16",
@@ -38,12 +42,12 @@ def config_of(size: str) -> LlamaConfig:
     )
 
 
-def write(folder: Path, size: str) -> Path:
-    """Write the model; returns its folder."""
+def write(folder: Path, size: str, blocks: int | None = None) -> Path:
+    """Write the model, with so many ``blocks``, by default all of them; returns its folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    config, generator = config_of(size), torch.Generator().manual_seed(0)
+    config, generator = config_of(size, blocks), torch.Generator().manual_seed(0)
     d, f = config.hidden_size, config.intermediate_size
-    kv = config.num_key_value_heads * HEAD
+    kv = config.num_key_value_heads * config.head_dim
 
     def random(*shape: int) -> torch.Tensor:
         return (torch.randn(*shape, generator=generator) * shape[-1] ** -0.5).bfloat16()

@@ -16,6 +16,7 @@ from torch.nn import functional
 from ..data.samples import CalibrationSet
 from ..errors import InputError
 from ..models.adapters import Adapter
+from ..models.extremes import is_finite
 from ..models.running import evaluation_mode, loss_scale
 from ..models.shapes import ModelShape
 from ..models.streaming import check_whole
@@ -50,10 +51,7 @@ def collect_gradients(
     with evaluation_mode(adapter.model), _alone_requiring_grad(adapter.model, weights):
         for index, sample in enumerate(calibration.tokens):
             progress(index / calibration.samples, "Gradients over the calibration set")
-            with torch.enable_grad():
-                loss = _loss(adapter, sample[None].to(adapter.input_device))
-                (loss * scale).backward(inputs=weights)
-            del loss
+            scale = _backward(adapter, sample[None].to(adapter.input_device), weights, scale)
             for each in sums:
                 each.take(scale)
         found = iter([each.result(calibration.samples) for each in sums])
@@ -66,6 +64,25 @@ def _check(adapter: Adapter, calibration: CalibrationSet) -> None:
     if calibration.seq_len < 2:
         raise InputError("Gradients need calibration samples of at least 2 tokens.")
     check_whole(adapter.model, "A criterion that takes gradients")
+
+
+_LEAST_SCALE = 2.0**-10
+
+
+def _backward(
+    adapter: Adapter, tokens: Tensor, weights: Sequence[nn.Parameter], scale: float
+) -> float:
+    """Let ``weights`` have the gradients of the loss of tokens (1, T) times a scale, which is
+    returned: ``scale``, or the first smaller one with which none overflows float16."""
+    while True:
+        with torch.enable_grad():
+            (_loss(adapter, tokens) * scale).backward(inputs=weights)
+        found = [w.grad for w in weights if w.dtype == torch.float16 and w.grad is not None]
+        if scale <= _LEAST_SCALE or all(map(is_finite, found)):
+            return scale
+        scale /= 32
+        for weight in weights:
+            weight.grad = None
 
 
 def _loss(adapter: Adapter, tokens: Tensor) -> Tensor:

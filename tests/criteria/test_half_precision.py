@@ -1,0 +1,79 @@
+"""What is computed of a model in half precision is what it is in float32, also where squares and
+gradients are beyond float16."""
+
+import copy
+from functools import cache
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from bipcore.criteria import CRITERIA, score
+from bipcore.criteria.statistics import Statistics, collect_statistics
+from bipcore.data.samples import CalibrationSet
+from bipcore.pruning.moments import collect_second_moments
+from tests.helpers.tiny import one_thread, tiny_model, tiny_tokens  # noqa: F401
+
+SET = CalibrationSet.from_tokens(tiny_tokens(4, 32))
+RUNS = [(name, {}) for name, one in CRITERIA.items() if one.needs != "nothing"]
+RUNS.append(("llm-pruner", {"order": 2}))
+HALF = [torch.bfloat16, torch.float16]
+LOUD = 1000.0
+"""How much louder the inputs of the output projections are than what these are made for."""
+
+
+@cache
+def models(dtype: torch.dtype) -> tuple[nn.Module, nn.Module]:
+    """A loud model in ``dtype``, and the same in float32."""
+    model = tiny_model("llama-gqa")
+    with torch.no_grad():
+        for layer in model.model.layers:
+            attention, ffn = layer.self_attn, layer.mlp
+            for into in (attention.v_proj, ffn.up_proj):
+                into.weight *= LOUD
+                into.bias *= LOUD
+            for out in (attention.o_proj, ffn.down_proj):
+                out.weight /= LOUD
+    half = model.to(dtype)
+    return half, copy.deepcopy(half).float()
+
+
+@cache
+def statistics(dtype: torch.dtype) -> tuple[Statistics, Statistics]:
+    """Of both models."""
+    return tuple(collect_statistics(model, SET) for model in models(dtype))
+
+
+def assert_near(found: Tensor, exact: Tensor, dtype: torch.dtype) -> None:
+    """‖found − exact‖ is within a few roundings of ``dtype`` of ‖exact‖."""
+    assert (found - exact).norm() <= 4 * torch.finfo(dtype).eps * exact.norm()
+
+
+@pytest.mark.parametrize("dtype", HALF)
+def test_moments_of_loud_activations_do_not_overflow(dtype):
+    half, exact = (found.to_tensors() for found in statistics(dtype))
+    for name in exact.keys() - {"tokens"}:
+        assert_near(half[name], exact[name], dtype)
+    loudest = max(float(value.max()) for name, value in exact.items() if "mean_square" in name)
+    assert loudest > torch.finfo(torch.float16).max
+
+
+@pytest.mark.parametrize("dtype", HALF)
+@pytest.mark.parametrize(("name", "options"), RUNS)
+def test_scores_in_half_precision_are_those_in_float32(name, options, dtype):
+    half, exact = (
+        score(model, found, name, calibration=SET, **options).blocks
+        for model, found in zip(models(dtype), statistics(dtype), strict=True)
+    )
+    for one, other in zip(half, exact, strict=True):
+        for kind in ("attention", "heads", "kv_groups", "ffn"):
+            assert_near(getattr(one, kind), getattr(other, kind), dtype)
+
+
+@pytest.mark.parametrize("dtype", HALF)
+def test_second_moments_of_loud_activations_do_not_overflow(dtype):
+    half, exact = (collect_second_moments(model, SET) for model in models(dtype))
+    matrices = [name for name in exact if name.endswith((".o", ".down"))]
+    for name in matrices:
+        assert_near(half[name], exact[name], dtype)
+    assert max(float(exact[name].max()) for name in matrices) > torch.finfo(torch.float16).max
