@@ -5,20 +5,22 @@
     python benchmarks/gpu.py --size tiny --device cpu       # to try the script itself
 
 Random weights of a real shape (`random_model`) are loaded, scored, pruned with least squares,
-measured, run, exported and read back, and the same is done on the CPU in float32. A line a step:
-seconds, their ratio to a plain forward pass of the calibration tokens through the blocks, peak
-memory of the device (on the CPU: of the process), and each difference with its bound. BOUNDS says
-why each is what it is. Seconds are not judged. Exit status 1 where a bound is broken, 2 where
-nothing could be run. It needs torch, transformers, accelerate, safetensors, tokenizers, numpy,
-pandas, psutil and sentencepiece, not what the app, the command line and the tasks need.
+measured, run, exported, read back and streamed block by block, and the same is done on the CPU in
+float32. A line a step: seconds, their ratio to a plain forward pass of the calibration tokens
+through the blocks, peak memory of the device (on the CPU: of the process), and each difference with
+its bound; `gpu_bounds.py` has the reasons. Seconds are not judged. Exit status 1 where a bound is
+broken, 2 where nothing could be run. It needs torch, transformers, accelerate, safetensors,
+tokenizers, numpy, pandas, psutil and sentencepiece, not what the app, the command line and the
+tasks need.
 """
 
 import argparse
 import math
+import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -30,6 +32,15 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from gpu_bounds import (
+    SPARSITY,
+    Bounds,
+    Check,
+    difference,
+    moments_apart,
+    score_checks,
+    worst,
+)
 from random_model import SIZES, config_of, write
 
 from bipcore import __version__
@@ -42,10 +53,10 @@ from bipcore.export.export import load_pruned, save_pruned
 from bipcore.models.adapters import Adapter
 from bipcore.models.generation import Sampling, stream
 from bipcore.models.loading import empty_model, load_model
-from bipcore.models.memory import PeakMemory, free_memory
+from bipcore.models.memory import PeakMemory, free_memory, weight_bytes
 from bipcore.models.running import capture_inputs
+from bipcore.models.streaming import named_parts
 from bipcore.pruning.choosing import make_plan
-from bipcore.pruning.comparison import compare_criteria, over_all_blocks
 from bipcore.pruning.compensation import compensate
 from bipcore.pruning.moments import SecondMoments, second_moments_by_block
 from bipcore.pruning.plan import PruningPlan
@@ -53,26 +64,8 @@ from bipcore.pruning.slicing import apply_plan
 
 ONE_PASS = [one.name for one in CRITERIA.values() if one.needs in ("activations", "weights")]
 """The criteria that are scored: all that one forward pass serves."""
-CHOSEN, SPARSITY = "llm-bip", 0.25
+CHOSEN = "llm-bip"
 PROMPT, NEW_TOKENS = "The sky is", 32
-
-
-@dataclass(frozen=True)
-class Check:
-    """A figure and its bound: at most ``limit``; or at least, where it is ``least``."""
-
-    what: str
-    value: float
-    limit: float
-    least: bool = False
-
-    @property
-    def holds(self) -> bool:
-        return self.value >= self.limit if self.least else self.value <= self.limit
-
-    def __str__(self) -> str:
-        word, broken = "at least" if self.least else "at most", "" if self.holds else "  BROKEN"
-        return f"{self.what} {self.value:.4g} ({word} {self.limit:.4g}){broken}"
 
 
 @dataclass(eq=False)
@@ -145,70 +138,6 @@ def _reader(blocks: Iterator[dict[str, Tensor]]) -> Callable[[str], Tensor]:
     return read
 
 
-class Bounds:
-    """What may differ between a device in ``dtype`` and the CPU in float32, for L ``blocks``.
-
-    ``u``: the rounding of one number, half an epsilon: 0.004 in bfloat16.
-    """
-
-    def __init__(self, dtype: torch.dtype, blocks: int) -> None:
-        u = torch.finfo(dtype).eps / 2
-        # Weights are bfloat16's own on both sides. Each block rounds what it adds, independently,
-        # so √L of them add up; 4 for the dozen roundings within one. Float32 differs by the order
-        # of its sums, about 1e-6, for which 1e-4 leaves room.
-        self.logits = max(4 * u * math.sqrt(blocks), 1e-4)
-        # Errors of single activations average out over the tokens; those that all share do not.
-        self.scores = self.logits
-        # Random channels' scores spread by a few per cent, here 3: with independent errors of u
-        # Spearman's correlation is 1 - (u / spread)² / 2, and what is nearer to the cut than its
-        # error, a share of u / spread, may change sides.
-        beside = max(u, 1e-4) / 0.03
-        self.correlation, self.common = 1 - beside**2 / 2, 1 - beside
-        # A refit solves with the errors of its moments, and may take the next ridge.
-        self.pruned = 2 * self.logits
-        # The mean over thousands of tokens of errors of either sign.
-        self.loss = self.logits / 4
-        # In standard deviations of the logits: two that are each off by at most 5 of their errors.
-        self.choice = 10 * self.logits
-        # The same weights on the same device; zeros that fill up may change the order of sums.
-        self.again = max(4 * u, 1e-6)
-
-
-def difference(found: Tensor, expected: Tensor) -> float:
-    """‖found − expected‖ / ‖expected‖."""
-    return float((found - expected).double().norm() / expected.double().norm())
-
-
-def worst(values: Iterable[float]) -> float:
-    """The greatest; NaN where one is."""
-    return float(torch.tensor([*values]).max())
-
-
-def moments_apart(found: Statistics, expected: Statistics) -> float:
-    """The worst over all blocks and sites, of mean squares and means of absolute values."""
-    one, other = (statistics.to_tensors() for statistics in (found, expected))
-    names = [name for name in one if name.endswith(("mean_square", "mean_abs"))]
-    return worst(difference(one[name], other[name]) for name in names)
-
-
-def score_checks(found: dict[str, Scores], expected: dict[str, Scores], bounds: Bounds) -> list:
-    """The worst over all criteria and blocks."""
-    apart, correlation, common = [], [], []
-    for name in found:
-        both = found[name], expected[name]
-        for one, other in zip(*(scores.blocks for scores in both), strict=True):
-            apart += [difference(getattr(one, k), getattr(other, k)) for k in ("heads", "ffn")]
-        named = {str(i): (one, make_plan(one, sparsity=SPARSITY)) for i, one in enumerate(both)}
-        frame = compare_criteria(named)
-        correlation.append(frame[frame["kind"] == "channel"]["rank_correlation"].min(skipna=False))
-        common.append(over_all_blocks(frame)["share"].min())
-    return [
-        Check("scores differ by", worst(apart), bounds.scores),
-        Check("channels' rank correlation", min(correlation), bounds.correlation, least=True),
-        Check("share removed by both", min(common), bounds.common, least=True),
-    ]
-
-
 def choice_check(ids: Tensor, prompt: int, side: Side, bounds: Bounds) -> Check:
     """How far below the greatest logit of ``side`` the chosen tokens lie, in standard deviations
     of its logits."""
@@ -264,6 +193,7 @@ def run(size: str, options: argparse.Namespace, report: Report, folder: Path) ->
     make_smaller(side, exact, bounds, report)
     use(side, exact, bounds, report)
     export(side, exact, bounds, report, folder / f"{size}-pruned", how)
+    stream_blocks(side, source, bounds, report, how)
 
 
 def make_smaller(side: Side, exact: Side, bounds: Bounds, report: Report) -> None:
@@ -313,6 +243,20 @@ def export(
     report.line("read back", *cost, *checks)
 
 
+def stream_blocks(
+    side: Side, source: str, bounds: Bounds, report: Report, how: dict[str, str]
+) -> None:
+    """The statistics once more, with the blocks of ``source`` brought in one after the other."""
+    size = weight_bytes(side.model)
+    model, tokenizer = load_model(source, **how, memory=str(size))
+    streamed = Side(model, tokenizer, side.calibration, side.test)
+    _, *cost = report.measure(streamed.watch)
+    parts = len(list(named_parts(model)))
+    rest = Check("parts on the disk", parts, len(side.statistics.blocks), least=True)
+    apart = moments_apart(streamed.statistics, side.statistics)
+    report.line("streamed", *cost, rest, Check("moments differ by", apart, bounds.again))
+
+
 def made_up(model: nn.Module, options: argparse.Namespace) -> tuple[CalibrationSet, Tensor]:
     """Random tokens: calibration (N, T), and as many to measure on (N·T,)."""
     vocabulary = model.get_input_embeddings().weight.shape[0]
@@ -355,6 +299,7 @@ def main() -> int:
             print(f"left out: it needs {reason}")
             continue
         with tempfile.TemporaryDirectory(dir=options.room) as folder:
+            os.environ["BIPCORE_CACHE"] = f"{folder}/store"
             run(size, options, report, Path(folder))
         done += 1
     for failure in report.failed:
