@@ -7,6 +7,7 @@ import pandas as pd
 import streamlit as st
 
 from bipcore.criteria import COMPARED, CRITERIA, Scores
+from bipcore.errors import listed
 from bipcore.pruning.comparison import compare_criteria
 from bipcore.pruning.plan import PruningPlan
 from bipcore.store.kinds import digest
@@ -32,13 +33,14 @@ def choose_criteria() -> list[str]:
     st.session_state[_CHOSEN] = chosen
     st.caption(
         "Those that read activations share one forward pass over the calibration text. "
-        f"{_titles('gradients')} (gradients) and {_titles('search')} (a search) take longer."
+        f"{_titles('passes')} take one or two of their own; {_titles('gradients')} (gradients) and "
+        f"{_titles('search')} (a search) take longer."
     )
     return chosen
 
 
 def _titles(needs: str) -> str:
-    return ", ".join(one.title for one in CRITERIA.values() if one.needs == needs)
+    return listed(one.title for one in CRITERIA.values() if one.needs == needs)
 
 
 def need_scored(settings: Settings, names: Sequence[str]) -> Scored:

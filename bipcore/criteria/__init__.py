@@ -17,14 +17,19 @@ from ..models.finite import check_finite
 from ..progress import Progress, silent
 from ..store.resume import Journal
 from . import (
+    block_influence,
     blockpruner,
     flap,
     importance_propagation,
     llm_bip,
     llm_bip_gated,
     llm_pruner,
+    loraprune,
     magnitude,
+    minitron,
     random,
+    sleb,
+    spsa,
     wanda,
     wanda_sp,
 )
@@ -40,8 +45,13 @@ CRITERIA: dict[str, Criterion] = {
         wanda_sp,
         flap,
         llm_pruner,
+        loraprune,
+        spsa,
+        minitron,
         importance_propagation,
         blockpruner,
+        sleb,
+        block_influence,
         magnitude,
         random,
     )
@@ -141,7 +151,7 @@ def _check(
     calibration: CalibrationSet | None,
     adapter: Adapter,
 ) -> None:
-    if criterion.needs in ("gradients", "search"):
+    if criterion.runs:
         if calibration is None:
             raise InputError(f"The criterion {criterion.name!r} needs a calibration set; give one.")
         check_length(adapter, calibration)

@@ -76,16 +76,18 @@ class Style:
 class Criterion:
     """A named way to score channels: finite numbers, at least 0, the higher the more important.
 
-    ``needs``: "nothing", "weights", "activations" (the statistics of one forward pass),
-    "gradients" or "search" (both run the calibration set themselves). One of two computes it:
+    ``needs``: "nothing", "weights", "activations" (the statistics of one forward pass), or
+    "passes" (of its own), "gradients" or "search" (these three run the calibration set
+    themselves). One of two computes it:
     ``score_block(block, **options)`` from one `BlockInput`, or
     ``score_model(adapter, calibration, progress, **options)``, which returns the
     `ChannelScores` of every block and may read the whole model; ``calibration`` is None where
     ``needs`` says so. ``options`` are the defaults of its options.
     ``memory(shape, seq_len, *, element_size, **options)``: the bytes it takes beside a model whose
     weights have so many bytes each, and a forward pass.
-    ``passes(shape)``: about what it costs, in forward passes over the calibration set that it runs
-    itself; the one pass that those which read activations share is not one of them.
+    ``passes(shape)``: about what it costs, in forward passes that it runs itself over the
+    calibration set, or over as much of it as its option ``tokens`` says; the one pass that those
+    which read activations share is not one of them.
     ``allocation`` and ``compensation`` are what its authors use it with.
     ``formula``, ``reference`` and ``style`` are for people.
     """
@@ -107,7 +109,16 @@ class Criterion:
     @property
     def calibrated(self) -> bool:
         """Whether its scores depend on the calibration set."""
-        return self.needs in ("activations", "gradients", "search")
+        return self.needs == "activations" or self.runs
+
+    @property
+    def runs(self) -> bool:
+        """Whether it runs the calibration set itself."""
+        return self.needs in ("passes", "gradients", "search")
+
+    def read_tokens(self, options: Mapping[str, Any], tokens: int) -> int:
+        """How many of the ``tokens`` of a calibration set one of its own passes reads."""
+        return min(tokens, self.resolve(options).get("tokens", tokens))
 
     def resolve(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """The defaults overlaid with ``options``; raises InputError for one it does not have."""

@@ -44,14 +44,14 @@ def collect_gradients(
     Samples are run one at a time; ``progress`` is called before each, and may raise to cancel.
     Raises InputError for samples of one token, or a model that is not all in memory.
     """
-    _check(adapter, calibration)
+    check_gradients(adapter, calibration)
     weights = [linear.weight for block in adapter.blocks for linear in block.linears]
     sums = [_Sum(weight, squares) for weight in weights]
     scale = loss_scale(adapter.model)
-    with evaluation_mode(adapter.model), _alone_requiring_grad(adapter.model, weights):
+    with evaluation_mode(adapter.model), alone_requiring_grad(adapter.model, weights):
         for index, sample in enumerate(calibration.tokens):
             progress(index / calibration.samples, "Gradients over the calibration set")
-            scale = _backward(adapter, sample[None].to(adapter.input_device), weights, scale)
+            scale = backward(adapter, sample[None].to(adapter.input_device), weights, scale)
             for each in sums:
                 each.take(scale)
         found = iter([each.result(calibration.samples) for each in sums])
@@ -59,7 +59,8 @@ def collect_gradients(
     return [[next(found) for _ in block.linears] for block in adapter.blocks]
 
 
-def _check(adapter: Adapter, calibration: CalibrationSet) -> None:
+def check_gradients(adapter: Adapter, calibration: CalibrationSet) -> None:
+    """Raise InputError where gradients of ``calibration``'s loss cannot be had."""
     check_length(adapter, calibration)
     if calibration.seq_len < 2:
         raise InputError("Gradients need calibration samples of at least 2 tokens.")
@@ -69,15 +70,14 @@ def _check(adapter: Adapter, calibration: CalibrationSet) -> None:
 _LEAST_SCALE = 2.0**-10
 
 
-def _backward(
-    adapter: Adapter, tokens: Tensor, weights: Sequence[nn.Parameter], scale: float
-) -> float:
+def backward(adapter: Adapter, tokens: Tensor, weights: Sequence[Tensor], scale: float) -> float:
     """Let ``weights`` have the gradients of the loss of tokens (1, T) times a scale, which is
     returned: ``scale``, or the first smaller one with which none overflows float16."""
     while True:
         with torch.enable_grad():
-            (_loss(adapter, tokens) * scale).backward(inputs=weights)
-        found = [w.grad for w in weights if w.dtype == torch.float16 and w.grad is not None]
+            (sample_loss(adapter, tokens) * scale).backward(inputs=weights)
+        narrow = adapter.model.dtype == torch.float16
+        found = [weight.grad for weight in weights if narrow and weight.grad is not None]
         if scale <= _LEAST_SCALE or all(map(is_finite, found)):
             return scale
         scale /= 32
@@ -85,14 +85,14 @@ def _backward(
             weight.grad = None
 
 
-def _loss(adapter: Adapter, tokens: Tensor) -> Tensor:
+def sample_loss(adapter: Adapter, tokens: Tensor) -> Tensor:
     """The mean −log p(next token) of tokens (1, T), in float32."""
     logits = adapter.model(input_ids=tokens, use_cache=False).logits  # (1, T, V)
     return functional.cross_entropy(logits[0, :-1].float(), tokens[0, 1:].to(logits.device))
 
 
 @contextmanager
-def _alone_requiring_grad(model: nn.Module, weights: Sequence[nn.Parameter]) -> Iterator[None]:
+def alone_requiring_grad(model: nn.Module, weights: Sequence[nn.Parameter]) -> Iterator[None]:
     """Within the block only ``weights`` require gradients, and none has one yet.
 
     Other parameters would only cost time and memory; what was before comes back.
@@ -184,17 +184,29 @@ def memory(shape: ModelShape, seq_len: int, *, element_size: int = 4, order: int
     it. Raises InputError.
     """
     _check_order(order)
+    own = 0 if order == 1 and element_size == 4 else element_size
+    return (4 * order + own) * prunable_weights(shape) + activation_bytes(shape, seq_len)
+
+
+def prunable_weights(shape: ModelShape) -> int:
+    """The weights of the blocks' projections."""
+    return sum(
+        block.heads * shape.head_cost.weights
+        + block.kv_heads * shape.kv_head_cost.weights
+        + block.channels * shape.channel_cost.weights
+        for block in shape.blocks
+    )
+
+
+def activation_bytes(shape: ModelShape, seq_len: int) -> int:
+    """The bytes of what autograd keeps of one sample for the way back (see `memory`)."""
     gated = shape.channel_cost.weights > 2 * shape.hidden
-    weights = width = 0
+    width = 0
     for block in shape.blocks:
-        weights += block.heads * shape.head_cost.weights
-        weights += block.kv_heads * shape.kv_head_cost.weights
-        weights += block.channels * shape.channel_cost.weights
         width += 12 * shape.hidden + 3 * (block.heads + block.kv_heads) * shape.head_dim
         width += (4 if gated else 2) * block.channels
     vocabulary = shape.other_weights // shape.hidden
-    own = 0 if order == 1 and element_size == 4 else element_size
-    return (4 * order + own) * weights + 4 * seq_len * (width + 4 * vocabulary)
+    return 4 * seq_len * (width + 4 * vocabulary)
 
 
 def _check_order(order: int) -> None:

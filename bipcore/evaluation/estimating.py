@@ -273,8 +273,11 @@ def _macs(job: Job, shape: ModelShape, kept: tuple) -> int:
     chosen = job.chosen if needed else ()
     if any(one.needs == "activations" or one.compensation == "bias" for one in chosen):
         total += forward
+    tokens = calibration.samples * calibration.seq_len
     whole = calibration.samples * shape.macs(calibration.seq_len)
-    total += sum(one.passes(shape) * whole for one in chosen)
+    for one in chosen:
+        options = dict(job.score.options) if one.name == job.score.criterion else {}
+        total += one.passes(shape) * whole * one.read_tokens(options, tokens) // tokens
     if any(plan.compensation == "least-squares" for _, plan, _ in kept):
         total += forward
     measured = [] if job.task in ("score", "reconstruct", "recover") else [shape]

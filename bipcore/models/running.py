@@ -257,14 +257,24 @@ class Walk:
         """The numbers of the blocks, in order."""
         return range(len(self.adapter.blocks))
 
-    def step(self, index: int, *, advance: bool = True) -> None:
-        """Run block ``index`` on all batches; with ``advance`` go on behind it."""
+    def step(
+        self,
+        index: int,
+        *,
+        advance: bool = True,
+        watch: Callable[[Tensor, Tensor], None] | None = None,
+    ) -> None:
+        """Run block ``index`` on all batches; with ``advance`` go on behind it. ``watch`` is given
+        what enters and what leaves it (B, T, d) of each batch."""
         module = self.adapter.blocks[index].module
         with present(module):
             if advance and index + 1 < len(self.blocks):
                 fetch(self.adapter.blocks[index + 1].module)
             for number, entrance in enumerate(self._entrances):
-                after = entrance.run(index, module, self._hidden.get(number))
+                before = self._hidden.get(number)
+                after = entrance.run(index, module, before)
+                if watch is not None:
+                    watch(before, after)
                 if advance:
                     self._hidden.put(number, after)
 

@@ -79,31 +79,54 @@ def check_reachable(shape: ModelShape, plan: Resolved) -> None:
     _check_enough(costs, shape, plan.sparsity)
 
 
-def keep_sublayers(scores: Scores, plan: Resolved) -> tuple[Kept, ...]:
-    """What stays when whole sublayers go in ascending order of their mean channel score.
+def keep_ranked(scores: Scores, plan: Resolved) -> tuple[Kept, ...]:
+    """What stays when whole sublayers, or blocks, go in ascending order of their mean channel
+    score, as the allocation says.
 
-    For criteria that rank sublayers (BlockPruner): the highest rank means that the search did
-    not get there. With the unit "none" attention stays. Raises InputError where the search did
-    not get far enough.
+    For criteria that rank them: the highest score means that a search did not get there, so what
+    has it stays. With the unit "none" attention stays. Raises InputError where the search did not
+    get far enough.
     """
     _check_finite(scores)
     shape, units = scores.shape, []
     for index in range(plan.protect_first, len(shape.blocks) - plan.protect_last):
-        was, block = shape.blocks[index], scores.blocks[index]
-        heads, channels = tuple(range(was.heads)), tuple(range(was.channels))
-        without_heads = shape.parameters_of_block(BlockShape(0, 0, was.channels))
-        without_channels = shape.parameters_of_block(BlockShape(was.heads, was.kv_heads, 0))
-        whole = shape.parameters_of_block(was)
-        if heads and plan.unit != UNITS.NONE:
-            rank = float(block.attention.mean())
-            units.append(_Unit(rank, index, 0, heads, (), whole - without_heads))
-        if channels:
-            rank = float(block.ffn.mean())
-            units.append(_Unit(rank, index, 1, (), channels, whole - without_channels))
+        if plan.allocation == "block":
+            units += _whole_block(index, scores)
+        else:
+            units += _whole_sublayers(index, scores, plan.unit)
     every = torch.cat([values for b in scores.blocks for values in (b.attention, b.ffn)])
     ranked = sorted(one for one in units if one.score < float(every.max()))
     costs = numpy.asarray([one.cost for one in ranked], dtype=numpy.float64)
     return _keep_all_but(shape, ranked[: _count_lowest(costs, shape, plan.sparsity)])
+
+
+def _whole_sublayers(index: int, scores: Scores, unit: str) -> list[_Unit]:
+    """The attention and the FFN of a block, as far as they may go."""
+    shape, block, units = scores.shape, scores.blocks[index], []
+    was = shape.blocks[index]
+    heads, channels = tuple(range(was.heads)), tuple(range(was.channels))
+    without_heads = shape.parameters_of_block(BlockShape(0, 0, was.channels))
+    without_channels = shape.parameters_of_block(BlockShape(was.heads, was.kv_heads, 0))
+    whole = shape.parameters_of_block(was)
+    if heads and unit != UNITS.NONE:
+        rank = float(block.attention.mean())
+        units.append(_Unit(rank, index, 0, heads, (), whole - without_heads))
+    if channels:
+        rank = float(block.ffn.mean())
+        units.append(_Unit(rank, index, 1, (), channels, whole - without_channels))
+    return units
+
+
+def _whole_block(index: int, scores: Scores) -> list[_Unit]:
+    """A block, if there is anything left of it."""
+    shape, block = scores.shape, scores.blocks[index]
+    was = shape.blocks[index]
+    values = torch.cat([block.attention, block.ffn])
+    if not len(values):
+        return []
+    heads, channels = tuple(range(was.heads)), tuple(range(was.channels))
+    cost = shape.parameters_of_block(was)
+    return [_Unit(float(values.mean()), index, 0, heads, channels, cost)]
 
 
 def _check_finite(scores: Scores) -> None:

@@ -14,6 +14,9 @@ from ..specs import UNITS, PlanSpec
 BY_WIDTH = ("uniform", "paper")
 """The allocations that give every block its widths before anything is scored."""
 
+BY_RANK = ("sublayer", "block")
+"""The allocations that remove these as wholes, for criteria that rank them and nothing smaller."""
+
 
 @dataclass(frozen=True)
 class Resolved(PlanSpec):
@@ -28,12 +31,13 @@ def for_criterion(plan: PlanSpec, criterion: Criterion) -> PlanSpec:
 
 def _authors_own(plan: PlanSpec, criterion: Criterion) -> dict[str, str]:
     own, allocation = criterion.allocation, plan.allocation
-    if allocation != "auto" and (allocation == "sublayer") != (own == "sublayer"):
-        ranks = "ranks whole sublayers" if own == "sublayer" else "does not rank whole sublayers"
-        raise InputError(
-            f"The criterion {criterion.name!r} {ranks}, which the allocation {allocation!r} does "
-            "not go with; use the allocation auto."
-        )
+    for whole in BY_RANK:
+        if allocation != "auto" and (allocation == whole) != (own == whole):
+            ranks = "ranks" if own == whole else "does not rank"
+            raise InputError(
+                f"The criterion {criterion.name!r} {ranks} whole {whole}s, which the allocation "
+                f"{allocation!r} does not go with; use the allocation auto."
+            )
     return {
         "allocation": own if allocation == "auto" else allocation,
         "compensation": compensation_for(plan.compensation, criterion),
@@ -54,6 +58,10 @@ def resolve(plan: PlanSpec, criterion: Criterion, shape: ModelShape) -> Resolved
     settings = asdict(plan) | _authors_own(plan, criterion)
     resolved = Resolved(**settings | {"unit": resolve_unit(plan.unit, shape)})
     _check_blocks(resolved, shape)
+    if resolved.allocation == "block" and resolved.unit == UNITS.NONE:
+        raise InputError(
+            "Whole blocks go with their attention, which the unit none keeps; use the unit auto."
+        )
     if plan.propagation == "pruned":
         _check_propagated(resolved, criterion)
     return resolved

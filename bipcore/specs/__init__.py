@@ -88,7 +88,7 @@ class UNITS:
     ALL = ("auto", HEAD, QUERY_HEAD, KV_GROUP, NONE)
 
 
-ALLOCATIONS = ("auto", "uniform", "paper", "global", "sublayer")
+ALLOCATIONS = ("auto", "uniform", "paper", "global", "sublayer", "block")
 COMPENSATIONS = ("auto", "none", "bias", "least-squares")
 PROPAGATIONS = ("dense", "pruned")
 
@@ -122,11 +122,11 @@ class PlanSpec(Checked):
     allocation: str = setting(
         "auto",
         "allocation",
-        "auto, uniform, paper, global, or sublayer.",
+        "auto, uniform, paper, global, sublayer, or block.",
         label="Allocation",
         hint="uniform and paper: the same widths in every block. global: standardised scores "
-        "compared across blocks. sublayer: whole sublayers, for BlockPruner. auto: what the "
-        "criterion's authors use.",
+        "compared across blocks. sublayer and block: whole sublayers or blocks, for criteria "
+        "that rank them. auto: what the criterion's authors use.",
         choices=ALLOCATIONS,
     )
     protect_first: int = setting(

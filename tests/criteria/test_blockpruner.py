@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bipcore.criteria import Scores, score
-from bipcore.criteria.blockpruner import SearchResult, memory, search
+from bipcore.criteria.greedy_search import SearchResult, memory, search
 from bipcore.data.samples import CalibrationSet
 from bipcore.errors import Cancelled, InputError
 from bipcore.evaluation.metrics import perplexity
@@ -223,6 +223,7 @@ def test_progress_grows_and_comes_before_every_trial():
     seen, at_steps = [], []
     result = _search(
         tiny_model("qwen2"),
+        title="BlockPruner",
         progress=lambda *report: seen.append(report),
         on_step=lambda step: at_steps.append(len(seen)),
     )

@@ -167,8 +167,9 @@ def _scoring(spec: Reproduction, shape: ModelShape, keys: list[RowKey]) -> Itera
             passes, is_search = criterion.passes(shape), criterion.needs == "search"
             if passes:
                 what = "search of" if is_search else f"{criterion.needs} for"
-                run = passes * tokens if is_search else tokens
-                yield Work("", f"{what} {name}", run, passes * whole)
+                read = criterion.read_tokens({}, tokens)
+                run = passes * read if is_search else tokens
+                yield Work("", f"{what} {name}", run, passes * whole * read // tokens)
 
 
 def _reads_activations(method: str) -> bool:
