@@ -44,9 +44,13 @@ def statistics(dtype: torch.dtype) -> tuple[Statistics, Statistics]:
     return tuple(collect_statistics(model, SET) for model in models(dtype))
 
 
-def assert_near(found: Tensor, exact: Tensor, dtype: torch.dtype) -> None:
+ROUNDINGS = {"spsa": 16, "loraprune": 32}
+"""Of criteria that enlarge them: by differences of losses, and by steps of a trained adapter."""
+
+
+def assert_near(found: Tensor, exact: Tensor, dtype: torch.dtype, roundings: int = 4) -> None:
     """‖found − exact‖ is within a few roundings of ``dtype`` of ‖exact‖."""
-    assert (found - exact).norm() <= 4 * torch.finfo(dtype).eps * exact.norm()
+    assert (found - exact).norm() <= roundings * torch.finfo(dtype).eps * exact.norm()
 
 
 @pytest.mark.parametrize("dtype", HALF)
@@ -67,7 +71,7 @@ def test_scores_in_half_precision_are_those_in_float32(name, options, dtype):
     )
     for one, other in zip(half, exact, strict=True):
         for kind in ("attention", "heads", "kv_groups", "ffn"):
-            assert_near(getattr(one, kind), getattr(other, kind), dtype)
+            assert_near(getattr(one, kind), getattr(other, kind), dtype, ROUNDINGS.get(name, 4))
 
 
 @pytest.mark.parametrize("dtype", HALF)
