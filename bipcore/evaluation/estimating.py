@@ -256,9 +256,9 @@ def _measuring(job: Job, held: Held) -> Iterator[Stage]:
     """Measuring one model: its perplexity, or tasks."""
     if job.task == "zero-shot":
         longest = max(task_requests(job.tasks, task)[1] for task in job.tasks.tasks)
-        yield from footprint.logits_stages(
-            held, longest, 2 * job.tasks.batch_size, rows=job.tasks.batch_size
-        )
+        rows = job.tasks.batch_size
+        how = {"rows": rows, "at_once": rows * longest}
+        yield from footprint.logits_stages(held, longest, 2 * rows, **how)
     else:
         yield from footprint.logits_stages(
             held, job.text.window, max(1, whole_windows(job.text)[0])

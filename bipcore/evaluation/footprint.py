@@ -263,16 +263,19 @@ def criterion_stage(
         yield held.stage(criterion.title, {"criterion": size})
 
 
-def logits_stages(held: Held, window: int, count: int, *, rows: int = 1) -> Iterator[Stage]:
+def logits_stages(
+    held: Held, window: int, count: int, *, rows: int = 1, at_once: int | None = None
+) -> Iterator[Stage]:
     """Logits and losses of ``count`` windows, ``rows`` in a pass (`running.logits_of`).
 
-    The logits of a pass are held until those of the next are there. A loss copies those of up to
-    `LOSS_POSITIONS` positions into float32 where they are not, and takes their log-softmax.
+    The logits of a pass are held until those of the next are there. Those of ``at_once`` positions,
+    by default `LOSS_POSITIONS` of a row, are copied into float32 where they are not, and their
+    log-softmax is taken.
     """
     tokens = rows * window
     logits = tokens * held.vocabulary * held.element
-    positions = min(window, LOSS_POSITIONS) * held.vocabulary * WIDE
-    loss = positions * (1 if held.element == WIDE else 2)
+    wide = (at_once or min(window, LOSS_POSITIONS)) * held.vocabulary * WIDE
+    loss = wide * (1 if held.element == WIDE else 2)
     logits += max(loss, logits if count > rows else 0)
     yield from held.embedding()
     terms = held.running(tokens)

@@ -69,6 +69,7 @@ class Scorer(HFLM):
             tokenizer=copy.deepcopy(tokenizer),
             backend="causal",
             batch_size=batch_size,
+            softmax_dtype=torch.float32,  # in the model's own, likelihoods have three digits
         )
         self._device = device_of(model.get_input_embeddings())
         self._ready = True

@@ -83,7 +83,7 @@ class TaskResult:
 ZERO_SHOT = Kind(
     "zero-shot",
     "accuracies in zero-shot tasks",
-    version=3,
+    version=4,
     write=lambda result: ({}, result.to_dict()),
     read=lambda tensors, data: TaskResult.from_dict(data),
 )

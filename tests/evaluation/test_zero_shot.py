@@ -14,6 +14,7 @@ import yaml
 
 from bipcore.data.tasks import KNOWN, defined_names, read_rows, tasks_folder
 from bipcore.errors import Cancelled, InputError
+from bipcore.evaluation.harness import Scorer
 from bipcore.evaluation.zero_shot import (
     TaskResult,
     average,
@@ -22,6 +23,7 @@ from bipcore.evaluation.zero_shot import (
     shares,
     task_identity,
 )
+from bipcore.progress import silent
 from bipcore.specs import SEVEN, ZeroShotSpec
 from tests.helpers.folders import byte_model, text_tokenizer
 from tests.helpers.tasks import ROWS, write_rows
@@ -153,6 +155,16 @@ def test_the_accuracies_are_those_of_a_slow_loop_over_log_likelihoods(
     assert result.metrics == _slowly(model, tokenizer, rows)
     share = result.metrics["acc"]
     assert result.stderrs["acc"] == pytest.approx((share * (1 - share) / (len(rows) - 1)) ** 0.5)
+
+
+def test_likelihoods_of_a_model_in_half_precision_are_taken_in_float32(tokenizer):
+    half = byte_model().bfloat16()
+    scorer = Scorer(half, tokenizer, batch_size=1, progress=silent)
+    answers = [(context, " " + text) for context, texts, _ in _piqa() for text in texts]
+    requests = [(pair, *map(tokenizer.encode, pair)) for pair in answers]
+    found = scorer._loglikelihood_tokens(requests)
+    for (value, _), pair in zip(found, answers, strict=True):
+        assert value == pytest.approx(_log_likelihood(half, tokenizer, *pair), rel=1e-5)
 
 
 def _state(model, tokenizer) -> list:

@@ -118,7 +118,7 @@ def read_row(data: Mapping[str, Any]) -> Row:
 REPRODUCTIONS = Kind(
     "reproductions",
     "rows of the paper's tables and figures",
-    version=3,
+    version=4,
     write=lambda row: ({}, row_data(row)),
     read=lambda tensors, data: read_row(data),
 )
