@@ -1,5 +1,6 @@
 """A model as another class over the same tensors, and what a stock class has no place for."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -54,6 +55,20 @@ def with_true_tie(model: nn.Module) -> nn.Module:
 def plain_fields(config) -> dict[str, Any]:
     """The fields of a configuration without those that say which class it is."""
     return {name: value for name, value in config.to_dict().items() if name not in _NOT_PLAIN}
+
+
+def shortened(model: nn.Module, left: Sequence[int]) -> nn.Module:
+    """``model``, or where not all of its blocks are ``left``, by their numbers, a copy without the
+    others that shares its tensors. Its configuration is not changed: it can be read, but not run.
+    """
+    path = family_of(model.config).blocks
+    if len(left) == len(model.get_submodule(path)):
+        return model
+    shorter = shallow_clone(model)
+    blocks = shorter.get_submodule(path)
+    within, _, name = path.rpartition(".")
+    setattr(shorter.get_submodule(within), name, nn.ModuleList(blocks[index] for index in left))
+    return shorter
 
 
 def rebuilt(model: nn.Module, kind: type[nn.Module], config) -> nn.Module:

@@ -1,11 +1,14 @@
 """Comparing what was read back from an export with what was written."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
 from ..evaluation.profiling import random_tokens
 from ..models.adapters import Adapter
+from ..models.families import family_of
 from ..models.running import evaluation_mode
 from ..models.streaming import is_streamed
 from ..pruning.slicing import shallow_clone
@@ -58,11 +61,30 @@ def _logits(model: nn.Module, tokens: Tensor) -> Tensor:
 
 
 def _with_weights(model: nn.Module, other: nn.Module) -> nn.Module:
-    """``model`` with the weights that ``other`` has under the same names."""
+    """``model`` with the weights of ``other``, which may have fewer blocks: of those that nothing
+    is left of there is nothing to take."""
     twin, weights = shallow_clone(model), dict(other.named_parameters())
+    named = _names(model, other)
     if is_streamed(twin):
-        move_places(twin, other)
+        move_places(twin, other, named)
     for name, parameter in twin.named_parameters():
-        if not parameter.is_meta:
-            parameter.data = weights[name].data.to(parameter.device)
+        if not parameter.is_meta and named(name) in weights:
+            parameter.data = weights[named(name)].data.to(parameter.device)
     return twin
+
+
+def _names(model: nn.Module, other: nn.Module) -> Callable[[str], str]:
+    """What is called so in ``model`` is called in ``other``, the same without empty blocks."""
+    blocks = Adapter(model).shape.blocks
+    if len(blocks) == len(Adapter(other).blocks):
+        return str
+    left = [index for index, block in enumerate(blocks) if block.heads or block.channels]
+    numbers = {str(index): str(number) for number, index in enumerate(left)}
+    path = family_of(model.config).blocks
+
+    def named(name: str) -> str:
+        before, found, rest = name.partition(f"{path}.")
+        index, dot, within = rest.partition(".")
+        return f"{before}{found}{numbers.get(index, 'none')}{dot}{within}" if found else name
+
+    return named

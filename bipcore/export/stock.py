@@ -17,7 +17,7 @@ from ..models.streaming import is_streamed
 from ..pruning.plan import PruningPlan
 from .base import Format
 from .folder import loading_code, write_folder
-from .forms import added_biases, plain_fields, rebuilt, stock_biases
+from .forms import added_biases, plain_fields, rebuilt, shortened, stock_biases
 from .streamed import read_streamed
 
 _SHARED_FIELDS = (
@@ -45,16 +45,18 @@ _SHARED_FIELDS = (
 def stock_form(model: nn.Module, plan: PruningPlan) -> nn.Module:
     """``model`` as the stock class that can be saved and loaded by name alone.
 
-    Usually itself. A LLaMA whose head count does not divide its hidden size becomes a
-    Mistral: the same mathematics under the same weight names, without that rule. Shares the
-    tensors of ``model``. Raises InputError, with the reason, where no stock class can hold it.
+    Usually itself. Where whole blocks are gone it is a model of fewer. A LLaMA whose head count
+    does not divide its hidden size becomes a Mistral: the same mathematics under the same weight
+    names, without that rule. Shares the tensors of ``model``. Raises InputError, with the reason,
+    where no stock class can hold it.
     """
     if reason := stock_problem(plan, model.config, model):
         raise InputError(reason)
     config = stock_config(plan, model.config)
-    if config.model_type == model.config.model_type:
+    shorter = shortened(model, plan.left)
+    if config.model_type == model.config.model_type and shorter is model:
         return model
-    twin = rebuilt(model, tf.MODEL_FOR_CAUSAL_LM_MAPPING[type(config)], config)
+    twin = rebuilt(shorter, tf.MODEL_FOR_CAUSAL_LM_MAPPING[type(config)], config)
     if base_type(model.config.model_type) != config.model_type:
         # Its frequencies are not in the state dict, and would stay on the meta device.
         twin.model.rotary_emb = type(twin.model.rotary_emb)(config)
@@ -64,8 +66,12 @@ def stock_form(model: nn.Module, plan: PruningPlan) -> nn.Module:
 def stock_config(plan: PruningPlan, config) -> tf.PreTrainedConfig:
     """The configuration of the stock class for what the uniform ``plan`` leaves of a model;
     ``config`` is that of the dense or of the pruned one. Raises whatever the class's checks do."""
-    family, shape = family_of(config), plan.pruned_shape.blocks[0]
+    family, shape = family_of(config), plan.pruned_shape.blocks[plan.left[0]]
     fields = plain_fields(config) | {family.channels_field: shape.channels}
+    if len(plan.left) < len(plan.blocks):
+        fields["num_hidden_layers"] = len(plan.left)
+        if kinds := fields.get("layer_types"):
+            fields["layer_types"] = [kinds[index] for index in plan.left]
     if family.reloads_heads:
         fields |= {"num_attention_heads": shape.heads, "num_key_value_heads": shape.kv_heads}
         fields["head_dim"] = plan.shape.head_dim
@@ -87,7 +93,12 @@ def stock_problem(plan: PruningPlan, config, model: nn.Module | None = None) -> 
         return (
             "The blocks of this plan have different widths, which no stock configuration can say."
         )
-    shape = shapes[0]
+    shape = shapes[plan.left[0]]
+    if len(plan.left) < len(shapes) and any(stock_biases(config)):
+        return (
+            f"The plan removes whole blocks, and what their output biases add in {family.title} "
+            "stays, which no stock configuration can say."
+        )
     if shape.heads == 0 or shape.channels == 0:
         return "The plan removes whole sublayers, which no stock configuration can say."
     if not family.reloads_heads and shape.heads * plan.shape.head_dim != plan.shape.hidden:
@@ -109,14 +120,15 @@ def _expects_biases(plan: PruningPlan, config) -> bool:
     """Whether pruning by ``plan`` leaves biases that the stock class lacks."""
     if getattr(config, "output_biases", None):
         return True
-    now, before = plan.pruned_shape.blocks[0], plan.shape.blocks[0]
+    first = plan.left[0]
+    now, before = plan.pruned_shape.blocks[first], plan.shape.blocks[first]
     cut = (now.heads < before.heads, now.channels < before.channels)
     lacking = any(c and not has for c, has in zip(cut, stock_biases(config), strict=True))
     return plan.spec.get("compensation") == "bias" and lacking
 
 
 def _divides(plan: PruningPlan) -> bool:
-    return plan.shape.hidden % max(plan.pruned_shape.blocks[0].heads, 1) == 0
+    return plan.shape.hidden % max(plan.pruned_shape.blocks[plan.left[0]].heads, 1) == 0
 
 
 def _has_mistral_twin(config) -> bool:
@@ -133,7 +145,7 @@ def _built_otherwise(plan: PruningPlan, config) -> str | None:
     except Exception as error:  # whatever the checks of its configuration lead to
         reason = reason_of(error.__cause__ or error)
         return f"Stock {title} classes cannot be built with the widths that are left: {reason}."
-    if blocks != plan.pruned_shape.blocks:
+    if blocks != tuple(plan.pruned_shape.blocks[index] for index in plan.left):
         return f"Stock {title} classes are built with other widths than those that are left."
     return None
 

@@ -78,8 +78,10 @@ def same_tensors(one: nn.Module, other: nn.Module) -> bool:
         return all(a == b and torch.equal(x.cpu(), y.cpu()) for (a, x), (b, y) in pairs)
 
 
-def move_places(model: nn.Module, other: nn.Module) -> None:
-    """Let the parts of ``model`` rest where those of ``other`` under the same names do."""
+def move_places(model: nn.Module, other: nn.Module, named: Callable[[str], str]) -> None:
+    """Let the parts of ``model`` rest where those of ``other`` do, under the names that ``named``
+    gives theirs."""
     theirs = dict(named_parts(other))
     for path, part in named_parts(model):
-        part.move(theirs[path].places)
+        if named(path) in theirs:
+            part.move(theirs[named(path)].places)

@@ -73,9 +73,15 @@ class PruningPlan:
         return 1 - self.pruned_shape.parameters / self.shape.parameters
 
     @property
+    def left(self) -> tuple[int, ...]:
+        """The numbers of the blocks of which a head or a channel stays."""
+        return tuple(index for index, kept in enumerate(self.blocks) if kept.heads or kept.channels)
+
+    @property
     def uniform(self) -> bool:
-        """Whether all blocks have the same widths, so that a stock configuration can say them."""
-        return len(set(self.pruned_shape.blocks)) == 1
+        """Whether the blocks that are `left` have the same widths, so that a stock configuration
+        can say them."""
+        return len({self.pruned_shape.blocks[index] for index in self.left}) == 1
 
     @property
     def removes_nothing(self) -> bool:
