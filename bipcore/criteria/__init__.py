@@ -30,6 +30,7 @@ from . import (
     random,
     sleb,
     spsa,
+    two_ssp,
     wanda,
     wanda_sp,
 )
@@ -52,6 +53,7 @@ CRITERIA: dict[str, Criterion] = {
         blockpruner,
         sleb,
         block_influence,
+        two_ssp,
         magnitude,
         random,
     )

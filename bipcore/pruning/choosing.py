@@ -12,9 +12,10 @@ from ..errors import InputError
 from ..models.shapes import BlockShape, ModelShape
 from ..specs import UNITS, PlanSpec
 from .allocation import BlockBudget, allocate
-from .plan import BlockPlan, PruningPlan
-from .ranking import Kept, check_reachable, keep_globally, keep_ranked
+from .plan import BlockPlan, Kept, PruningPlan
+from .ranking import check_reachable, keep_globally, keep_ranked
 from .resolving import BY_RANK, BY_WIDTH, Resolved, resolve
+from .two_stage import keep_two_stage
 
 
 def make_plan(scores: Scores, *, sparsity: float, **settings: object) -> PruningPlan:
@@ -29,7 +30,8 @@ def make_plan(scores: Scores, *, sparsity: float, **settings: object) -> Pruning
     make up the difference; "paper" takes the share of the heads and of the channels, rounded
     separately; both give every block the same widths. "global" compares standardised scores
     across blocks (see `ranking.keep_globally`), and "sublayer" and "block" remove whole ones, for
-    a criterion that ranks them. "auto" takes what the criterion's authors use.
+    a criterion that ranks them, as "two-stage" does with attention (see `two_stage`). "auto" takes
+    what the criterion's authors use.
     ``protect_first`` and ``protect_last`` blocks keep everything; the others give up more.
     ``round_to``: FFN widths become multiples of it. ``floor``: the share of its heads and of its
     channels that every block keeps at least, with "global". Raises InputError when it cannot be
@@ -49,7 +51,9 @@ def planned(scores: Scores, plan: Resolved) -> PruningPlan:
         "sparsity": float(plan.sparsity),
         "floor": float(plan.floor),
     }
-    if plan.allocation in BY_RANK:
+    if plan.allocation == "two-stage":
+        kept = keep_two_stage(scores, plan)
+    elif plan.allocation in BY_RANK:
         kept = keep_ranked(scores, plan)
     elif plan.allocation == "global":
         kept = keep_globally(scores, plan)

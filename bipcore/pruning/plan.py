@@ -25,6 +25,10 @@ NOTHING = (
 )
 
 
+Kept = tuple[tuple[int, ...], tuple[int, ...]]
+"""The query heads and the FFN channels that stay of a block, ascending."""
+
+
 @dataclass(frozen=True)
 class BlockPlan:
     """What stays of one block: query heads and FFN channels, ascending indices.

@@ -16,10 +16,8 @@ from ..criteria.base import BlockScores, Scores
 from ..errors import InputError
 from ..models.shapes import BlockShape, ModelShape
 from ..specs import UNITS
+from .plan import Kept
 from .resolving import Resolved
-
-Kept = tuple[tuple[int, ...], tuple[int, ...]]
-"""The query heads and the FFN channels that stay of a block, ascending."""
 
 
 @dataclass(frozen=True, order=True)

@@ -14,8 +14,8 @@ from ..specs import UNITS, PlanSpec
 BY_WIDTH = ("uniform", "paper")
 """The allocations that give every block its widths before anything is scored."""
 
-BY_RANK = ("sublayer", "block")
-"""The allocations that remove these as wholes, for criteria that rank them and nothing smaller."""
+BY_RANK = {"sublayer": "sublayers", "block": "blocks", "two-stage": "attention sublayers"}
+"""The allocations that remove wholes, and which: for criteria that rank these."""
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,11 @@ def for_criterion(plan: PlanSpec, criterion: Criterion) -> PlanSpec:
 
 def _authors_own(plan: PlanSpec, criterion: Criterion) -> dict[str, str]:
     own, allocation = criterion.allocation, plan.allocation
-    for whole in BY_RANK:
-        if allocation != "auto" and (allocation == whole) != (own == whole):
-            ranks = "ranks" if own == whole else "does not rank"
+    for name, wholes in BY_RANK.items():
+        if allocation != "auto" and (allocation == name) != (own == name):
+            ranks = "ranks" if own == name else "does not rank"
             raise InputError(
-                f"The criterion {criterion.name!r} {ranks} whole {whole}s, which the allocation "
+                f"The criterion {criterion.name!r} {ranks} whole {wholes}, which the allocation "
                 f"{allocation!r} does not go with; use the allocation auto."
             )
     return {
@@ -58,9 +58,10 @@ def resolve(plan: PlanSpec, criterion: Criterion, shape: ModelShape) -> Resolved
     settings = asdict(plan) | _authors_own(plan, criterion)
     resolved = Resolved(**settings | {"unit": resolve_unit(plan.unit, shape)})
     _check_blocks(resolved, shape)
-    if resolved.allocation == "block" and resolved.unit == UNITS.NONE:
+    if resolved.allocation in ("block", "two-stage") and resolved.unit == UNITS.NONE:
         raise InputError(
-            "Whole blocks go with their attention, which the unit none keeps; use the unit auto."
+            f"The allocation {resolved.allocation!r} removes whole attention sublayers, which the "
+            "unit none keeps; use the unit auto."
         )
     if plan.propagation == "pruned":
         _check_propagated(resolved, criterion)

@@ -88,7 +88,7 @@ class UNITS:
     ALL = ("auto", HEAD, QUERY_HEAD, KV_GROUP, NONE)
 
 
-ALLOCATIONS = ("auto", "uniform", "paper", "global", "sublayer", "block")
+ALLOCATIONS = ("auto", "uniform", "paper", "global", "sublayer", "block", "two-stage")
 COMPENSATIONS = ("auto", "none", "bias", "least-squares")
 PROPAGATIONS = ("dense", "pruned")
 
@@ -122,11 +122,12 @@ class PlanSpec(Checked):
     allocation: str = setting(
         "auto",
         "allocation",
-        "auto, uniform, paper, global, sublayer, or block.",
+        "auto, uniform, paper, global, sublayer, block, or two-stage.",
         label="Allocation",
         hint="uniform and paper: the same widths in every block. global: standardised scores "
         "compared across blocks. sublayer and block: whole sublayers or blocks, for criteria "
-        "that rank them. auto: what the criterion's authors use.",
+        "that rank them. two-stage: whole attentions and FFN channels, for 2SSP. auto: what the "
+        "criterion's authors use.",
         choices=ALLOCATIONS,
     )
     protect_first: int = setting(
