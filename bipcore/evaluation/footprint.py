@@ -100,10 +100,8 @@ class Held:
 
     @property
     def reading_end(self) -> int:
-        """The same of the embedding or the head; afterwards it is looked at for what is not finite,
-        summed up in float32, which copies it where it is in another type."""
-        checked = self.end * (self.element + WIDE) if self.element != WIDE else 0
-        return max(self.reading(self.end), checked)
+        """The same of the embedding or the head."""
+        return self.reading(self.end)
 
     @property
     def base(self) -> dict[str, int]:
@@ -238,20 +236,18 @@ def _refitted(before: BlockShape, after: BlockShape, width: int) -> Iterator[tup
 
 
 def loading_stage(held: Held) -> Stage:
-    """Loading a model as a whole: pages of its files where it gets another type, and the largest
-    of its weights once more in float32 where they are looked at in that."""
+    """Loading a model as a whole: pages of its files where it gets another type."""
     if held.budget is not None or not held.on_cpu:
         return held.stage("loading", {})
     pages = held.shape.parameters * held.stored if held.stored != held.element else 0
-    copy = held.end * WIDE if held.element != WIDE else 0
-    return held.stage("loading", {"pages of the files": pages, "copy": copy})
+    return held.stage("loading", {"pages of the files": pages})
 
 
 def scores_stage(held: Held) -> Stage:
     """Scores from weights, block by block: a block's in float32, beside one that is streamed."""
     copy = held.block * WIDE if held.element != WIDE else 0
-    read = 0 if held.budget is None else held.reading(held.block)
-    return held.stage("scores", {"block": read, "block in float32": copy})
+    block = held.block * held.element if copy else held.reading(held.block)
+    return held.stage("scores", {"block": block if held.budget else 0, "block in float32": copy})
 
 
 def criterion_stage(
