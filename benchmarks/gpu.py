@@ -32,6 +32,7 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from bipcore.pruning.moments import SecondMoments, second_moments_by_block
 from gpu_bounds import (
     SPARSITY,
     Bounds,
@@ -58,7 +59,6 @@ from bipcore.models.running import capture_inputs
 from bipcore.models.streaming import named_parts
 from bipcore.pruning.choosing import make_plan
 from bipcore.pruning.compensation import compensate
-from bipcore.pruning.moments import SecondMoments, second_moments_by_block
 from bipcore.pruning.plan import PruningPlan
 from bipcore.pruning.slicing import apply_plan
 

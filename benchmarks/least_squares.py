@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from bipcore.criteria import score
+from bipcore.criteria.moments import SITES, SecondMoments, collect_second_moments
 from bipcore.criteria.statistics import collect_statistics, watching
 from bipcore.data.calibration import load_calibration
 from bipcore.data.samples import CalibrationSet
@@ -21,7 +22,6 @@ from bipcore.models.adapters import Adapter
 from bipcore.models.loading import load_model
 from bipcore.pruning.choosing import make_plan
 from bipcore.pruning.compensation import compensate
-from bipcore.pruning.moments import SITES, SecondMoments, collect_second_moments
 from bipcore.pruning.slicing import apply_plan
 
 LENGTH = 256

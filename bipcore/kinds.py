@@ -1,6 +1,8 @@
 """Every kind of stored result. To add one, declare it beside what it stores, and list it here."""
 
 from .criteria.base import SCORES
+from .criteria.curves import CURVES
+from .criteria.moments import SECOND_MOMENTS
 from .criteria.statistics import STATISTICS
 from .evaluation.metrics import EVALUATIONS
 from .evaluation.reconstruction import RECONSTRUCTION
@@ -8,7 +10,6 @@ from .evaluation.zero_shot import ZERO_SHOT
 from .models.identity import HASHES
 from .models.loading import MODELS
 from .pipeline.recoveries import RECOVERIES
-from .pruning.moments import SECOND_MOMENTS
 from .pruning.plan import PLANS
 from .store.kinds import Kind
 from .store.resume import CHECKPOINTS, STEPS
@@ -20,6 +21,7 @@ KINDS: tuple[Kind, ...] = (
     HASHES,
     STATISTICS,
     SECOND_MOMENTS,
+    CURVES,
     SCORES,
     STEPS,
     PLANS,

@@ -187,6 +187,21 @@ PRESETS: dict[str, Preset] = {
                 "propagation": "dense",
             },
         ),
+        Preset(
+            "slimgpt",
+            "SlimGPT: its selection in groups, more from later blocks (logarithmic), least "
+            "squares. Its authors calibrate on 256 samples of 2,048 tokens of C4 (--calibration c4 "
+            "--samples 256 --seq-len 2048), and score each block behind those already pruned and "
+            "refitted, where this scores all of them on the dense model.",
+            {
+                "criterion": "slimgpt",
+                "allocation": "log",
+                "protect_first": 0,
+                "protect_last": 0,
+                "compensation": "least-squares",
+                "propagation": "dense",
+            },
+        ),
     )
 }
 

@@ -27,14 +27,18 @@ from . import (
     loraprune,
     magnitude,
     minitron,
+    obs,
+    obs_fisher,
     random,
     sleb,
+    slimgpt,
     spsa,
     two_ssp,
     wanda,
     wanda_sp,
 )
 from .base import BlockInput, BlockScores, ChannelScores, Criterion, Scores, sum_by_unit
+from .curves import Curves, collect_curves
 from .statistics import Statistics, check_length
 
 CRITERIA: dict[str, Criterion] = {
@@ -49,6 +53,9 @@ CRITERIA: dict[str, Criterion] = {
         loraprune,
         spsa,
         minitron,
+        obs,
+        obs_fisher,
+        slimgpt,
         importance_propagation,
         blockpruner,
         sleb,
@@ -99,6 +106,7 @@ def score(
     *,
     calibration: CalibrationSet | None = None,
     journal: Journal | None = None,
+    curves: Curves | None = None,
     progress: Progress | None = None,
     **options: Any,
 ) -> Scores:
@@ -106,8 +114,9 @@ def score(
 
     ``statistics`` come from `collect_statistics` on the same model; only a criterion that needs
     activations reads them, and no forward pass is run for it. ``calibration`` is for those that
-    need gradients or a search, which run it themselves; ``journal`` keeps the steps of a search.
-    ``options`` are the criterion's.
+    need gradients, second moments or a search, which run it themselves; ``journal`` keeps the steps
+    of a search. ``curves`` are those of `collect_curves` on the calibration set, where they are
+    there already. ``options`` are the criterion's.
     Raises InputError.
     """
     chosen = find_criterion(criterion)
@@ -115,7 +124,11 @@ def score(
     adapter = Adapter(model)
     _check(chosen, statistics, calibration, adapter)
     report: Callable = progress or silent
-    if chosen.score_model is not None:
+    if chosen.curves is not None:
+        how = chosen.curve_settings(settings)
+        found = curves or collect_curves(adapter, calibration, how, progress=report)
+        channels = [chosen.score_curves(each, adapter.shape.head_dim) for each in found.blocks]
+    elif chosen.score_model is not None:
         extra = {"journal": journal} if chosen.needs == "search" else {}
         channels = chosen.score_model(adapter, calibration, report, **extra, **settings)
     else:

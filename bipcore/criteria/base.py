@@ -4,7 +4,7 @@ A criterion scores one block from its weights and its statistics. It sees no pla
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from ..errors import InputError
 from ..models.adapters import BlockWeights
 from ..models.shapes import ModelShape
 from ..store.kinds import Kind
+from .elimination import Elimination
 from .statistics import BlockStatistics, InputMoments
 
 
@@ -60,6 +61,36 @@ class BlockScores:
 
 
 @dataclass(frozen=True)
+class CurveSettings:
+    """How curves are made: the ``ridge``, a share of each input's mean square (see
+    `elimination.held_back`); ``grouped``: many channels at once, and heads by SlimGPT's price;
+    ``fisher``: the error weighed by the Fisher matrix of the sublayer's output, so that it is the
+    predicted rise of the loss, in nats a token. Raises InputError."""
+
+    ridge: float
+    grouped: bool = False
+    fisher: bool = False
+
+    def __post_init__(self) -> None:
+        if not 1e-6 <= self.ridge <= 1e6:
+            raise InputError(f"The ridge is a number from 1e-6 to 1e6, not {self.ridge}.")
+
+
+@dataclass(frozen=True, eq=False)
+class BlockCurves:
+    """The curves of one block.
+
+    ``heads``: a round takes one query head of every KV group, numbered within the group; where
+    every head has a key/value head of its own, one head of the block. ``kv_groups``: one
+    key/value head with all its query heads. ``ffn``: one channel.
+    """
+
+    heads: Elimination
+    kv_groups: Elimination
+    ffn: Elimination
+
+
+@dataclass(frozen=True)
 class Style:
     """How the line of a criterion looks in every chart: colour, dash and symbol in plotly's words.
 
@@ -77,12 +108,13 @@ class Criterion:
     """A named way to score channels: finite numbers, at least 0, the higher the more important.
 
     ``needs``: "nothing", "weights", "activations" (the statistics of one forward pass), or
-    "passes" (of its own), "gradients" or "search" (these three run the calibration set
-    themselves). One of two computes it:
-    ``score_block(block, **options)`` from one `BlockInput`, or
+    "passes" (of its own), "gradients", "search" or "second moments" (these run the calibration set
+    themselves). One of three computes it:
+    ``score_block(block, **options)`` from one `BlockInput`,
     ``score_model(adapter, calibration, progress, **options)``, which returns the
     `ChannelScores` of every block and may read the whole model; ``calibration`` is None where
-    ``needs`` says so. ``options`` are the defaults of its options.
+    ``needs`` says so; or ``score_curves(curves, head_dim)`` from a block's curves, made as
+    ``curves`` says, in which its options stand. ``options`` are the defaults of its options.
     ``memory(shape, seq_len, *, element_size, **options)``: the bytes it takes beside a model whose
     weights have so many bytes each, and a forward pass.
     ``passes(shape)``: about what it costs, in forward passes that it runs itself over the
@@ -99,6 +131,8 @@ class Criterion:
     needs: str
     score_block: Callable[..., ChannelScores] | None = None
     score_model: Callable[..., Sequence[ChannelScores]] | None = None
+    score_curves: Callable[[BlockCurves, int], ChannelScores] | None = None
+    curves: CurveSettings | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     memory: Callable[..., int] | None = None
     passes: Callable[[ModelShape], int] = lambda shape: 0
@@ -114,11 +148,22 @@ class Criterion:
     @property
     def runs(self) -> bool:
         """Whether it runs the calibration set itself."""
-        return self.needs in ("passes", "gradients", "search")
+        return self.needs in ("passes", "gradients", "search", "second moments")
 
     def read_tokens(self, options: Mapping[str, Any], tokens: int) -> int:
         """How many of the ``tokens`` of a calibration set one of its own passes reads."""
         return min(tokens, self.resolve(options).get("tokens", tokens))
+
+    @property
+    def local(self) -> bool:
+        """Whether a block's scores depend on what enters it alone, not on the model behind it."""
+        if self.curves is not None:
+            return not self.curves.fisher
+        return self.needs == "activations"
+
+    def curve_settings(self, options: Mapping[str, Any]) -> CurveSettings:
+        """How its curves are made with ``options``, all of them; raises InputError."""
+        return replace(self.curves, **options)
 
     def resolve(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """The defaults overlaid with ``options``; raises InputError for one it does not have."""
@@ -178,7 +223,8 @@ class Scores:
 
     ``fingerprint`` is that of the calibration set, None for a criterion that needs none, and
     ``beginning`` says where its samples have the beginning-of-text token, empty where that is not
-    known.
+    known. ``depth``: one number a block for an allocation that asks for one (see `pruning.shares`), else
+    none.
     """
 
     blocks: tuple[BlockScores, ...]
@@ -187,6 +233,7 @@ class Scores:
     shape: ModelShape
     fingerprint: str | None = None
     beginning: str = ""
+    depth: tuple[float, ...] = ()
 
     def to_tensors(self) -> dict[str, Tensor]:
         """A flat dictionary for safetensors."""
@@ -204,6 +251,7 @@ class Scores:
             "shape": self.shape.to_dict(),
             "fingerprint": self.fingerprint,
             "beginning": self.beginning,
+            "depth": list(self.depth),
         }
 
     @classmethod
@@ -216,7 +264,7 @@ class Scores:
             for index in range(len(shape.blocks))
         )
         said = (data["criterion"], data["options"], shape, data["fingerprint"], data["beginning"])
-        return cls(blocks, *said)
+        return cls(blocks, *said, tuple(data.get("depth", ())))
 
 
 SCORES = Kind(

@@ -5,8 +5,7 @@ projections. The model comes out as it went in: weights, mode, `requires_grad` a
 parameter.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,10 +18,9 @@ from ..models.adapters import Adapter
 from ..models.extremes import is_finite
 from ..models.running import evaluation_mode, loss_scale
 from ..models.shapes import ModelShape
-from ..models.streaming import check_whole
 from ..progress import Progress
 from .base import ChannelScores, Criterion, Style, sum_coupled
-from .statistics import check_length
+from .gradients import activation_bytes, alone_requiring_grad, check_gradients
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,14 +57,6 @@ def collect_gradients(
     return [[next(found) for _ in block.linears] for block in adapter.blocks]
 
 
-def check_gradients(adapter: Adapter, calibration: CalibrationSet) -> None:
-    """Raise InputError where gradients of ``calibration``'s loss cannot be had."""
-    check_length(adapter, calibration)
-    if calibration.seq_len < 2:
-        raise InputError("Gradients need calibration samples of at least 2 tokens.")
-    check_whole(adapter.model, "A criterion that takes gradients")
-
-
 _LEAST_SCALE = 2.0**-10
 
 
@@ -89,26 +79,6 @@ def sample_loss(adapter: Adapter, tokens: Tensor) -> Tensor:
     """The mean −log p(next token) of tokens (1, T), in float32."""
     logits = adapter.model(input_ids=tokens, use_cache=False).logits  # (1, T, V)
     return functional.cross_entropy(logits[0, :-1].float(), tokens[0, 1:].to(logits.device))
-
-
-@contextmanager
-def alone_requiring_grad(model: nn.Module, weights: Sequence[nn.Parameter]) -> Iterator[None]:
-    """Within the block only ``weights`` require gradients, and none has one yet.
-
-    Other parameters would only cost time and memory; what was before comes back.
-    """
-    before = [(p, p.requires_grad, p.grad) for p in model.parameters()]
-    try:
-        for parameter, _, _ in before:
-            parameter.requires_grad_(False)
-        for weight in weights:
-            weight.grad = None
-            weight.requires_grad_(True)
-        yield
-    finally:
-        for parameter, required, gradient in before:
-            parameter.requires_grad_(required)
-            parameter.grad = gradient
 
 
 class _Sum:
@@ -177,11 +147,7 @@ def memory(shape: ModelShape, seq_len: int, *, element_size: int = 4, order: int
 
     A weight takes 4 bytes for the running sum, in order 2 4 more for that of the squares, and
     ``element_size`` for the sample's own gradient; in order 1 of a float32 model that is the sum.
-    Activations are an estimate from above of what autograd keeps for the way back, in float32:
-    for each token and block 12·d (norms and residuals), 3·(H·h + K·h) (q, k, v and the
-    attention's output, turned and repeated) and F times 4, 2 without a gate; for each token 4
-    copies of the logits. The H·T × T matrix that an unfused attention keeps (Gemma 2) is not in
-    it. Raises InputError.
+    For activations see `gradients.activation_bytes`. Raises InputError.
     """
     _check_order(order)
     own = 0 if order == 1 and element_size == 4 else element_size
@@ -196,17 +162,6 @@ def prunable_weights(shape: ModelShape) -> int:
         + block.channels * shape.channel_cost.weights
         for block in shape.blocks
     )
-
-
-def activation_bytes(shape: ModelShape, seq_len: int) -> int:
-    """The bytes of what autograd keeps of one sample for the way back (see `memory`)."""
-    gated = shape.channel_cost.weights > 2 * shape.hidden
-    width = 0
-    for block in shape.blocks:
-        width += 12 * shape.hidden + 3 * (block.heads + block.kv_heads) * shape.head_dim
-        width += (4 if gated else 2) * block.channels
-    vocabulary = shape.other_weights // shape.hidden
-    return 4 * seq_len * (width + 4 * vocabulary)
 
 
 def _check_order(order: int) -> None:

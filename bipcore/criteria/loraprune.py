@@ -23,7 +23,8 @@ from ..models.running import evaluation_mode, loss_scale, replaced_forwards
 from ..models.shapes import ModelShape
 from ..progress import Progress
 from .base import ChannelScores, Criterion, Style
-from .llm_pruner import activation_bytes, alone_requiring_grad, backward, check_gradients
+from .gradients import activation_bytes, alone_requiring_grad, check_gradients
+from .llm_pruner import backward
 
 SCALE = 2.0
 """s = α / r, with the authors' α = 2·r."""

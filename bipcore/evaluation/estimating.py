@@ -11,6 +11,7 @@ from functools import cached_property
 import torch
 
 from ..criteria import Criterion, find_criterion
+from ..criteria.moments import second_moment_bytes
 from ..errors import InputError
 from ..models.adapters import Adapter
 from ..models.devices import resolve_device
@@ -20,7 +21,6 @@ from ..models.memory import AUTO, free_on
 from ..models.shapes import ModelShape
 from ..models.streamed_loading import budget_of, fits
 from ..pruning.allocation import allocated_shape
-from ..pruning.moments import second_moment_bytes
 from ..pruning.resolving import BY_WIDTH, for_criterion, resolve
 from ..specs import (
     EvaluationSpec,

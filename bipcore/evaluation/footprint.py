@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..criteria import Criterion
+from ..criteria.moments import count_held_out, second_moment_bytes
 from ..models.loading import KEPT
 from ..models.shapes import BlockShape, ModelShape
-from ..pruning.moments import count_held_out, second_moment_bytes
 from ..specs import CalibrationSpec, RecoverySpec
 
 WIDE, DOUBLE = 4, 8

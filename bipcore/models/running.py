@@ -58,6 +58,30 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
+def capture_output_gradients(
+    modules: Mapping[Any, nn.Module], take: Callable[[Any, Tensor], None]
+) -> Iterator[None]:
+    """Within the block, call ``take(key, g)`` with the gradient of the output of each module in
+    every backward pass. Outputs behind which nothing else requires a gradient require one here."""
+
+    def hook(key: Any) -> Callable:
+        def run(module, inputs, output: Tensor) -> None:
+            if torch.is_grad_enabled():
+                if not output.requires_grad:
+                    output.requires_grad_()
+                output.register_hook(partial(take, key))
+
+        return run
+
+    handles = [module.register_forward_hook(hook(key)) for key, module in modules.items()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
 def capture_inputs(
     modules: Mapping[Any, nn.Module], receive: Callable[[Any, Tensor], None]
 ) -> Iterator[None]:

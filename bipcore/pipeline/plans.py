@@ -1,12 +1,17 @@
 """From specs to scores, plans and pruned models."""
 
 import warnings
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
 
-from ..criteria import Criterion, Scores, find_criterion, memory_of, score
+from ..criteria import CRITERIA, Criterion, Scores, find_criterion, memory_of, score
 from ..criteria.base import SCORES
+from ..criteria.block_influence import block_influence
+from ..criteria.curves import CURVES, Curves, CurveSettings, collect_curves
+from ..criteria.moments import SecondMoments
+from ..criteria.outliers import outlier_shares
 from ..errors import InputError
 from ..models.adapters import Adapter
 from ..models.loading import empty_model, load_config
@@ -14,7 +19,6 @@ from ..models.memory import check_free
 from ..models.streaming import check_whole
 from ..pruning.choosing import check_possible, outline, planned
 from ..pruning.compensation import compensate, too_few_tokens
-from ..pruning.moments import SecondMoments
 from ..pruning.plan import NOTHING, PLANS, PruningPlan, load_plan
 from ..pruning.propagation import score_pruned
 from ..pruning.resolving import resolve
@@ -22,7 +26,15 @@ from ..pruning.slicing import apply_plan, check_fits
 from ..specs import CalibrationSpec, ModelSpec, PlanSpec, ScoreSpec
 from ..store.kinds import digest, is_digest
 from ..store.resume import StoredJournal
-from .provenance import compensated_on, describe, is_propagated, score_identity, search_identity
+from .provenance import (
+    compensated_on,
+    curves_identity,
+    depth_of,
+    describe,
+    is_propagated,
+    score_identity,
+    search_identity,
+)
 from .workbench import Workbench, batch_of
 
 
@@ -44,8 +56,23 @@ class Plans:
         find_criterion(spec.criterion)
         self.bench.ensure_content(spec.model)
         compute = self._propagated if is_propagated(plan) else self._scored
+        if depth_of(spec, plan) is not None:
+            compute = self._with_depth
         identity = score_identity(spec, plan)
         return self.bench.store.get(SCORES, identity, lambda: compute(spec, plan))
+
+    def _with_depth(self, spec: ScoreSpec, plan: PlanSpec) -> Scores:
+        """The scores, with the number of each block that the allocation of ``plan`` asks for."""
+        scores = self.scores(spec)
+        adapter = Adapter(self.bench.model(spec.model)[0])
+        if depth_of(spec, plan) == "outliers":
+            statistics = self.bench.statistics(spec.model, spec.calibration)
+            return replace(scores, depth=outlier_shares(adapter, statistics))
+        tokens = self.bench.calibration(spec.model, spec.calibration)
+        batch = {"batch_size": batch_of(spec.calibration)}
+        with self.bench.progress.within(0.9, 1.0) as progress:
+            depth = block_influence(adapter, tokens, progress, **batch)
+        return replace(scores, depth=tuple(depth))
 
     def has_scores(self, spec: ScoreSpec, plan: PlanSpec | None = None) -> bool:
         """Whether `scores` would read the run store."""
@@ -65,22 +92,45 @@ class Plans:
         criterion = find_criterion(spec.criterion)
         options = criterion.resolve(dict(spec.options))
         model, _ = self.bench.model(spec.model)
-        statistics, tokens, start = None, None, 0.25
+        statistics, tokens, curves, start = None, None, None, 0.25
         if criterion.needs == "activations":
             statistics, start = self.bench.statistics(spec.model, spec.calibration), 0.9
         elif criterion.calibrated:
             tokens = self.bench.calibration(spec.model, spec.calibration)
             self._state_memory(criterion, model, tokens.seq_len, options)
+        if criterion.curves is not None:
+            curves, start = self.curves(spec), 0.95
         given = {
             "calibration": tokens,
+            "curves": curves,
             "journal": StoredJournal(self.bench.store, search_identity(spec)),
         }
         with self.bench.progress.within(start, 1.0) as progress:
             return score(model, statistics, spec.criterion, progress=progress, **given, **options)
 
+    def curves(self, spec: ScoreSpec) -> Curves:
+        """What each sublayer loses at every width, as the criterion of ``spec`` counts it: from
+        the second moments that least squares reads, too. Raises InputError for a criterion that
+        has no curves."""
+        criterion = find_criterion(spec.criterion)
+        if criterion.curves is None:
+            have = ", ".join(name for name, one in CRITERIA.items() if one.curves is not None)
+            raise InputError(f"The criterion {criterion.name!r} has no curves; {have} have.")
+        how = criterion.curve_settings(criterion.resolve(dict(spec.options)))
+        self.bench.ensure_content(spec.model)
+        identity = curves_identity(spec, how)
+        return self.bench.store.get(CURVES, identity, lambda: self._curves(spec, how))
+
+    def _curves(self, spec: ScoreSpec, how: CurveSettings) -> Curves:
+        model, _ = self.bench.model(spec.model)
+        tokens = self.bench.calibration(spec.model, spec.calibration)
+        moments = self.bench.second_moments(spec.model, spec.calibration)
+        with self.bench.progress.within(0.9, 0.95) as progress:
+            return collect_curves(Adapter(model), tokens, how, progress=progress, moments=moments)
+
     def _state_memory(self, criterion: Criterion, model: nn.Module, seq_len: int, options) -> None:
         """Say what a criterion takes beside the model before it starts; refuse what cannot be."""
-        if criterion.needs == "gradients":
+        if criterion.needs == "gradients" or (criterion.curves is not None and not criterion.local):
             check_whole(model, "A criterion that takes gradients")
         need = memory_of(criterion, model, seq_len, **options)
         if not need:

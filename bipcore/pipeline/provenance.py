@@ -4,10 +4,11 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from ..criteria import find_criterion
+from ..criteria.curves import CurveSettings
 from ..errors import InputError
 from ..models.loading import DEMO, DEMO_HUB
 from ..pruning.plan import PruningPlan
-from ..pruning.resolving import Resolved
+from ..pruning.resolving import BY_DEPTH, Resolved
 from ..specs import CalibrationSpec, PlanSpec, ScoreSpec
 
 
@@ -18,7 +19,8 @@ def is_propagated(plan: PlanSpec | None) -> bool:
 
 def score_identity(spec: ScoreSpec, plan: PlanSpec | None = None) -> dict:
     """What the scores of ``spec`` are a function of; one that is not calibrated does not depend
-    on the calibration set, and ``plan`` counts where it has pruned propagation."""
+    on the calibration set, and ``plan`` counts where it has pruned propagation, or an allocation
+    that asks for a number of each block, which comes with them."""
     criterion = find_criterion(spec.criterion)
     identity = {
         "model": spec.model.identity(),
@@ -26,7 +28,25 @@ def score_identity(spec: ScoreSpec, plan: PlanSpec | None = None) -> dict:
         "criterion": spec.criterion,
         "options": criterion.resolve(dict(spec.options)),
     }
-    return identity | ({"propagated": plan.choice} if is_propagated(plan) else {})
+    if is_propagated(plan):
+        identity |= {"propagated": plan.choice}
+    if (kind := depth_of(spec, plan)) is not None:
+        identity |= {"depth": kind, "depth_calibration": spec.calibration.identity()}
+    return identity
+
+
+def depth_of(spec: ScoreSpec, plan: PlanSpec | None) -> str | None:
+    """What number of each block the allocation of ``plan`` asks for; None where it asks none."""
+    if plan is None or plan.source:
+        return None
+    own = find_criterion(spec.criterion).allocation
+    return BY_DEPTH.get(own if plan.allocation == "auto" else plan.allocation)
+
+
+def curves_identity(spec: ScoreSpec, how: CurveSettings) -> dict:
+    """What curves are a function of: criteria that make them alike share them."""
+    calibration = spec.calibration.identity()
+    return {"model": spec.model.identity(), "calibration": calibration, "curves": asdict(how)}
 
 
 def search_identity(spec: ScoreSpec) -> dict:
@@ -41,7 +61,7 @@ def describe(
 ) -> PruningPlan:
     """``plan`` with the names of its model and calibration text in its spec, and with what is to
     make up for the cut. ``beginning``: where the text had its beginning-of-text token."""
-    calibrated = find_criterion(spec.criterion).calibrated
+    calibrated = find_criterion(spec.criterion).calibrated or depth_of(spec, settings) is not None
     kind = settings.compensation
     facts: dict[str, Any] = {
         "model": base_name(spec.model.name),

@@ -8,6 +8,12 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import nn
 
+from ..criteria.moments import (
+    SECOND_MOMENTS,
+    SecondMoments,
+    second_moment_bytes,
+    second_moments_by_block,
+)
 from ..criteria.statistics import STATISTICS, Statistics, collect_statistics
 from ..data.beginnings import NONE, resolve_beginning
 from ..data.calibration import load_calibration
@@ -20,12 +26,6 @@ from ..models.memory import check_free
 from ..models.processes import place, together
 from ..models.running import check_vocabulary
 from ..progress import Progress, Tracker
-from ..pruning.moments import (
-    SECOND_MOMENTS,
-    SecondMoments,
-    second_moment_bytes,
-    second_moments_by_block,
-)
 from ..specs import CalibrationSpec, ModelSpec
 from ..store.kinds import digest
 from ..store.runs import RunStore

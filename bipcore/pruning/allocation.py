@@ -1,12 +1,14 @@
 """How many heads and channels each block keeps at a sparsity. Sizes only, no scores."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..errors import InputError
 from ..models.shapes import BlockShape, ModelShape
 from ..specs import UNITS
-from .resolving import BY_WIDTH, Resolved
+from .resolving import BY_DEPTH, BY_WIDTH, Resolved
+from .shares import SHARES, met
 
 
 @dataclass(frozen=True)
@@ -42,32 +44,61 @@ def _units_of(shape: ModelShape, block: BlockShape, unit: str) -> _BlockUnits:
     return _BlockUnits(count, cost, removable=count - 1)
 
 
-def allocate(shape: ModelShape, plan: Resolved) -> tuple[BlockBudget, ...]:
+def allocate(
+    shape: ModelShape, plan: Resolved, depth: Sequence[float] = ()
+) -> tuple[BlockBudget, ...]:
     """What every block keeps. At least one attention unit and one channel of each block stay.
 
-    For the allocations that give all blocks the same widths, "uniform" and "paper". Raises
-    InputError for another, and for a sparsity that cannot be reached.
+    For the allocations whose widths do not depend on the scores. ``depth``: one number a block,
+    for those that ask for one. Raises InputError for another, and for a sparsity that cannot be
+    reached.
     """
-    if plan.allocation not in BY_WIDTH:
+    if plan.allocation in BY_DEPTH and not depth:
+        raise InputError(
+            f"The allocation {plan.allocation!r} asks for one number a block, which these scores "
+            "do not have; plan it with a `Pipeline`."
+        )
+    if plan.allocation not in (*BY_WIDTH, *BY_DEPTH):
         raise InputError(
             f"The widths that the allocation {plan.allocation!r} leaves depend on the scores; they "
             "cannot be counted from the sizes alone."
         )
     last = len(shape.blocks) - plan.protect_last
-    active = [plan.protect_first <= index < last for index in range(len(shape.blocks))]
-    sizes = [shape.parameters_of_block(block) for block in shape.blocks]
-    open_size = sum(size for size, is_open in zip(sizes, active, strict=True) if is_open)
-    share = plan.sparsity * sum(sizes) / open_size
+    active = range(plan.protect_first, last)
+    shares = _shares(shape, plan, depth or [0.0] * len(shape.blocks), active)
     budgets = []
-    for block, is_open in zip(shape.blocks, active, strict=True):
+    for index, block in enumerate(shape.blocks):
         units = _units_of(shape, block, plan.unit)
-        if not is_open or share == 0:
+        if index not in active or plan.sparsity == 0:
             budgets.append(BlockBudget(units.count, block.channels))
         elif plan.allocation == "paper":
-            budgets.append(_paper(block, units, share, plan.round_to))
+            budgets.append(_paper(block, units, shares[index], plan.round_to))
         else:
-            budgets.append(_uniform(shape, block, units, share, plan.round_to))
+            budgets.append(_uniform(shape, block, units, shares[index], plan.round_to))
     return tuple(budgets)
+
+
+def _shares(
+    shape: ModelShape, plan: Resolved, depth: Sequence[float], active: range
+) -> dict[int, float]:
+    """The share of its parameters that each of the ``active`` blocks gives up, by its number: the
+    same for all, or what the function of the allocation gives."""
+    sizes = [shape.parameters_of_block(block) for block in shape.blocks]
+    own = [sizes[index] for index in active]
+    share = plan.sparsity * sum(sizes) / sum(own)
+    if plan.allocation not in SHARES:
+        return dict.fromkeys(active, share)
+    blocks = [shape.blocks[index] for index in active]
+    most = [_most(shape, block, _units_of(shape, block, plan.unit)) for block in blocks]
+    wanted = SHARES[plan.allocation]([depth[index] for index in active], share)
+    return dict(zip(active, met(wanted, own, share, most), strict=True))
+
+
+def _most(shape: ModelShape, block: BlockShape, units: _BlockUnits) -> float:
+    """The largest share of its parameters that a block can give up."""
+    channels = max(block.channels - 1, 0)
+    gone = units.removable * units.cost + channels * shape.channel_cost.parameters
+    return gone / shape.parameters_of_block(block)
 
 
 def allocated_shape(shape: ModelShape, plan: Resolved) -> ModelShape:
@@ -100,7 +131,7 @@ def _uniform(
         if channels <= most:
             kept = block.channels - max(channels, 0)
             return BlockBudget(units.count - removed, _rounded(kept, block.channels, round_to))
-    limit = (units.removable * units.cost + most * channel) / shape.parameters_of_block(block)
+    limit = _most(shape, block, units)
     raise InputError(
         f"The sparsity asks a block to give up {share:.1%} of its parameters, but it can give up "
         f"at most {limit:.1%}, one attention unit and one channel being kept; ask for less, "

@@ -14,7 +14,7 @@ from ..specs import UNITS, PlanSpec
 from .allocation import BlockBudget, allocate
 from .plan import BlockPlan, Kept, PruningPlan
 from .ranking import check_reachable, keep_globally, keep_ranked
-from .resolving import BY_RANK, BY_WIDTH, Resolved, resolve
+from .resolving import BY_DEPTH, BY_RANK, BY_WIDTH, Resolved, resolve
 from .two_stage import keep_two_stage
 
 
@@ -28,10 +28,12 @@ def make_plan(scores: Scores, *, sparsity: float, **settings: object) -> Pruning
     its query heads), "none" (attention is kept whole), or "auto", the first that fits.
     ``allocation``: "uniform" rounds the number of heads to remove down and lets the channels
     make up the difference; "paper" takes the share of the heads and of the channels, rounded
-    separately; both give every block the same widths. "global" compares standardised scores
-    across blocks (see `ranking.keep_globally`), and "sublayer" and "block" remove whole ones, for
-    a criterion that ranks them, as "two-stage" does with attention (see `two_stage`). "auto" takes
-    what the criterion's authors use.
+    separately; both give every block the same widths. "log" and "linear" take more from later
+    blocks, "owl" and "block-influence" less from those with more outliers, or that change the
+    hidden states more (see `shares`; their numbers come in ``scores.depth``). "global" compares
+    standardised scores across blocks (see `ranking.keep_globally`), and "sublayer" and "block"
+    remove whole ones, for a criterion that ranks them, as "two-stage" does with attention (see
+    `two_stage`). "auto" takes what the criterion's authors use.
     ``protect_first`` and ``protect_last`` blocks keep everything; the others give up more.
     ``round_to``: FFN widths become multiples of it. ``floor``: the share of its heads and of its
     channels that every block keeps at least, with "global". Raises InputError when it cannot be
@@ -58,7 +60,7 @@ def planned(scores: Scores, plan: Resolved) -> PruningPlan:
     elif plan.allocation == "global":
         kept = keep_globally(scores, plan)
     else:
-        budgets = allocate(scores.shape, plan)
+        budgets = allocate(scores.shape, plan, scores.depth)
         blocks = zip(scores.blocks, budgets, scores.shape.blocks, strict=True)
         kept = tuple(choose(*block, plan.unit) for block in blocks)
     return PruningPlan(scores.shape, tuple(BlockPlan(*of_block) for of_block in kept), spec)
@@ -85,6 +87,8 @@ def check_possible(shape: ModelShape, plan: Resolved) -> None:
     """Raise InputError for a plan that no scores could make possible."""
     if plan.allocation in BY_WIDTH:
         allocate(shape, plan)
+    elif plan.allocation in BY_DEPTH:
+        allocate(shape, plan, range(len(shape.blocks)))  # the bounds do not depend on the numbers
     elif plan.allocation == "global":
         check_reachable(shape, plan)
 

@@ -5,13 +5,13 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from ..criteria.moments import SecondMoments
 from ..criteria.statistics import Statistics
 from ..errors import InputError
 from ..models.adapters import Adapter, Block
 from ..models.streaming import name_in, present, put, stream_of
 from ..specs import COMPENSATIONS
 from ..store.scratch import Scratch
-from .moments import SecondMoments
 from .plan import PruningPlan
 from .refit import TOKENS_A_CHANNEL, refit, refit_held_out, wide
 

@@ -7,10 +7,12 @@ import torch
 from torch import nn
 
 from ..criteria import find_criterion
-from ..criteria.base import BlockInput, BlockScores, Scores, sum_by_unit
+from ..criteria.base import BlockInput, BlockScores, ChannelScores, Criterion, Scores, sum_by_unit
+from ..criteria.curves import curves_of_block
+from ..criteria.moments import SecondMomentSums
 from ..criteria.statistics import BlockWalk, MomentSums
 from ..data.samples import CalibrationSet
-from ..models.adapters import Adapter
+from ..models.adapters import Adapter, BlockWeights
 from ..models.finite import check_finite
 from ..models.running import evaluation_mode
 from ..progress import Progress, silent
@@ -51,11 +53,8 @@ def score_pruned(
         walk = BlockWalk(adapter, calibration, batch_size=batch_size)
         for index, block in enumerate(adapter.blocks):
             report(index / len(adapter.blocks), "Scoring on the output of the pruned blocks")
-            sums = MomentSums()
-            walk.watch(index, sums)
             weights = block.weights()
-            given = BlockInput(index, weights, sums.result(tokens)[0], tokens)
-            scores = sum_by_unit(chosen.score_block(given, **settings), weights)
+            scores = sum_by_unit(_scored(chosen, walk, index, weights, tokens, settings), weights)
             check_finite(torch.cat([scores.attention, scores.ffn]), "A score", model)
             prune_block(block, *choose(scores, budgets[index], shape.blocks[index], plan.unit))
             block.sync_attributes(clone.config)
@@ -63,3 +62,23 @@ def score_pruned(
             found.append(scores)
     came_from = (calibration.fingerprint, calibration.beginning)
     return Scores(tuple(found), criterion, settings, shape, *came_from)
+
+
+def _scored(
+    chosen: Criterion,
+    walk: BlockWalk,
+    index: int,
+    weights: BlockWeights,
+    tokens: int,
+    settings: Mapping[str, Any],
+) -> ChannelScores:
+    """The scores of the block that the walk has come to, from what enters it."""
+    sums = MomentSums() if chosen.curves is None else SecondMomentSums(tokens)
+    walk.watch(index, sums)
+    if chosen.curves is None:
+        given = BlockInput(index, weights, sums.result(tokens)[0], tokens)
+        return chosen.score_block(given, **settings)
+    found = sums.result(tokens)
+    moments = {site: found[f"{index}.{site}"] for site in sums.sites}
+    curves = curves_of_block(weights, moments, chosen.curve_settings(settings))
+    return chosen.score_curves(curves, weights.head_dim)

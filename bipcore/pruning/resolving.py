@@ -11,11 +11,14 @@ from ..errors import InputError
 from ..models.shapes import ModelShape
 from ..specs import UNITS, PlanSpec
 
-BY_WIDTH = ("uniform", "paper")
+BY_WIDTH = ("uniform", "paper", "log", "linear")
 """The allocations that give every block its widths before anything is scored."""
 
 BY_RANK = {"sublayer": "sublayers", "block": "blocks", "two-stage": "attention sublayers"}
 """The allocations that remove wholes, and which: for criteria that rank these."""
+
+BY_DEPTH = {"owl": "outliers", "block-influence": "influence"}
+"""Those that give every block its widths from one number a block, and what that is."""
 
 
 @dataclass(frozen=True)
@@ -100,14 +103,14 @@ def _check_blocks(plan: PlanSpec, shape: ModelShape) -> None:
 
 def _check_propagated(plan: PlanSpec, criterion: Criterion) -> None:
     """Raise InputError where pruned propagation is not possible: widths have to be known ahead."""
-    if criterion.needs != "activations":
+    if not criterion.local:
         raise InputError(
-            f"The criterion {criterion.name!r} does not read activations, so there is nothing to "
-            "propagate; use the propagation dense."
+            f"The criterion {criterion.name!r} does not read activations alone, so there is "
+            "nothing to propagate; use the propagation dense."
         )
     if plan.allocation not in BY_WIDTH:
         raise InputError(
             f"With the allocation {plan.allocation!r} the widths depend on the scores of all "
-            "blocks, so pruned propagation is not possible; use uniform or paper, or the "
-            "propagation dense."
+            "blocks, so pruned propagation is not possible; use uniform, paper, log or "
+            "linear, or the propagation dense."
         )

@@ -88,7 +88,19 @@ class UNITS:
     ALL = ("auto", HEAD, QUERY_HEAD, KV_GROUP, NONE)
 
 
-ALLOCATIONS = ("auto", "uniform", "paper", "global", "sublayer", "block", "two-stage")
+ALLOCATIONS = (
+    "auto",
+    "uniform",
+    "paper",
+    "log",
+    "linear",
+    "owl",
+    "block-influence",
+    "global",
+    "sublayer",
+    "block",
+    "two-stage",
+)
 COMPENSATIONS = ("auto", "none", "bias", "least-squares")
 PROPAGATIONS = ("dense", "pruned")
 
@@ -122,11 +134,14 @@ class PlanSpec(Checked):
     allocation: str = setting(
         "auto",
         "allocation",
-        "auto, uniform, paper, global, sublayer, block, or two-stage.",
+        "auto, uniform, paper, log, linear, owl, block-influence, global, "
+        "sublayer, block, or two-stage.",
         label="Allocation",
-        hint="uniform and paper: the same widths in every block. global: standardised scores "
-        "compared across blocks. sublayer and block: whole sublayers or blocks, for criteria "
-        "that rank them. two-stage: whole attentions and FFN channels, for 2SSP. auto: what the "
+        hint="uniform and paper: the same widths in every block. log and linear: later blocks give "
+        "up more. owl and block-influence: blocks with more outliers, or that change the hidden "
+        "states more, give up less. global: standardised scores compared across blocks. sublayer "
+        "and block: whole sublayers or blocks, for criteria that rank them. two-stage: "
+        "whole attentions and FFN channels, for 2SSP. auto: what the "
         "criterion's authors use.",
         choices=ALLOCATIONS,
     )

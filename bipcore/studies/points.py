@@ -9,7 +9,7 @@ from typing import Any
 from ..criteria import find_criterion
 from ..errors import InputError
 from ..evaluation.metrics import Metric, chosen_metrics
-from ..pruning.resolving import compensation_for
+from ..pruning.resolving import BY_DEPTH, compensation_for
 from ..settings import find_preset
 from ..specs import PERPLEXITY, CalibrationSpec, EvaluationSpec, ModelSpec, PlanSpec, ScoreSpec
 from ..store.kinds import Kind
@@ -50,9 +50,10 @@ class Line:
 
     @property
     def calibrated(self) -> bool:
-        """Whether the calibration set matters, to the scores or to the compensation."""
+        """Whether the calibration set matters, to the scores, the widths or the compensation."""
         chosen = find_criterion(self.criterion)
-        return chosen.calibrated or self.compensation != "none"
+        by_depth = self.plan.allocation in BY_DEPTH
+        return chosen.calibrated or by_depth or self.compensation != "none"
 
     @property
     def compensation(self) -> str:

@@ -6,12 +6,12 @@ from functools import cache
 
 import pytest
 import torch
+from bipcore.pruning.moments import collect_second_moments
 from torch import Tensor, nn
 
 from bipcore.criteria import CRITERIA, score
 from bipcore.criteria.statistics import Statistics, collect_statistics
 from bipcore.data.samples import CalibrationSet
-from bipcore.pruning.moments import collect_second_moments
 from tests.helpers.tiny import one_thread, tiny_model, tiny_tokens  # noqa: F401
 
 SET = CalibrationSet.from_tokens(tiny_tokens(4, 32))

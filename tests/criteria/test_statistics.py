@@ -5,6 +5,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from bipcore.criteria.moments import SecondMomentSums, collect_second_moments
 from bipcore.criteria.statistics import (
     MOMENTS,
     MomentSums,
@@ -15,7 +16,6 @@ from bipcore.criteria.statistics import (
 from bipcore.data.samples import CalibrationSet
 from bipcore.errors import Cancelled, InputError
 from bipcore.models.adapters import Adapter
-from bipcore.pruning.moments import SecondMomentSums, collect_second_moments
 from tests.helpers.reference import reference_blocks
 from tests.helpers.tiny import FAMILIES, tiny_model, tiny_tokens
 from tests.helpers.tiny import one_thread as one_thread

@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from bipcore.criteria.moments import collect_second_moments
 from bipcore.criteria.statistics import collect_statistics
 from bipcore.data.samples import CalibrationSet
 from bipcore.errors import InputError
@@ -14,7 +15,6 @@ from bipcore.models import memory, processes
 from bipcore.models.devices import resolve_device
 from bipcore.models.processes import EVERYTHING, Part, Place, split
 from bipcore.pipeline.ahead import deal_out
-from bipcore.pruning.moments import collect_second_moments
 from tests.helpers.processes import ROOT, Call, Ended, with_bipcore
 from tests.helpers.team import environments
 from tests.helpers.tiny import one_thread as one_thread

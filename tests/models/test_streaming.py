@@ -8,6 +8,7 @@ import torch
 from safetensors import safe_open
 
 from bipcore.criteria import score
+from bipcore.criteria.moments import SecondMoments, collect_second_moments
 from bipcore.criteria.statistics import SITES, collect_statistics
 from bipcore.data.samples import CalibrationSet
 from bipcore.errors import InputError
@@ -19,7 +20,6 @@ from bipcore.models.memory import read_size
 from bipcore.models.streaming import Stream, is_streamed, present, tensors_of
 from bipcore.pruning.choosing import make_plan
 from bipcore.pruning.compensation import compensate
-from bipcore.pruning.moments import SecondMoments, collect_second_moments
 from bipcore.pruning.propagation import score_pruned
 from bipcore.pruning.slicing import apply_plan
 from bipcore.store.unfinished import is_temporary

@@ -6,11 +6,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from bipcore.criteria.moments import SecondMoments, collect_second_moments
 from bipcore.criteria.statistics import collect_statistics
 from bipcore.errors import Cancelled, InputError
 from bipcore.pipeline.pipeline import Pipeline
+from bipcore.pruning.choosing import make_plan
 from bipcore.pruning.compensation import compensate
-from bipcore.pruning.moments import SecondMoments, collect_second_moments
 from bipcore.pruning.plan import PruningPlan
 from bipcore.pruning.slicing import apply_plan
 from bipcore.specs import CalibrationSpec, EvaluationSpec, ModelSpec, PlanSpec, ScoreSpec
@@ -224,6 +225,47 @@ def test_an_impossible_plan_is_refused_before_any_pass(pipeline, spec, plan):
     with counted_passes() as passes, pytest.raises(InputError):
         pipeline.plan(spec, plan)
     assert passes == []
+
+
+@pytest.mark.parametrize("allocation", ["owl", "block-influence"])
+def test_an_allocation_by_a_number_of_each_block_goes_with_any_criterion(
+    pipeline, spec, allocation
+):
+    plan, uncalibrated = PlanSpec(0.4, allocation=allocation), replace(spec, criterion="magnitude")
+    made = pipeline.plan(uncalibrated, plan)
+    depth = pipeline.scores(uncalibrated, plan).depth
+    sizes = [made.shape.parameters_of_block(block) for block in made.pruned_shape.blocks]
+    order = sorted(range(len(sizes)), key=depth.__getitem__)
+    assert sorted(sizes) == [sizes[index] for index in order]
+    assert sizes[order[0]] < sizes[order[-1]]
+    assert made.realised == pytest.approx(0.4, abs=0.02)
+    assert made.spec["calibration_text"] != "none"
+    with counted_passes() as passes:
+        assert Pipeline(RunStore(pipeline.store.root)).plan(uncalibrated, plan) == made
+    assert passes == []
+    other = replace(uncalibrated, calibration=replace(BATCH, seed=1))
+    assert not pipeline.has_scores(other, plan)
+    assert pipeline.has_scores(other)
+
+
+def test_without_its_numbers_such_an_allocation_is_refused(pipeline, spec):
+    scores = pipeline.scores(spec)
+    with pytest.raises(InputError, match="one number a block"):
+        make_plan(scores, sparsity=0.4, allocation="owl")
+
+
+def test_curves_are_made_once_from_the_second_moments_that_least_squares_reads(pipeline, spec):
+    plan = PlanSpec(0.4, compensation="least-squares")
+    obs, slimgpt = (replace(spec, criterion=name) for name in ("obs", "slimgpt"))
+    pipeline.pruned(spec.model, pipeline.plan(obs, plan))
+    with counted_passes() as passes:
+        pipeline.scores(slimgpt)
+    assert passes == []
+    kinds = [entry.kind for entry in pipeline.store.entries()]
+    assert (kinds.count("curves"), kinds.count("second-moments")) == (2, 1)
+    assert pipeline.plans.curves(obs).settings.ridge == 0.1
+    with pytest.raises(InputError, match="'flap' has no curves; obs, obs-fisher, slimgpt have"):
+        pipeline.plans.curves(replace(spec, criterion="flap"))
 
 
 def test_a_kept_plan_is_found_by_its_name(pipeline, spec):

@@ -76,7 +76,7 @@ def test_the_paper_protects_and_compensates_nothing_and_leaves_the_criterion_fre
 
 
 def test_an_unknown_preset_is_refused_with_the_known_ones():
-    with pytest.raises(InputError, match="'best'; there are paper, recommended"):
+    with pytest.raises(InputError, match="'best'; there are paper, recommended, slimgpt"):
         find_preset("best")
 
 
@@ -172,7 +172,7 @@ def test_a_least_squares_refit_costs_nothing_to_run_and_is_left_out(run_json, mo
 
 
 WRONG = {
-    "preset": ("--preset", "best", "paper, recommended"),
+    "preset": ("--preset", "best", "paper, recommended, slimgpt"),
     "compensation": ("--compensation", "glue", "auto, none, bias, least-squares"),
     "propagation": ("--propagation", "sideways", "dense, pruned"),
     "allocation": ("--allocation", "fair", "auto, uniform, paper, global, sublayer"),
@@ -213,7 +213,7 @@ def test_what_does_not_go_together_is_refused_before_any_pass(fails, model, opti
 def test_the_help_names_presets_and_defaults(run, monkeypatch):
     monkeypatch.setenv("COLUMNS", "300")
     said = run("evaluate", "--help")
-    assert "paper, recommended" in said
+    assert "paper, recommended, slimgpt" in said
     for default in ("llm-bip", "dense"):
         assert f"(default: {default})" in said
 

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from bipcore.criteria import CRITERIA
+from bipcore.criteria.moments import SecondMoments, collect_second_moments
 from bipcore.criteria.statistics import collect_statistics
 from bipcore.data.samples import CalibrationSet
 from bipcore.errors import InputError
 from bipcore.models.adapters import Adapter
 from bipcore.pruning.compensation import compensate, too_few_tokens
-from bipcore.pruning.moments import SecondMoments, collect_second_moments
 from bipcore.pruning.plan import BlockPlan, PruningPlan
 from bipcore.pruning.refit import RIDGES, refit, refit_held_out
 from bipcore.pruning.resolving import compensation_for

@@ -13,7 +13,7 @@ from bipcore.models.shapes import BlockShape
 from bipcore.pruning.allocation import allocated_shape
 from bipcore.pruning.choosing import make_plan
 from bipcore.pruning.plan import BlockPlan, PruningPlan
-from bipcore.pruning.resolving import Resolved
+from bipcore.pruning.resolving import BY_WIDTH, Resolved
 from tests.helpers.shapes import LLAMA_7B, SMALL_GQA, SMALL_MHA, SMOLLM2, model_shape, random_scores
 from tests.helpers.tiny import one_thread as one_thread
 
@@ -67,7 +67,7 @@ def test_channels_alone_realise_what_was_asked(sparsity):
 
 
 @pytest.mark.parametrize("unit", ["query-head", "kv-group", "none"])
-@pytest.mark.parametrize("allocation", ["uniform", "paper"])
+@pytest.mark.parametrize("allocation", BY_WIDTH)
 def test_sizes_can_be_had_without_scores(unit, allocation):
     settings = SETTINGS | {"sparsity": 0.4, "unit": unit, "allocation": allocation}
     counted = allocated_shape(SMOLLM2, Resolved(**settings))
@@ -75,7 +75,7 @@ def test_sizes_can_be_had_without_scores(unit, allocation):
 
 
 @pytest.mark.parametrize("unit", ["query-head", "kv-group"])
-@pytest.mark.parametrize("allocation", ["uniform", "paper"])
+@pytest.mark.parametrize("allocation", BY_WIDTH)
 def test_realised_is_the_share_of_block_parameters_that_go(unit, allocation):
     plan = _plan(SMOLLM2, 0.4, unit=unit, allocation=allocation, protect_first=2)
     assert plan.realised == pytest.approx(_realised_by_hand(plan), abs=1e-12)
@@ -84,7 +84,7 @@ def test_realised_is_the_share_of_block_parameters_that_go(unit, allocation):
 
 
 @pytest.mark.parametrize("unit", ["auto", "query-head", "kv-group", "none"])
-@pytest.mark.parametrize("allocation", ["uniform", "paper"])
+@pytest.mark.parametrize("allocation", BY_WIDTH)
 @pytest.mark.parametrize(
     "options", [{}, {"protect_first": 4, "protect_last": 2}, {"round_to": 1100}]
 )
@@ -146,12 +146,22 @@ def test_paper_leaves_at_least_a_head_and_a_channel():
     assert (block.heads, block.channels) == (1, 1)
 
 
-@pytest.mark.parametrize("allocation", ["uniform", "paper"])
+@pytest.mark.parametrize("allocation", BY_WIDTH)
 def test_protected_blocks_stay_whole(allocation):
     plan = _plan(SMOLLM2, 0.4, allocation=allocation, protect_first=4, protect_last=2)
     whole = [block == BlockShape(9, 3, 1536) for block in plan.pruned_shape.blocks]
     assert whole == [True] * 4 + [False] * 24 + [True] * 2
     assert not plan.uniform
+
+
+@pytest.mark.parametrize("sparsity", [0.2, 0.5, 0.8])
+@pytest.mark.parametrize("allocation", ["log", "linear"])
+def test_later_blocks_give_up_more_and_the_total_is_met(allocation, sparsity):
+    plan = _plan(SMOLLM2, sparsity, allocation=allocation, protect_first=1)
+    sizes = [plan.shape.parameters_of_block(block) for block in plan.pruned_shape.blocks[1:]]
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[0] > sizes[-1]
+    assert plan.realised == pytest.approx(sparsity, abs=0.005)
 
 
 @pytest.mark.parametrize("allocation", ["uniform", "paper"])

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from ...criteria import find_criterion, memory_of, score
+from ...criteria.moments import SecondMoments, collect_second_moments
 from ...criteria.statistics import collect_statistics
 from ...data.samples import CalibrationSet
 from ...evaluation.profiling import Profile, profile_model
@@ -22,7 +23,6 @@ from ...pipeline.pipeline import Pipeline
 from ...progress import Progress, Tracker, tracked
 from ...pruning.choosing import make_plan
 from ...pruning.compensation import compensate
-from ...pruning.moments import SecondMoments, collect_second_moments
 from ...pruning.plan import PruningPlan
 from ...pruning.resolving import compensation_for
 from ...pruning.slicing import apply_plan

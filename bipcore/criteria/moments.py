@@ -13,7 +13,6 @@ import safetensors
 import torch
 from torch import Tensor, nn
 
-from ..criteria.statistics import BlockWalk
 from ..data.samples import CalibrationSet
 from ..models.adapters import Adapter
 from ..models.finite import check_finite
@@ -22,6 +21,7 @@ from ..models.running import evaluation_mode
 from ..models.shapes import ModelShape
 from ..progress import Progress, silent
 from ..store.kinds import Kind
+from .statistics import BlockWalk
 
 SITES = ("o", "down")
 SECOND_MOMENTS: Kind = Kind(

@@ -5,16 +5,16 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from bipcore.criteria.statistics import collect_statistics
-from bipcore.data.samples import CalibrationSet
-from bipcore.errors import Cancelled, InputError
-from bipcore.models.adapters import Adapter
-from bipcore.pruning.moments import (
+from bipcore.criteria.moments import (
     SecondMoments,
     collect_second_moments,
     count_held_out,
     second_moment_bytes,
 )
+from bipcore.criteria.statistics import collect_statistics
+from bipcore.data.samples import CalibrationSet
+from bipcore.errors import Cancelled, InputError
+from bipcore.models.adapters import Adapter
 from bipcore.pruning.plan import BlockPlan, PruningPlan
 from bipcore.pruning.slicing import apply_plan
 from tests.helpers.pruning import scores_of
