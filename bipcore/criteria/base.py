@@ -223,8 +223,8 @@ class Scores:
 
     ``fingerprint`` is that of the calibration set, None for a criterion that needs none, and
     ``beginning`` says where its samples have the beginning-of-text token, empty where that is not
-    known. ``depth``: one number a block for an allocation that asks for one (see `pruning.shares`), else
-    none.
+    known. ``depth``: one number a block for an allocation that asks for one (see
+    `pruning.shares`), else none.
     """
 
     blocks: tuple[BlockScores, ...]
