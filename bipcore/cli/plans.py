@@ -14,6 +14,7 @@ from ..errors import InputError, short
 from ..pipeline.pipeline import Pipeline
 from ..pruning import editing
 from ..pruning.plan import PruningPlan, check_plan_file, load_plan, write_plan
+from ..pruning.targets import read_target
 from ..settings import join_list, parse_list
 from ..specs import PlanSpec, ScoreSpec
 from . import console
@@ -105,12 +106,30 @@ def compare_command(
 @without("source")
 @with_specs("score", "plan")
 def make_command(
-    *, score: ScoreSpec, plan: PlanSpec, output: Output, force: Force = False, json: Json = False
+    *,
+    score: ScoreSpec,
+    plan: PlanSpec,
+    output: Output,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            help="In place of a sparsity and an allocation: what the pruned model has at most, "
+            "params=60M, params=50%, bytes=100MB@q8_0 or macs=40G (of 512 tokens). The widths "
+            "with the least error are chosen from the curves of obs, obs-fisher or slimgpt."
+        ),
+    ] = None,
+    force: Force = False,
+    json: Json = False,
 ) -> None:
     """Write the plan of these settings to a file, for --plan of other commands and plan edit."""
     check_plan_file(output, force=force)
+    wanted = read_target(target) if target is not None else None
     with console.progress_bar() as progress:
-        chosen = Pipeline(progress=progress).plan(score, plan)
+        pipeline = Pipeline(progress=progress)
+        if wanted is None:
+            chosen = pipeline.plan(score, plan)
+        else:
+            chosen = pipeline.plans.budgeted(score, plan, wanted)
     _emit_written(chosen, write_plan(chosen, output, force=force), json=json)
 
 

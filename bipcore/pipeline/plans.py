@@ -17,12 +17,14 @@ from ..models.adapters import Adapter
 from ..models.loading import empty_model, load_config
 from ..models.memory import check_free
 from ..models.streaming import check_whole
+from ..pruning.budget import keep_within
 from ..pruning.choosing import check_possible, outline, planned
 from ..pruning.compensation import compensate, too_few_tokens
-from ..pruning.plan import NOTHING, PLANS, PruningPlan, load_plan
+from ..pruning.plan import NOTHING, PLANS, BlockPlan, PruningPlan, load_plan
 from ..pruning.propagation import score_pruned
 from ..pruning.resolving import resolve
 from ..pruning.slicing import apply_plan, check_fits
+from ..pruning.targets import Target
 from ..specs import CalibrationSpec, ModelSpec, PlanSpec, ScoreSpec
 from ..store.kinds import digest, is_digest
 from ..store.resume import StoredJournal
@@ -157,6 +159,21 @@ class Plans:
         if plan.sparsity and chosen.removes_nothing:
             warnings.warn(NOTHING, stacklevel=2)
         return chosen
+
+    def budgeted(self, spec: ScoreSpec, plan: PlanSpec, target: Target) -> PruningPlan:
+        """The plan with the least error that costs at most ``target``, by the curves of the
+        criterion: made once, so that another target takes no pass. Of ``plan`` the unit, the
+        protected blocks, the multiple of widths and the compensation count."""
+        if plan.propagation != "dense":
+            raise InputError("A plan for a target is made from the dense model's curves alone.")
+        criterion, curves = find_criterion(spec.criterion), self.curves(spec)
+        resolved = resolve(plan, criterion, curves.shape)
+        blocks = tuple(BlockPlan(*kept) for kept in keep_within(curves, resolved, target))
+        made = PruningPlan(curves.shape, blocks)
+        facts = {"criterion": spec.criterion, "options": criterion.resolve(dict(spec.options))}
+        facts |= resolved.choice | {"sparsity": made.realised, "allocation": "budget"}
+        facts |= {"target": target.text}
+        return describe(replace(made, spec=facts), spec, resolved)
 
     def outline(self, spec: ScoreSpec, plan: PlanSpec) -> PruningPlan | None:
         """A plan with the widths that `plan` will give, known before anything is scored or loaded;

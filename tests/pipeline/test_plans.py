@@ -14,6 +14,7 @@ from bipcore.pruning.choosing import make_plan
 from bipcore.pruning.compensation import compensate
 from bipcore.pruning.plan import PruningPlan
 from bipcore.pruning.slicing import apply_plan
+from bipcore.pruning.targets import read_target
 from bipcore.specs import CalibrationSpec, EvaluationSpec, ModelSpec, PlanSpec, ScoreSpec
 from bipcore.store.kinds import digest
 from bipcore.store.runs import RunStore
@@ -266,6 +267,25 @@ def test_curves_are_made_once_from_the_second_moments_that_least_squares_reads(p
     assert pipeline.plans.curves(obs).settings.ridge == 0.1
     with pytest.raises(InputError, match="'flap' has no curves; obs, obs-fisher, slimgpt have"):
         pipeline.plans.curves(replace(spec, criterion="flap"))
+
+
+def test_a_plan_for_a_target_is_cut_and_another_target_takes_no_pass(pipeline, spec):
+    obs, plan = replace(spec, criterion="obs"), PlanSpec(protect_first=1)
+    target = read_target("params=75%")
+    made = pipeline.plans.budgeted(obs, plan, target)
+    pruned = pipeline.pruned(spec.model, made)
+    assert sum(p.numel() for p in pruned.parameters()) == made.pruned_shape.parameters
+    assert made.pruned_shape.parameters <= 0.75 * made.shape.parameters
+    assert made.spec["target"] == "params=75%"
+    assert made.spec["compensation"] == "least-squares"
+    with counted_passes() as passes:
+        again = Pipeline(RunStore(pipeline.store.root))
+        smaller = again.plans.budgeted(obs, plan, read_target("params=70%"))
+    assert passes == []
+    assert smaller.pruned_shape.parameters < made.pruned_shape.parameters
+    assert smaller.blocks[0] == made.blocks[0]
+    with pytest.raises(InputError, match="the dense model's curves alone"):
+        pipeline.plans.budgeted(obs, replace(plan, propagation="pruned"), target)
 
 
 def test_a_kept_plan_is_found_by_its_name(pipeline, spec):

@@ -1,0 +1,184 @@
+"""The plan with the least error for a budget: a knapsack over the curves of the sublayers.
+
+Every sublayer has options: so many heads or channels gone in the order of its curve, each with the
+error that stays and what it saves. One option of each is chosen such that the errors add up to the
+least there is and the savings are enough. That errors add up is the model behind it: true to a good
+approximation for small cuts, and less and less for large ones.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy
+
+from ..criteria.base import BlockCurves
+from ..criteria.curves import Curves, relative
+from ..criteria.elimination import Elimination
+from ..errors import InputError
+from ..models.shapes import BlockShape
+from ..specs import UNITS
+from .plan import Kept
+from .resolving import Resolved
+from .targets import Target, block_costs
+
+MOST_UNITS = 30_000
+"""Savings are counted in units of which there are at most so many: whole ones where all savings
+have a common measure, else rounded down, so that a budget is never exceeded."""
+
+STEPS = 96
+"""An FFN has about so many widths to choose from."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """So many rounds of a curve gone: what that saves, and the error that stays."""
+
+    rounds: int
+    saving: float
+    error: float
+
+
+def least_error(sublayers: Sequence[Sequence[Option]], needed: float) -> list[Option]:
+    """One option of every sublayer, of the least sum of errors with savings of at least ``needed``.
+
+    The first option of each saves nothing, and the last most; these together save ``needed`` at
+    least. Exact where the savings have a common measure of which `MOST_UNITS` are enough.
+    """
+    unit = _measure(sublayers)
+    goal = math.ceil(needed / unit - 1e-9)
+    best = numpy.full(goal + 1, math.inf)  # the least error by what is saved, goal: so much or more
+    best[0] = 0.0
+    choices = []
+    for options in sublayers:
+        after, choice = numpy.full(goal + 1, math.inf), numpy.zeros(goal + 1, numpy.int32)
+        for number, option in enumerate(options):
+            saved = min(math.floor(option.saving / unit + 1e-9), goal)
+            moved = numpy.full(goal + 1, math.inf)
+            moved[saved:] = best[: goal + 1 - saved] + option.error
+            moved[goal] = best[goal - saved :].min() + option.error
+            better = moved < after
+            after[better], choice[better] = moved[better], number
+        best, choices = after, [*choices, (best, choice)]
+    if not math.isfinite(best[goal]):  # by what rounding down left of the savings
+        return [options[-1] for options in sublayers]
+    found, at = [], goal
+    for options, (before, choice) in zip(reversed(sublayers), reversed(choices), strict=True):
+        option = options[choice[at]]
+        saved = min(math.floor(option.saving / unit + 1e-9), goal)
+        if at == goal:  # from any of those that were enough with it
+            at = goal - saved + int(before[goal - saved :].argmin())
+        else:
+            at -= saved
+        found.append(option)
+    return found[::-1]
+
+
+def _measure(sublayers: Sequence[Sequence[Option]]) -> float:
+    """The unit that savings are counted in."""
+    savings = [option.saving for options in sublayers for option in options if option.saving]
+    total = sum(max(option.saving for option in options) for options in sublayers)
+    if all(saving == int(saving) for saving in savings):
+        common = math.gcd(*map(int, savings))
+        if common and total / common <= MOST_UNITS:
+            return common
+    return max(total / MOST_UNITS, math.ulp(1.0))
+
+
+def keep_within(curves: Curves, plan: Resolved, target: Target) -> tuple[Kept, ...]:
+    """What stays of every block so that the model costs at most ``target``, with the least error.
+
+    The errors of curves weighed by the Fisher matrix are added as they are, in nats; others as
+    shares of what each sublayer puts out. Sublayers may go as wholes; protected blocks stay; FFN
+    widths are multiples of ``plan.round_to`` and about a `STEPS`-th apart. Raises InputError for a
+    target below the smallest plan, or not below the dense model.
+    """
+    shape, cost = curves.shape, block_costs(target, curves.shape)
+    needed = target.cost(shape) - target.limit(shape)
+    open_blocks = range(plan.protect_first, len(shape.blocks) - plan.protect_last)
+    found = _Options(curves, plan, cost)
+    sublayers = [each(index) for index in open_blocks for each in (found.attention, found.ffn)]
+    most = sum(options[-1].saving for options in sublayers)
+    if needed > most:
+        smallest = target.cost(shape) - most
+        raise InputError(
+            f"The target {target.text} is below the smallest plan, which has "
+            f"{target.said(math.ceil(smallest))}; ask for more, or protect fewer blocks."
+        )
+    chosen = iter(least_error(sublayers, needed))
+    kept = []
+    for index, was in enumerate(shape.blocks):
+        if index not in open_blocks:
+            kept.append((tuple(range(was.heads)), tuple(range(was.channels))))
+            continue
+        block, attention, ffn = curves.blocks[index], next(chosen), next(chosen)
+        channels = block.ffn.order[ffn.rounds :, 0].sort().values.tolist()
+        kept.append((_heads(block, was, plan.unit, attention.rounds), tuple(channels)))
+    return tuple(kept)
+
+
+@dataclass(frozen=True)
+class _Options:
+    """The options of the sublayers, by the rounds that are gone, ascending."""
+
+    curves: Curves
+    plan: Resolved
+    cost: Callable[[BlockShape], float]
+
+    def attention(self, index: int) -> list[Option]:
+        was, block = self.curves.shape.blocks[index], self.curves.blocks[index]
+        curve = block.heads if self.plan.unit == UNITS.QUERY_HEAD else block.kv_groups
+        rounds = range(1 if self.plan.unit == UNITS.NONE else len(curve.order) + 1)
+        return self._of(curve, was, {gone: _shorter(was, self.plan.unit, gone) for gone in rounds})
+
+    def ffn(self, index: int) -> list[Option]:
+        was, curve = self.curves.shape.blocks[index], self.curves.blocks[index].ffn
+        widths = _widths(was.channels, self.plan.round_to)
+        left = {was.channels - width: replace(was, channels=width) for width in widths}
+        return self._of(curve, was, left)
+
+    def _of(
+        self, curve: Elimination, was: BlockShape, left: Mapping[int, BlockShape]
+    ) -> list[Option]:
+        """Those that leave the widths ``left``, by rounds."""
+        errors = curve.errors if self.curves.settings.fisher else relative(curve.errors)
+        whole = self.cost(was)
+        return [
+            Option(gone, whole - self.cost(shape), float(errors[gone]))
+            for gone, shape in left.items()
+        ]
+
+
+def _widths(channels: int, round_to: int) -> list[int]:
+    """The FFN widths to choose from, descending: all, and multiples of a step down to 0."""
+    apart = channels / STEPS
+    if round_to > 1:
+        step = round_to * max(math.ceil(apart / round_to), 1)
+    else:
+        step = 2 ** max(math.ceil(math.log2(apart)), 0) if channels else 1
+    below = range((channels - 1) // step * step, -1, -step) if channels else ()
+    return [channels, *below]
+
+
+def _shorter(was: BlockShape, unit: str, gone: int) -> BlockShape:
+    """The widths of a block whose attention is ``gone`` rounds shorter."""
+    if unit == UNITS.QUERY_HEAD:
+        heads = (was.group - gone) * was.kv_heads
+        return replace(was, heads=heads, kv_heads=was.kv_heads if heads else 0)
+    kv_heads = was.kv_heads - gone
+    return replace(was, heads=kv_heads * was.group, kv_heads=kv_heads)
+
+
+def _heads(block: BlockCurves, was: BlockShape, unit: str, gone: int) -> tuple[int, ...]:
+    """The query heads that stay."""
+    group = was.group
+    if unit == UNITS.QUERY_HEAD:
+        dropped = {
+            number * group + int(head)
+            for choice in block.heads.order[:gone]
+            for number, head in enumerate(choice)
+        }
+    else:
+        groups = block.kv_groups.order[:gone, 0].tolist()
+        dropped = {one * group + head for one in groups for head in range(group)}
+    return tuple(head for head in range(was.heads) if head not in dropped)
