@@ -175,7 +175,7 @@ WRONG = {
     "preset": ("--preset", "best", "paper, recommended, slimgpt"),
     "compensation": ("--compensation", "glue", "auto, none, bias, least-squares"),
     "propagation": ("--propagation", "sideways", "dense, pruned"),
-    "allocation": ("--allocation", "fair", "auto, uniform, paper, global, sublayer"),
+    "allocation": ("--allocation", "fair", "auto, uniform, paper, log, linear, owl"),
     "floor-beyond": ("--floor", "1.5", "from 0 to 1, not 1.5"),
     "floor-negative": ("--floor", "-0.1", "from 0 to 1"),
     "floor-nan": ("--floor", "nan", "from 0 to 1"),
