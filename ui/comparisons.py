@@ -33,8 +33,9 @@ def choose_criteria() -> list[str]:
     st.session_state[_CHOSEN] = chosen
     st.caption(
         "Those that read activations share one forward pass over the calibration text. "
-        f"{_titles('passes')} take one or two of their own; {_titles('gradients')} (gradients) and "
-        f"{_titles('search')} (a search) take longer."
+        f"{_titles('passes')} take one or two of their own; {_titles('second moments')} share "
+        f"one with least squares; {_titles('gradients')} (gradients) and {_titles('search')} "
+        "(a search) take longer."
     )
     return chosen
 

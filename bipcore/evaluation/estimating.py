@@ -216,6 +216,8 @@ def _stages(job: Job, held: Held, kept: tuple) -> Iterator[Stage]:
         options = criterion.resolve(options)
         if criterion.needs == "activations" or criterion.compensation == "bias":
             yield from footprint.statistics_stages(held, calibration)
+        if criterion.curves is not None:
+            yield from footprint.moments_stages(held, calibration)
         yield from footprint.criterion_stage(held, criterion, calibration.seq_len, options)
         yield footprint.scores_stage(held)
     if job.task == "score":
@@ -305,7 +307,9 @@ def _disk(job: Job, held: Held, kept: tuple) -> int:
     calibration = job.score.calibration
     tokens = calibration.samples * calibration.seq_len
     total = held.hidden_on_disk(tokens) if job.task in ("score", "prune") else 0
-    if any(plan.compensation == "least-squares" for _, plan, _ in kept):
+    needed = job.task in ("score", "prune", "reconstruct") or job.plan is not None
+    by_curves = needed and any(one.curves is not None for one in job.chosen)
+    if by_curves or any(plan.compensation == "least-squares" for _, plan, _ in kept):
         total += sum(second_moment_bytes(held.shape, tokens))
     if job.task == "prune":
         total += sum(_written(job, held) * pruned.parameters for _, _, pruned in kept)

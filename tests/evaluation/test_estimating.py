@@ -116,6 +116,18 @@ def test_least_squares_of_llama_7b_lie_on_the_disk_and_not_in_memory():
     assert found.macs > other.macs
 
 
+def test_curves_take_second_moments_that_lie_on_the_disk_once():
+    model = ModelSpec("huggyllama/llama-7b", device="cpu", memory="100GB")
+    scored = Job("score", ScoreSpec(model, criterion="obs"))
+    found = estimate(scored)
+    assert "second moments" in {stage.name for stage in found.stages}
+    assert found.disk > 16 * 2**30
+    assert not estimate(replace(scored, score=ScoreSpec(model))).disk
+    pruned = Job("prune", scored.score, PlanSpec(compensation="least-squares"))
+    less = Job("prune", ScoreSpec(model), PlanSpec(compensation="least-squares"))
+    assert estimate(pruned).disk == estimate(less).disk
+
+
 def test_a_command_without_an_estimate_is_refused():
     with pytest.raises(InputError, match="no estimate of 'plan'"):
         Job("plan")
