@@ -11,6 +11,7 @@ from ..errors import InputError, explain, is_text
 from ..models import processes
 from . import console
 from .cache import cache_app
+from .curves import curves_command
 from .estimate import estimate_command
 from .generate import generate_command
 from .measure import evaluate_command, profile_command, reconstruct_command, zero_shot_command
@@ -25,6 +26,7 @@ from .sweep import sweep_command
 
 COMMANDS: dict[str, Callable | typer.Typer] = {
     "score": score_command,
+    "curves": curves_command,
     "prune": prune_command,
     "evaluate": evaluate_command,
     "profile": profile_command,

@@ -13,7 +13,7 @@ from ..store.outbox import Outbox
 from . import console
 from .signals import TERMINATED
 
-SHARED = ("score", "prune", "evaluate", "compare", "reconstruct", "sweep", "zero-shot")
+SHARED = ("score", "curves", "prune", "evaluate", "compare", "reconstruct", "sweep", "zero-shot")
 """The commands that several processes may run."""
 
 _LOST = 2

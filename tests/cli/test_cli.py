@@ -1,6 +1,7 @@
 """The commands, each against what the library says."""
 
 import csv
+import itertools
 import json
 import math
 
@@ -41,6 +42,20 @@ def test_score_says_what_it_scored_and_every_block(run_json, model):
     assert [block["block"] for block in found["blocks"]] == [0, 1, 2]
     assert [len(block["heads"]) for block in found["blocks"]] == [8, 8, 8]
     assert "realised" not in found
+
+
+def test_curves_say_what_is_lost_at_every_width(run_json, model, tmp_path):
+    rows = tmp_path / "curves.csv"
+    words = ("curves", model, *SETTINGS, "--criterion", "obs", "--option", "ridge=0.5")
+    found = run_json(*words, "--csv", str(rows))
+    assert found["settings"] == {"ridge": 0.5, "grouped": False, "fisher": False}
+    assert len(list(csv.DictReader(rows.open()))) == len(found["curves"])
+    ffn = [row for row in found["curves"] if (row["block"], row["sublayer"]) == (2, "ffn")]
+    assert [row["gone"] for row in ffn] == list(range(97))
+    assert [row["left"] for row in ffn] == list(range(96, -1, -1))
+    assert (ffn[0]["relative"], ffn[-1]["relative"]) == (0, 1)
+    assert all(row["error"] <= later["error"] for row, later in itertools.pairwise(ffn))
+    assert main([*words]) == 0
 
 
 def test_a_second_score_reads_the_store_and_runs_no_pass(run_json, model):

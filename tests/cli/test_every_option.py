@@ -21,6 +21,7 @@ COMMANDS = {
     "evaluate": f"{SMALL} {TEXT}",
     "profile": "{model} --seq-len 8 --repeats 1 --shapes-only",
     "generate": f"{SMALL} --prompt ab --max-new-tokens 2",
+    "curves": f"{SMALL} --criterion magnitude",
     "compare": f"{SMALL} --criteria magnitude,random",
     "reconstruct": f"{SMALL} {TEXT} --criteria magnitude",
     "sweep": f"{{model}} --criteria magnitude --sparsities 0.2 --sizes 2 --seq-len 8 {TEXT}",
