@@ -6,13 +6,14 @@
 The model is rounded to the type, run in it on the same calibration tokens, and scored; nothing is
 emulated. A line a criterion and kind of unit: Spearman's rank correlation with the scores in
 float32, the mean over the blocks and the least; and how much of what two plans keep is the same, at
-20 % and at 50 %: plans with the same widths in every block, or of whole sublayers where a
-criterion ranks those. "tiny" is a random model of three blocks. CPUs are slow in half precision,
-so by default there are few tokens, and `blockpruner`, which searches, is run on the tiny model
-alone.
+20 % and at 50 %: plans with the same widths in every block, or of what a criterion ranks as a
+whole; "-" where that is not possible, or all of a block has one score. "tiny" is a random model of
+three blocks. CPUs are slow in half precision, so by default there are few tokens, and what
+searches is run on the tiny model alone.
 """
 
 import argparse
+import contextlib
 import copy
 import sys
 import tempfile
@@ -20,6 +21,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import pandas
 import torch
 from torch import nn
 
@@ -31,9 +33,11 @@ from bipcore.criteria import CRITERIA, Scores, score
 from bipcore.criteria.statistics import collect_statistics
 from bipcore.data.calibration import load_calibration
 from bipcore.data.samples import CalibrationSet
+from bipcore.errors import InputError
 from bipcore.models.loading import load_model
 from bipcore.pruning.choosing import make_plan
 from bipcore.pruning.comparison import UNIT_KINDS, compare_plans, rank_correlations
+from bipcore.pruning.resolving import BY_RANK
 
 SPARSITIES = (0.2, 0.5)
 RUNS = [(name, {}) for name, one in CRITERIA.items() if one.needs != "nothing"]
@@ -52,20 +56,29 @@ def scored(model: nn.Module, calibration: CalibrationSet, *, search: bool) -> It
 def compare(exact: Scores, half: Scores) -> None:
     """Print the lines of one criterion."""
     orders = rank_correlations({"float32": exact, "half": half})
-    searched = CRITERIA[exact.criterion].needs == "search"
-    how = {"allocation": "auto" if searched else "uniform"}
-    plans = [[make_plan(one, sparsity=s, **how) for one in (exact, half)] for s in SPARSITIES]
-    frames = [compare_plans(*pair) for pair in plans]
+    frames = [kept(exact, half, sparsity) for sparsity in SPARSITIES]
     name = exact.criterion + (" order 2" if exact.options.get("order") == 2 else "")
     for kind in UNIT_KINDS:
         found = orders[orders["kind"] == kind]["rank_correlation"].dropna()
-        shares = []
+        words = [f"{v:8.5f}" if len(found) else f"{'-':>8}" for v in (found.mean(), found.min())]
         for frame in frames:
-            sums = frame[frame["kind"] == kind][["kept_by_both", "only_first", "only_second"]].sum()
-            apart = (sums["only_first"] + sums["only_second"]) / 2
-            shares.append(f"{sums['kept_by_both'] / (sums['kept_by_both'] + apart):8.2%}")
-        order = [f"{v:8.5f}" if len(found) else f"{'-':>8}" for v in (found.mean(), found.min())]
-        print(f"{name:24} {kind:8} {' '.join([*order, *shares])}", flush=True)
+            sums = {} if frame is None else frame[frame["kind"] == kind].sum(numeric_only=True)
+            words.append(f"{same_share(**sums):8.2%}" if len(sums) else f"{'-':>8}")
+        print(f"{name:24} {kind:8} {' '.join(words)}", flush=True)
+
+
+def kept(exact: Scores, half: Scores, sparsity: float) -> pandas.DataFrame | None:
+    """What plans made of both keep; None where there is none of this sparsity."""
+    ranked = CRITERIA[exact.criterion].allocation in BY_RANK
+    how = {"sparsity": sparsity, "allocation": "auto" if ranked else "uniform"}
+    with contextlib.suppress(InputError):
+        return compare_plans(make_plan(exact, **how), make_plan(half, **how))
+    return None
+
+
+def same_share(kept_by_both: int, only_first: int, only_second: int, **others: int) -> float:
+    """How much of what two plans keep on average both keep."""
+    return kept_by_both / (kept_by_both + (only_first + only_second) / 2)
 
 
 def measure(source: str, options: argparse.Namespace) -> None:
