@@ -32,7 +32,6 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from bipcore.pruning.moments import SecondMoments, second_moments_by_block
 from gpu_bounds import (
     SPARSITY,
     Bounds,
@@ -46,6 +45,7 @@ from random_model import SIZES, config_of, write
 
 from bipcore import __version__
 from bipcore.criteria import CRITERIA, Scores, score
+from bipcore.criteria.moments import SecondMoments, second_moments_by_block
 from bipcore.criteria.statistics import Statistics, collect_statistics
 from bipcore.data.samples import CalibrationSet
 from bipcore.evaluation.metrics import perplexity

@@ -6,10 +6,10 @@ from functools import cache
 
 import pytest
 import torch
-from bipcore.pruning.moments import collect_second_moments
 from torch import Tensor, nn
 
 from bipcore.criteria import CRITERIA, score
+from bipcore.criteria.moments import collect_second_moments
 from bipcore.criteria.statistics import Statistics, collect_statistics
 from bipcore.data.samples import CalibrationSet
 from tests.helpers.tiny import one_thread, tiny_model, tiny_tokens  # noqa: F401
@@ -44,8 +44,9 @@ def statistics(dtype: torch.dtype) -> tuple[Statistics, Statistics]:
     return tuple(collect_statistics(model, SET) for model in models(dtype))
 
 
-ROUNDINGS = {"spsa": 16, "loraprune": 32}
-"""Of criteria that enlarge them: by differences of losses, and by steps of a trained adapter."""
+ROUNDINGS = {"spsa": 16, "loraprune": 32, "obs": 32, "obs-fisher": 32, "slimgpt": 32}
+"""Of criteria that enlarge them: by differences of losses, by steps of a trained adapter, by
+removals of which each depends on those before it."""
 
 
 def assert_near(found: Tensor, exact: Tensor, dtype: torch.dtype, roundings: int = 4) -> None:
