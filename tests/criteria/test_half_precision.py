@@ -44,21 +44,30 @@ def statistics(dtype: torch.dtype) -> tuple[Statistics, Statistics]:
     return tuple(collect_statistics(model, SET) for model in models(dtype))
 
 
-ROUNDINGS = {"spsa": 16, "loraprune": 32, "obs": 32, "obs-fisher": 32, "slimgpt": 32}
-"""Of criteria that enlarge them: by differences of losses, by steps of a trained adapter, by
-removals of which each depends on those before it."""
+ROUNDINGS = {"spsa": 16, "loraprune": 32}
+"""Of criteria that enlarge them: by differences of losses, and by steps of a trained adapter."""
+REORDERED = 0.15
+"""By what share scores may differ where each removal depends on those before it, so that one that
+changes its place changes others."""
 
 
-def assert_near(found: Tensor, exact: Tensor, dtype: torch.dtype, roundings: int = 4) -> None:
-    """‖found − exact‖ is within a few roundings of ``dtype`` of ‖exact‖."""
-    assert (found - exact).norm() <= roundings * torch.finfo(dtype).eps * exact.norm()
+def assert_near(found: Tensor, exact: Tensor, share: float) -> None:
+    """‖found − exact‖ is at most this ``share`` of ‖exact‖."""
+    assert (found - exact).norm() <= share * exact.norm()
+
+
+def few_roundings(dtype: torch.dtype, name: str = "") -> float:
+    """What may differ in ``dtype``, of a criterion where it is named."""
+    if name and CRITERIA[name].curves is not None:
+        return REORDERED
+    return ROUNDINGS.get(name, 4) * torch.finfo(dtype).eps
 
 
 @pytest.mark.parametrize("dtype", HALF)
 def test_moments_of_loud_activations_do_not_overflow(dtype):
     half, exact = (found.to_tensors() for found in statistics(dtype))
     for name in exact.keys() - {"tokens"}:
-        assert_near(half[name], exact[name], dtype)
+        assert_near(half[name], exact[name], few_roundings(dtype))
     loudest = max(float(value.max()) for name, value in exact.items() if "mean_square" in name)
     assert loudest > torch.finfo(torch.float16).max
 
@@ -72,7 +81,7 @@ def test_scores_in_half_precision_are_those_in_float32(name, options, dtype):
     )
     for one, other in zip(half, exact, strict=True):
         for kind in ("attention", "heads", "kv_groups", "ffn"):
-            assert_near(getattr(one, kind), getattr(other, kind), dtype, ROUNDINGS.get(name, 4))
+            assert_near(getattr(one, kind), getattr(other, kind), few_roundings(dtype, name))
 
 
 @pytest.mark.parametrize("dtype", HALF)
@@ -80,5 +89,5 @@ def test_second_moments_of_loud_activations_do_not_overflow(dtype):
     half, exact = (collect_second_moments(model, SET) for model in models(dtype))
     matrices = [name for name in exact if name.endswith((".o", ".down"))]
     for name in matrices:
-        assert_near(half[name], exact[name], dtype)
+        assert_near(half[name], exact[name], few_roundings(dtype))
     assert max(float(exact[name].max()) for name in matrices) > torch.finfo(torch.float16).max
