@@ -1,4 +1,4 @@
-"""Fine-tuning the pruned model with LoRA, and what that won back."""
+"""Training the pruned model to win back what it lost, and what that did."""
 
 import streamlit as st
 
@@ -11,8 +11,9 @@ from ui.summary import plan_metrics
 
 settings = begin(
     "Recover",
-    "Fine-tunes the pruned model with LoRA, as the paper does, and merges the result into plain "
-    "weights of the same size. The dense model and the pruned one stay as they are.",
+    "Trains the pruned model towards the dense one, or with LoRA on a text as the paper does, and "
+    "puts the result into weights of the same size. The dense model and the pruned one stay as "
+    "they are.",
 )
 scores, plan = need_scores(settings)
 plan_metrics(plan)

@@ -1,4 +1,4 @@
-"""The page Recover: the form that says how a pruned model is fine-tuned, and the training."""
+"""The page Recover: the form that says how a pruned model is trained, and the training."""
 
 import os
 from typing import Any
@@ -9,7 +9,8 @@ from bipcore.data.texts import FILES, NAMED
 from bipcore.pipeline.pipeline import Pipeline
 from bipcore.pipeline.recoveries import Recovery
 from bipcore.pruning.plan import PruningPlan
-from bipcore.recovery.training import Step, steps_of
+from bipcore.recovery.schedule import steps_of
+from bipcore.recovery.training import Step
 from bipcore.settings import parse_list
 from bipcore.specs import RecoverySpec
 from bipcore.store.kinds import digest
@@ -24,7 +25,17 @@ from .studies import Study, follow
 
 _STARTED = "recovery-started"
 _PARTS = ("all", "attention", "ffn")
+_OBJECTIVES = {"distill": "the dense model (distillation)", "text": "the text, as the paper"}
+_TRAINED = {
+    "lora": "a low-rank adapter (LoRA)",
+    "blocks": "all weights of the blocks",
+    "refit": "what was cut, norms and biases",
+}
 _HELP = {
+    "objective": "The dense model: the divergence of the next token's distribution from the dense "
+    "model's, which it runs beside. The text: the loss of its next token.",
+    "train": "More weights win back more with enough tokens, and take more memory.",
+    "hidden_weight": "What the error of the blocks' outputs counts beside the divergence.",
     "source": f"Never a test text. Or type the path of a {FILES} on the machine that runs this "
     "app.",
     "text_field": "Where the records of a file have their text; left empty, under text.",
@@ -69,7 +80,7 @@ def recovery_form(settings: Settings) -> tuple[RecoverySpec | None, bool]:
             for size, values in SIZES.items():
                 st.button(size, key=f"recovery-size-{size}", on_click=form.fill, args=(values,))
         _training(form)
-        with st.expander("LoRA, early stop and more"):
+        with st.expander("LoRA's size, early stop and more"):
             _more(form)
         return form.start_row(_spec, lambda spec: _note(settings, spec))
 
@@ -88,6 +99,11 @@ def _training(form: Form) -> None:
     form.number(samples, "Samples", "samples", 1)
     form.number(seq_len, "Tokens each", "seq_len", 2)
     form.number(seed, "Seed", "seed", 0)
+    objective, train = st.columns(2)
+    said = _OBJECTIVES.get
+    form.field(objective.selectbox, "Towards", "objective", tuple(_OBJECTIVES), format_func=said)
+    said = _TRAINED.get
+    form.field(train.selectbox, "What is trained", "train", tuple(_TRAINED), format_func=said)
     rate, batch, epochs, validation = st.columns([2, 1, 1, 1])
     form.number(rate, "Learning rate", "learning_rate", 0.0, step=1e-4, format="%.1e")
     form.number(batch, "Batch", "batch_size", 1)
@@ -101,11 +117,12 @@ def _more(form: Form) -> None:
     form.number(alpha, "Alpha", "alpha", 0.0, step=1.0)
     form.number(dropout, "Dropout", "dropout", 0.0, 0.95, step=0.05)
     form.choice(targets, "Layers", "targets", _PARTS, empty="all")
-    every, patience, warmup, decay = st.columns(4)
+    every, patience, warmup, decay, hidden = st.columns(5)
     form.number(every, "Look every", "validate_every", 1)
     form.number(patience, "Patience", "patience", 0)
     form.number(warmup, "Warm-up, share of the steps", "warmup", 0.0, 0.95, step=0.01)
     form.number(decay, "Weight decay", "weight_decay", 0.0, step=0.01)
+    form.number(hidden, "Blocks' outputs", "hidden_weight", 0.0, step=0.1)
 
 
 def _spec(values: dict[str, Any]) -> RecoverySpec:
@@ -117,9 +134,14 @@ def _note(settings: Settings, spec: RecoverySpec) -> str:
     tokens = spec.samples * spec.epochs * spec.seq_len
     return (
         f"{steps_of(spec):,} optimiser steps over {tokens:,} tokens of {spec.source}. A training "
-        "step costs about three forward passes over the same tokens. What was stopped goes on "
-        f"from its last checkpoint. {line(job_of(settings, 'recover', recovery=spec))}"
+        f"step costs about three forward passes over the same tokens{_beside(spec)}. What was "
+        "stopped goes on from its last checkpoint. "
+        f"{line(job_of(settings, 'recover', recovery=spec))}"
     ).rstrip()
+
+
+def _beside(spec: RecoverySpec) -> str:
+    return ", and one of the dense model" if spec.objective == "distill" else ""
 
 
 def train(settings: Settings, plan: PruningPlan, spec: RecoverySpec | None, *, start: bool) -> bool:
@@ -159,7 +181,7 @@ def _start(settings: Settings, plan: PruningPlan, spec: RecoverySpec) -> Study:
         return pipeline.recover(model, plan, spec, watch=watch)
 
     key = f"recover-{digest([plan.to_json(), model.identity(), spec.identity()])}"
-    study = Study(key, f"Fine-tuning {model.name}")
+    study = Study(key, f"Recovering {model.name}")
     study.start(work)
     choose_latest()
     return study

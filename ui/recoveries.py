@@ -5,15 +5,20 @@ import streamlit as st
 from bipcore.pipeline.pipeline import Pipeline
 from bipcore.pipeline.recoveries import Recovery
 from bipcore.pruning.plan import PruningPlan
-from bipcore.recovery.training import Step, steps_of
+from bipcore.recovery.schedule import steps_of
+from bipcore.recovery.training import Step
 from bipcore.store.kinds import digest
-from bipcore.views.recovery import history_frame, loss_chart, rate_chart
+from bipcore.views.recovery import divergence_chart, history_frame, loss_chart, rate_chart
 
 from .figures import show_chart
 from .results import error_box
 from .settings import Settings
 
 _CHOSEN = "recovery-chosen"
+_LOOKS = {
+    "validation_kl": "Held-out divergence, nats a token",
+    "validation": "Held-out loss, nats a token",
+}
 
 
 def stored_recoveries(settings: Settings, plan: PruningPlan) -> list[Recovery]:
@@ -52,14 +57,17 @@ def describe(recovery: Recovery) -> str:
     spec, last = recovery.spec, recovery.history[-1].step
     steps = f"{last} of {steps_of(spec)} steps" if last < steps_of(spec) else f"{last} steps"
     return (
-        f"{spec.source}, {spec.samples:,} × {spec.seq_len} tokens, rank {spec.rank}, learning rate "
+        f"{spec.objective}, {spec.train}{f' of rank {spec.rank}' if spec.train == 'lora' else ''}, "
+        f"{spec.source}, {spec.samples:,} × {spec.seq_len} tokens, learning rate "
         f"{spec.learning_rate:g}, {steps} ({recovery.name[:6]})"
     )
 
 
 def show_curves(history: tuple[Step, ...], chosen: int | None = None) -> None:
-    """Loss and learning rate against the step."""
+    """Divergence, loss and learning rate against the step."""
     frame = history_frame(history)
+    if frame["validation_kl"].notna().any():
+        show_chart(divergence_chart(frame, chosen), frame, "recovery-divergence")
     left, right = st.columns([3, 2])
     with left:
         show_chart(loss_chart(frame, chosen), frame, "recovery-loss")
@@ -69,19 +77,21 @@ def show_curves(history: tuple[Step, ...], chosen: int | None = None) -> None:
 
 def show_recovery(recovery: Recovery) -> None:
     """What a stored recovery did, in figures and curves."""
-    looks = [step.validation for step in recovery.history if step.validation is not None]
-    columns = st.columns(4)
-    if looks:
-        chosen = min(looks) if recovery.spec.patience else looks[-1]
-        columns[0].metric(
-            "Held-out loss, nats a token",
+    columns = iter(st.columns(5))
+    for name, title in _LOOKS.items():
+        looks = {step.step: getattr(step, name) for step in recovery.history}
+        first, chosen = looks[0], looks.get(recovery.chosen)
+        if first is None or chosen is None:
+            continue
+        next(columns).metric(
+            title,
             f"{chosen:.3f}",
-            f"{chosen - looks[0]:.3f}",
+            f"{chosen - first:.3f}",
             delta_color="inverse",
             help="Of samples of the training text that were not trained on; the change is from "
             "the pruned model.",
         )
-    columns[1].metric("Tokens trained on", f"{recovery.tokens:,}")
-    columns[2].metric("Training took", f"{recovery.seconds:,.0f} s")
-    columns[3].metric("Step kept", f"{recovery.chosen} of {recovery.history[-1].step}")
+    next(columns).metric("Tokens trained on", f"{recovery.tokens:,}")
+    next(columns).metric("Training took", f"{recovery.seconds:,.0f} s")
+    next(columns).metric("Step kept", f"{recovery.chosen} of {recovery.history[-1].step}")
     show_curves(recovery.history, recovery.chosen)

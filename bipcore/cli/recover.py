@@ -62,7 +62,8 @@ def recover_command(
     force: Force = False,
     json: Json = False,
 ) -> None:
-    """Fine-tune a pruned model with LoRA, and measure the dense, pruned and recovered model.
+    """Train a pruned model towards the dense one, or with LoRA on a text as the paper does, and
+    measure the dense, pruned and recovered model.
 
     Stopped and started again with the same settings, it goes on from its last checkpoint. The
     defaults of the training are the paper's, meant for a GPU: docs/zero-shot-and-recovery.md has
@@ -182,6 +183,7 @@ def chosen_states(
 def _facts(done: Recovery) -> dict[str, Any]:
     first, last = done.history[1], done.history[-1]
     looks = [step.validation for step in done.history if step.validation is not None]
+    apart = [step.validation_kl for step in done.history if step.validation_kl is not None]
     return {
         "recovery": done.name,
         "settings": asdict(done.spec),
@@ -193,6 +195,8 @@ def _facts(done: Recovery) -> dict[str, Any]:
         "loss_last": last.loss,
         "validation_before": looks[0] if looks else None,
         "validation_best": min(looks) if looks else None,
+        "validation_kl_before": apart[0] if apart else None,
+        "validation_kl_best": min(apart) if apart else None,
     }
 
 

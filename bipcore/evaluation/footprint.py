@@ -325,8 +325,10 @@ def reconstruction_stage(held: Held, window: int, count: int, models: int) -> St
 
 
 def training_stage(held: Held, shape: ModelShape, recovery: RecoverySpec) -> Stage:
-    """What fine-tuning keeps for the way back, for a pass of about 2048 tokens: as
-    `criteria.llm_pruner.memory` counts it, without gradients of the weights."""
+    """What training keeps for the way back, for a pass of about 2048 tokens: as
+    `criteria.llm_pruner.memory` counts it, without gradients of the weights. Distilled, the dense
+    model's logits and the gradient of the own are beside it; whole weights are there four times
+    more: the copy that is trained, its gradient, and two moments."""
     seq_len = recovery.seq_len
     at_once = max(1, 2048 // seq_len)
     tokens = seq_len * min(at_once, recovery.batch_size, recovery.samples)
@@ -334,4 +336,9 @@ def training_stage(held: Held, shape: ModelShape, recovery: RecoverySpec) -> Sta
         12 * shape.hidden + 3 * (b.heads + b.kv_heads) * shape.head_dim + 4 * b.channels
         for b in shape.blocks
     )
-    return held.stage("fine-tuning", {"activations": WIDE * tokens * width})
+    terms = {"activations": WIDE * tokens * width}
+    if recovery.objective == "distill":
+        terms["logits to compare"] = WIDE * tokens * 2 * held.vocabulary
+    if recovery.train != "lora":
+        terms["trained weights"] = 4 * WIDE * shape.block_parameters
+    return held.stage("training", terms)

@@ -46,11 +46,22 @@ heads and feed-forward channels are gone, not masked. Made with bipcore.
 _RECOVERED = """
 ## How it was recovered
 
-After pruning it was fine-tuned with LoRA; the adapter is merged into the weights. `{folder}/` has
-the adapter as `peft` reads it: it belongs on the pruned model before the merge, not on this one.
+{how}
 
 {settings}
 """
+
+_TRAINED = {
+    "lora": "After pruning it was fine-tuned with LoRA; the adapter is merged into the weights. "
+    f"`{ADAPTER}/` has\nthe adapter as `peft` reads it: it belongs on the pruned model before the "
+    "merge, not on this one.",
+    "blocks": "After pruning all weights of its decoder blocks were trained.",
+    "refit": "After pruning the projections that were cut were trained, with norms and biases.",
+}
+_OBJECTIVES = {
+    "distill": "the divergence of the next token from the dense model's",
+    "text": "the loss of the text",
+}
 
 
 def model_card(
@@ -127,14 +138,19 @@ def _recovered(spec: RecoverySpec) -> str:
     size = f"{spec.samples:,} × {spec.seq_len} tokens"
     settings = {
         "Text": f"{public_name(spec.source)}, {size}, seed {spec.seed}",
-        "Rank, alpha, dropout": f"{spec.rank}, {spec.alpha:g}, {spec.dropout:g}",
-        "Layers": ", ".join(spec.targets),
+        "Objective": _OBJECTIVES[spec.objective]
+        + (f", blocks' outputs × {spec.hidden_weight:g}" if spec.hidden_weight else ""),
+    }
+    if spec.train == "lora":
+        settings["Rank, alpha, dropout"] = f"{spec.rank}, {spec.alpha:g}, {spec.dropout:g}"
+        settings["Layers"] = ", ".join(spec.targets)
+    settings |= {
         "Optimiser": f"AdamW, learning rate {spec.learning_rate:g}, cosine, "
         f"weight decay {spec.weight_decay:g}",
         "Batch, epochs": f"{spec.batch_size}, {spec.epochs}",
     }
     table = _table(("Setting", "Value"), settings.items())
-    return _RECOVERED.format(folder=ADAPTER, settings=table)
+    return _RECOVERED.format(how=_TRAINED[spec.train], settings=table)
 
 
 def _metadata(base_model: str, licence: str) -> str:

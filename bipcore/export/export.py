@@ -16,6 +16,7 @@ from ..models.loading import load_model
 from ..progress import Progress, silent
 from ..pruning.plan import NOTHING, PruningPlan
 from ..recovery.lora import LoraAdapter, write_adapter
+from ..specs import RecoverySpec
 from ..store.files import MANIFEST, check_destination, read_manifest, replacing
 from ..store.inputs import named_path
 from ..store.manifest import changed, checksums, has_checksums, write_manifest
@@ -62,6 +63,7 @@ def save_pruned(
     licence: str = "unknown",
     figures: Mapping[str, Any] | None = None,
     source: str = "",
+    recovery: RecoverySpec | None = None,
     adapter: LoraAdapter | None = None,
     format: str = AUTO,
     save_dtype: str = "auto",
@@ -71,8 +73,9 @@ def save_pruned(
     """Write the pruned ``model``, its tokenizer, plan and model card to ``folder``.
 
     ``figures`` are rows for the card, name -> (before, after); ``source`` identifies what the
-    export was made from, for `same_export`. With ``adapter``, which is merged into ``model``, it
-    is kept in a folder of its own, and the figures are (dense, pruned, recovered). ``format``:
+    export was made from, for `same_export`. With ``recovery`` or ``adapter`` the model was trained
+    so after it was pruned, and the figures are (dense, pruned, recovered); the adapter, which is
+    merged into ``model``, is kept in a folder of its own. ``format``:
     the name of one of `FORMATS`, or "auto" for the first that can hold the plan. ``save_dtype``:
     the type that is written, "float32", "bfloat16", "float16", or "auto" for that of the
     ``checkpoint`` of the dense model, where this one is not in a narrower one.
@@ -84,14 +87,15 @@ def save_pruned(
     left behind.
     """
     target = check_destination(folder)
-    _check_plan(model, plan, adapter)
+    recovery = adapter.spec if adapter else recovery
+    _check_plan(model, plan, recovered=recovery is not None)
     chosen, reason = choose_format(plan, model.config, model, name=format)
     dtype = type_to_write(save_dtype, model, checkpoint)
     form = in_type(chosen.form(with_true_tie(model), plan), dtype)
     made, size = _made(form)
     facts = {**made, **_facts(chosen, dtype, checkpoint, base_model), "source": source}
     about = {"base_model": base_model, "licence": licence, "figures": figures or {}, **made}
-    about |= {"name": target.name, "written_as": chosen, "reason": reason}
+    about |= {"name": target.name, "written_as": chosen, "reason": reason, "recovery": recovery}
     about["on_disk"] = disk_rows(checkpoint, model, dtype, size)
     report = progress or silent
     try:
@@ -100,9 +104,7 @@ def save_pruned(
             chosen.write(form, tokenizer, unfinished)
             _write_words(unfinished, plan, about, model, adapter)
             report(0.5, "Reading it back")
-            sums, difference = _read_back(unfinished, chosen, model, form)
-            facts["max_logit_difference"] = difference
-            write_manifest(unfinished, facts, sums)
+            _read_back(unfinished, chosen, model, form, facts)
     except safetensors.SafetensorError as error:
         raise InputError(f"The export to {target} failed: {error}; nothing was kept.") from error
     report(1.0, "Exported")
@@ -110,14 +112,15 @@ def save_pruned(
 
 
 def _read_back(
-    folder: Path, chosen: Format, model: nn.Module, form: nn.Module
-) -> tuple[dict[str, str], float]:
-    """The checksums of what was written, and the largest difference of its logits."""
+    folder: Path, chosen: Format, model: nn.Module, form: nn.Module, facts: Mapping[str, Any]
+) -> None:
+    """Compare what was written with ``model``, and write the manifest: ``facts``, the largest
+    difference of the logits, and the checksums."""
     with ThreadPoolExecutor(1) as beside:
         sums = beside.submit(checksums, folder)
         again = chosen.read_back(folder, form)
         difference = compare(model, form, again, tolerance=chosen.tolerance)
-        return sums.result(), difference
+        write_manifest(folder, {**facts, "max_logit_difference": difference}, sums.result())
 
 
 def _write_words(
@@ -128,19 +131,18 @@ def _write_words(
     adapter: LoraAdapter | None,
 ) -> None:
     """The adapter, the plan and the card of the export in ``folder``, as others may read them."""
-    recovery = adapter.spec if adapter else None
     if adapter is not None:
         write_adapter(folder / ADAPTER, model, adapter)
     (folder / "plan.json").write_text(public_plan(plan).to_json(), encoding="utf-8")
-    card = model_card(plan, readers=readers_of(folder), recovery=recovery, **about)
+    card = model_card(plan, readers=readers_of(folder), **about)
     (folder / CARD).write_text(card, "utf-8", "backslashreplace")
 
 
-def _check_plan(model: nn.Module, plan: PruningPlan, adapter: LoraAdapter | None) -> None:
+def _check_plan(model: nn.Module, plan: PruningPlan, *, recovered: bool) -> None:
     """Raise InputError where ``plan`` is not what was done to ``model``, or is nothing."""
     if Adapter(model).shape.blocks != plan.pruned_shape.blocks:
         raise InputError("The model does not have the widths of the plan; apply the plan to it.")
-    check_removes(plan, recovered=adapter is not None)
+    check_removes(plan, recovered=recovered)
 
 
 def check_removes(plan: PruningPlan, *, recovered: bool) -> None:

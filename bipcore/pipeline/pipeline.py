@@ -155,12 +155,19 @@ class Pipeline:
                 licence=self.bench.found.licence,
                 figures=figures,
                 source=source,
-                adapter=self.adapter(spec, plan, recovery) if recovery else None,
+                **self._trained(spec, plan, recovery),
                 format=format,
                 save_dtype=save_dtype,
                 checkpoint=self._checkpoint(model),
                 progress=progress,
             )
+
+    def _trained(
+        self, spec: ModelSpec, plan: PruningPlan, recovery: RecoverySpec | None
+    ) -> dict[str, Any]:
+        """What an export says and keeps of a recovery."""
+        adapter = self.adapter(spec, plan, recovery) if recovery else None
+        return {"recovery": recovery, "adapter": adapter}
 
     def _checkpoint(self, model: nn.Module) -> Checkpoint:
         """How the dense model of ``model``, which is in memory, lies on the disk."""

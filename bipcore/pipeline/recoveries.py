@@ -11,9 +11,11 @@ from ..errors import InputError
 from ..models.processes import place
 from ..models.streaming import check_whole
 from ..pruning.plan import PruningPlan
-from ..recovery.lora import LoraAdapter, merged, target_layers
+from ..recovery.lora import LoraAdapter, target_layers
 from ..recovery.training import Step, recover
+from ..recovery.weights import LORA, recovered_model
 from ..specs import ModelSpec, RecoverySpec
+from ..specs.recovery import AS_BEFORE
 from ..store.kinds import Kind, Stored, canonical, digest
 from ..store.resume import Checkpoints
 from ..store.runs import RunStore
@@ -21,7 +23,7 @@ from .plans import Plans
 
 RECOVERIES: Kind[Stored] = Kind(
     "recoveries",
-    "adapters of fine-tuned models, and how it went",
+    "adapters or weights of recovered models, and how training went",
     version=3,
     write=lambda result: result,
     read=lambda tensors, data: (tensors, _checked(data)),
@@ -35,7 +37,7 @@ State = tuple[PruningPlan | None, RecoverySpec | None]
 class Recovery:
     """A recovery that is stored under ``name``: what was recovered and how training went.
 
-    ``chosen`` is the step whose adapter it is, ``seconds`` the time of training, ``tokens`` those
+    ``chosen`` is the step that it is of, ``seconds`` the time of training, ``tokens`` those
     trained on.
     """
 
@@ -113,7 +115,8 @@ class Recoveries:
         wrong settings, unknown layers, too little text."""
         recovery.identity()
         check_whole(self.bench.model(spec)[0], "Fine-tuning")
-        target_layers(self.bench.model(spec)[0], recovery.targets)
+        if recovery.train == LORA:
+            target_layers(self.bench.model(spec)[0], recovery.targets)
         self._training_tokens(spec, recovery)
 
     def _training_tokens(self, spec: ModelSpec, recovery: RecoverySpec) -> Tensor:
@@ -149,31 +152,35 @@ class Recoveries:
                 model = self.plans.pruned(spec, plan)
             tokens = self._training_tokens(spec, recovery)
             how = {"micro_batch": micro_batch, "checkpoints": kept, "watch": watch}
+            how["dense"] = self.bench.model(spec)[0]
             with self.bench.progress.within(0.2, 1.0) as progress:
                 tuned = recover(model, tokens, recovery, progress=progress, **how)
             facts = {name: getattr(tuned, name) for name in ("chosen", "seconds", "tokens")}
             facts["history"] = [asdict(step) for step in tuned.history]
-            return tuned.adapter, facts | {"plan": plan.to_json(), "recovery": asdict(recovery)}
+            return tuned.tensors, facts | {"plan": plan.to_json(), "recovery": asdict(recovery)}
 
         _, data = self.bench.store.get(RECOVERIES, identity, compute)
         kept.clear()
         return _recovery(self.bench.store.path(RECOVERIES, identity).name, data)
 
     def recovered(self, spec: ModelSpec, plan: PruningPlan, recovery: RecoverySpec) -> nn.Module:
-        """The pruned model with its adapter merged; trained first where that is not stored."""
-
+        """The pruned model with what training made of it; trained first where it is not stored."""
         identity = self.variant_identity(spec, plan, recovery)
         slot = self.bench.slot("recovered", [spec, identity])
         if slot.value is None:
             with self.bench.progress.within(0.0, 0.9):
                 self.recover(spec, plan, recovery)
-            adapter = self.adapter(spec, plan, recovery)
+            tensors = self.bench.store.get(RECOVERIES, identity, _missing)[0]
             slot = self.bench.slot("recovered", [spec, identity])  # loading empties them
-            slot.value = merged(self.plans.pruned(spec, plan), adapter)
+            slot.value = recovered_model(self.plans.pruned(spec, plan), recovery, tensors)
         return slot.value
 
-    def adapter(self, spec: ModelSpec, plan: PruningPlan, recovery: RecoverySpec) -> LoraAdapter:
-        """The adapter of a recovery that is stored."""
+    def adapter(
+        self, spec: ModelSpec, plan: PruningPlan, recovery: RecoverySpec
+    ) -> LoraAdapter | None:
+        """The adapter of a recovery that is stored; None where whole weights were trained."""
+        if recovery.train != LORA:
+            return None
         identity = self.variant_identity(spec, plan, recovery)
         return LoraAdapter(recovery, self.bench.store.get(RECOVERIES, identity, _missing)[0])
 
@@ -238,7 +245,7 @@ def _checked(data: dict) -> dict:
 
 def _recovery(name: str, data: dict) -> Recovery:
     """What is stored of a recovery, from plain data."""
-    said = data["recovery"]
+    said = AS_BEFORE | data["recovery"]
     return Recovery(
         name=name,
         plan=PruningPlan.from_json(data["plan"]),

@@ -1,4 +1,4 @@
-"""Winning back what pruning lost: fine-tuning a pruned model with LoRA.
+"""Winning back what pruning lost: training a pruned model, towards the dense one or on a text.
 
 LoRA is `peft`'s (`lora`), the optimiser torch's. The loop around them is here because a run has
 to go on where it was killed, exactly, and what other trainers keep for that are pickles.
@@ -15,40 +15,15 @@ from torch import Tensor, nn
 
 from ..errors import Cancelled, InputError
 from ..models.adapters import Adapter
+from ..models.divergence import kl_divergence
 from ..models.running import check_vocabulary, loss_scale, negative_log_likelihood
 from ..progress import Progress, silent
 from ..specs import RecoverySpec
 from ..store.resume import Checkpoints
-from .lora import adapter_tensors, seeded, with_adapter
-
-
-def steps_of(spec: RecoverySpec) -> int:
-    """How many optimiser steps the whole training has; the last batch of an epoch is smaller."""
-    return spec.epochs * math.ceil(spec.samples / spec.batch_size)
-
-
-def learning_rate(spec: RecoverySpec, step: int) -> float:
-    """The learning rate of the optimiser step ``step``, from 0.
-
-    Linear up to the spec's over the first share ``warmup`` of the S steps, W = ⌈warmup·S⌉, then
-    half a cosine down: (1 + cos(π·(step − W) / (S − W))) / 2 of it (arXiv 1608.03983, without
-    restarts).
-    """
-    total = steps_of(spec)
-    rise = math.ceil(spec.warmup * total)
-    if step < rise:
-        return spec.learning_rate * (step + 1) / rise
-    return spec.learning_rate * (1 + math.cos(math.pi * (step - rise) / max(total - rise, 1))) / 2
-
-
-def batch_of(spec: RecoverySpec, step: int) -> Tensor:
-    """The indices of the samples of the optimiser step ``step``, from 0; every epoch has an order
-    of its own."""
-    epoch, place = divmod(step, math.ceil(spec.samples / spec.batch_size))
-    generator = torch.Generator().manual_seed((spec.seed + epoch) % 2**63)
-    order = torch.randperm(spec.samples, generator=generator)
-    return order[place * spec.batch_size : (place + 1) * spec.batch_size]
-
+from .lora import seeded
+from .objectives import divergence, hidden_error
+from .schedule import batch_of, learning_rate, steps_of
+from .weights import LORA, trainable, trained_tensors
 
 LARGEST_NORM = 1.0
 """Gradients are scaled down to this norm where theirs is larger."""
@@ -58,24 +33,32 @@ _TOKENS = 2048  # in one forward pass, where the caller does not say
 
 @dataclass(frozen=True)
 class Step:
-    """What one optimiser step of ``learning_rate`` saw: ``loss``, the mean over its batch, and
-    ``validation``, that of the held-out samples after it, where it was looked at. In nats a
-    token. Step 0 is the model as it was."""
+    """What one optimiser step of ``learning_rate`` saw: ``loss``, what it made smaller, as the mean
+    over its batch; and of the held-out samples after it, where it was looked at, ``validation``,
+    the loss of the text, and ``validation_kl``, the divergence from the dense model where that is
+    the objective. In nats a token. Step 0 is the model as it was."""
 
     step: int
     loss: float | None = None
     learning_rate: float | None = None
     validation: float | None = None
+    validation_kl: float | None = None
+
+    @property
+    def looked(self) -> float | None:
+        """What of the held-out samples the best step has least of."""
+        return self.validation if self.validation_kl is None else self.validation_kl
 
 
 @dataclass(frozen=True)
 class Tuned:
-    """The adapter by `peft`'s names, how training went, and the step that the adapter is of.
+    """What was trained (see `weights.trained_tensors`), how training went, and the step that it is
+    of.
 
     ``seconds``: of training, without what was lost when it was stopped. ``tokens``: trained on.
     """
 
-    adapter: dict[str, Tensor]
+    tensors: dict[str, Tensor]
     history: tuple[Step, ...]
     chosen: int
     seconds: float
@@ -87,25 +70,31 @@ def recover(
     tokens: Tensor,
     spec: RecoverySpec,
     *,
+    dense: nn.Module | None = None,
     micro_batch: int | None = None,
     checkpoints: Checkpoints | None = None,
-    checkpoint_seconds: float = 60.0,
+    checkpoint_seconds: float | None = None,
     progress: Progress | None = None,
     watch: Callable[[tuple[Step, ...]], None] | None = None,
 ) -> Tuned:
-    """Train an adapter for ``model`` on tokens (N + V, T): the first N samples of the spec, the
-    other V held out. ``model`` is not touched; see `lora.merged` for what comes of it.
+    """Train ``model`` on tokens (N + V, T): the first N samples of the spec, the other V held out.
+    ``dense`` is the model that it was cut from, which distilling needs. Neither is touched; see
+    `weights.recovered_model` for what comes of it.
 
     Each step sums the gradients of its batch over passes of ``micro_batch`` samples (about 2048
     tokens where it is None), which changes memory and speed but not the mathematics. With
-    ``checkpoints`` it goes on from the last one, and keeps one every ``checkpoint_seconds`` and
-    when ``progress`` raises Cancelled. The same spec gives the same adapter, interrupted or not.
+    ``checkpoints`` it goes on from the last one, and keeps one every ``checkpoint_seconds`` (60, or
+    300 where whole weights are trained) and when ``progress`` raises Cancelled. The same spec gives
+    the same weights, interrupted or not.
     ``watch`` is given all steps so far after each one. Raises InputError.
     """
     if micro_batch is not None and micro_batch < 1:
         raise InputError(f"The micro-batch is at least 1 sample, not {micro_batch}.")
     _check_tokens(model, tokens, spec)
-    run = _Training(model, tokens, spec, micro_batch or max(1, _TOKENS // spec.seq_len))
+    check_teacher(model, spec, dense)
+    if checkpoint_seconds is None:
+        checkpoint_seconds = 60.0 if spec.train == LORA else 300.0
+    run = _Training(model, tokens, spec, micro_batch or max(1, _TOKENS // spec.seq_len), dense)
     if checkpoints is not None and (found := checkpoints.latest()) is not None:
         run.restore(*found)
     try:
@@ -136,20 +125,46 @@ def _check_tokens(model: nn.Module, tokens: Tensor, spec: RecoverySpec) -> None:
         )
 
 
-class _Training:
-    """One training: the model with its adapter, the optimiser, and how far it is."""
+def check_teacher(model: nn.Module, spec: RecoverySpec, dense: nn.Module | None) -> None:
+    """Raise InputError where ``dense`` cannot be what ``model`` is brought near to."""
+    if spec.objective != "distill":
+        return
+    if dense is None:
+        raise InputError(
+            "To distil, the dense model is needed, which is not there; give it, or use the "
+            "objective text."
+        )
+    theirs, own = (m.get_output_embeddings().weight.shape[0] for m in (dense, model))
+    if theirs != own:
+        raise InputError(
+            f"The dense model has {theirs:,} tokens in its vocabulary and this one {own:,}; a "
+            "model is distilled from one with its own."
+        )
 
-    def __init__(self, model: nn.Module, tokens: Tensor, spec: RecoverySpec, micro_batch: int):
-        self.spec, self.micro_batch = spec, micro_batch
+
+class _Training:
+    """One training: the copy that is trained, the optimiser, and how far it is.
+
+    ``weights`` are what is trained of the copy; ``masters`` are the same in float32, which the
+    optimiser steps, and themselves where they are float32 already.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokens: Tensor,
+        spec: RecoverySpec,
+        micro_batch: int,
+        dense: nn.Module | None,
+    ) -> None:
+        self.spec, self.micro_batch, self.dense = spec, micro_batch, dense
         self.train, self.held_out = tokens[: spec.samples], tokens[spec.samples :]
         self.device = Adapter(model).input_device
         self.scale = loss_scale(model)
-        self.tuned = with_adapter(model, spec)
-        self.weights = {
-            name: value for name, value in self.tuned.named_parameters() if value.requires_grad
-        }
+        self.tuned, self.weights = trainable(model, spec, dense)
+        self.masters = {name: _master(weight) for name, weight in self.weights.items()}
         self.optimiser = torch.optim.AdamW(
-            self.weights.values(), lr=spec.learning_rate, weight_decay=spec.weight_decay
+            self.masters.values(), lr=spec.learning_rate, weight_decay=spec.weight_decay
         )
         self.history: list[Step] = []
         self.best: dict[str, Tensor] = {}
@@ -160,7 +175,7 @@ class _Training:
         total = steps_of(self.spec)
         self._since = time.monotonic()
         if not self.history:
-            self._add(Step(0, validation=self._validate(report, 0.0)))
+            self._add(Step(0, **self._validate(report, 0.0)))
             yield
         while self.history[-1].step < total and not _gave_up(self.history, self.spec.patience):
             self._add(self._advance(report, total))
@@ -172,26 +187,26 @@ class _Training:
         now = time.monotonic()
         self.seconds, self._since = self.seconds + now - self._since, now
         if self.spec.patience and step.step == _best_step(self.history):
-            self.best = {name: value.detach().clone() for name, value in self.weights.items()}
+            self.best = {name: value.detach().clone() for name, value in self.masters.items()}
 
     def _advance(self, report: Progress, total: int) -> Step:
         """One optimiser step."""
         step, spec = self.history[-1].step, self.spec
         rate, batch = learning_rate(spec, step), self.train[batch_of(spec, step)]  # (B, T)
-        self.optimiser.zero_grad()
-        loss = 0.0
+        losses = []
         with seeded((spec.seed + 1 + step) % 2**63), self._dropping():
             for start in range(0, len(batch), self.micro_batch):
                 report((step + start / len(batch)) / total, self._message(step, total))
-                loss += self._backward(batch[start : start + self.micro_batch], len(batch))
+                losses.append(self._backward(batch[start : start + self.micro_batch], len(batch)))
+        loss = float(torch.stack(losses).sum())
         if not math.isfinite(loss):
             raise InputError(
                 f"The loss is not a finite number at step {step + 1}; use a lower learning rate."
             )
         self._update(rate)
         looks = (step + 1) % spec.validate_every == 0 or step + 1 == total
-        found = self._validate(report, (step + 1) / total) if looks else None
-        return Step(step + 1, loss, rate, found)
+        found = self._validate(report, (step + 1) / total) if looks else {}
+        return Step(step + 1, loss, rate, **found)
 
     def _message(self, step: int, total: int) -> str:
         loss = self.history[-1].loss
@@ -209,33 +224,68 @@ class _Training:
             for layer in layers:
                 layer.eval()
 
-    def _backward(self, part: Tensor, whole: int) -> float:
+    def _backward(self, part: Tensor, whole: int) -> Tensor:
         """Add the gradients of samples (b, T), a part of a batch of ``whole``; their share of its
-        mean loss."""
+        mean loss, on the device."""
         part = part.to(self.device)
-        loss = self.tuned(input_ids=part, labels=part, use_cache=False).loss * len(part) / whole
+        if self.spec.objective == "distill":
+            loss = self._distance(part)
+        else:
+            loss = self.tuned(input_ids=part, labels=part, use_cache=False).loss
+        loss = loss * len(part) / whole
         (loss * self.scale).backward()
-        return loss.item()
+        return loss.detach()
 
+    def _distance(self, part: Tensor) -> Tensor:
+        """How far the model is from the dense one on samples (b, T), a token on average."""
+        how = {"input_ids": part, "use_cache": False}
+        how |= {"output_hidden_states": True} if self.spec.hidden_weight else {}
+        with torch.no_grad():
+            dense = self.dense(**how)
+        own = self.tuned(**how)
+        loss = divergence(own.logits, dense.logits.to(own.logits.device)) / part.numel()
+        if not self.spec.hidden_weight:
+            return loss
+        error = hidden_error(own.hidden_states[1:], dense.hidden_states[1:])
+        return loss + self.spec.hidden_weight * error
+
+    @torch.no_grad()
     def _update(self, rate: float) -> None:
-        for weight in self.weights.values():
-            weight.grad /= self.scale
-        nn.utils.clip_grad_norm_(self.weights.values(), LARGEST_NORM)
+        for weight, master in zip(self.weights.values(), self.masters.values(), strict=True):
+            gradient, weight.grad = weight.grad, None
+            master.grad = gradient.to(master.dtype).div_(self.scale)
+        nn.utils.clip_grad_norm_(self.masters.values(), LARGEST_NORM)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.optimiser.step()
+        self.optimiser.zero_grad()
+        self._put_back()
+
+    def _put_back(self) -> None:
+        """Give the copy the weights that the optimiser has."""
+        for weight, master in zip(self.weights.values(), self.masters.values(), strict=True):
+            if weight is not master:
+                weight.copy_(master)
 
     @torch.no_grad()
-    def _validate(self, report: Progress, fraction: float) -> float | None:
-        """The mean loss of the held-out samples, in nats a token; None where there are none."""
+    def _validate(self, report: Progress, fraction: float) -> dict[str, float]:
+        """What `Step` says of the held-out samples, in nats a token; nothing of none."""
         if not len(self.held_out):
-            return None
-        total = 0.0
+            return {}
+        loss, apart = 0.0, []
         for part in self.held_out.split(self.micro_batch):
             report(fraction, "Loss of the held-out samples")
-            logits = self.tuned(input_ids=part.to(self.device), use_cache=False).logits
-            total += negative_log_likelihood(logits, part)
-        return total / (len(self.held_out) * (self.spec.seq_len - 1))
+            tokens = part.to(self.device)
+            logits = self.tuned(input_ids=tokens, use_cache=False).logits
+            loss += negative_log_likelihood(logits, part)
+            if self.spec.objective == "distill":
+                dense = self.dense(input_ids=tokens, use_cache=False).logits
+                apart.append(kl_divergence(logits, dense.to(logits.device)).sum())
+        count = len(self.held_out) * self.spec.seq_len
+        found = {"validation": loss / (count - len(self.held_out))}
+        if apart:
+            found["validation_kl"] = float(torch.stack(apart).sum()) / count
+        return found
 
     @property
     def unsaved_seconds(self) -> float:
@@ -245,8 +295,8 @@ class _Training:
     def state(self) -> tuple[int, dict[str, Tensor], dict]:
         """For a checkpoint: the step, the tensors, and the rest as plain data."""
         self._saved = time.monotonic()
-        tensors = {f"weight.{name}": value.detach() for name, value in self.weights.items()}
-        for name, value in self.weights.items():
+        tensors = {f"weight.{name}": value.detach() for name, value in self.masters.items()}
+        for name, value in self.masters.items():
             if moments := self.optimiser.state.get(value):
                 tensors |= {f"first.{name}": moments["exp_avg"]}
                 tensors |= {f"second.{name}": moments["exp_avg_sq"]}
@@ -260,7 +310,7 @@ class _Training:
         """Go on from a checkpoint."""
         self.history = [Step(**step) for step in state["history"]]
         self.seconds = state["seconds"]
-        for name, value in self.weights.items():
+        for name, value in self.masters.items():
             value.copy_(tensors[f"weight.{name}"])
             if f"first.{name}" in tensors:
                 self.optimiser.state[value] = {
@@ -270,16 +320,18 @@ class _Training:
                 }
             if f"best.{name}" in tensors:
                 self.best[name] = tensors[f"best.{name}"].to(value)
+        self._put_back()
 
     @torch.no_grad()
     def result(self) -> Tuned:
-        """The adapter: of the best look where training may stop early, else of the last step."""
+        """What was trained: of the best look where training may stop early, else of the last
+        step."""
         for name, value in self.best.items():
             self.weights[name].copy_(value)
         last = self.history[-1].step
         seen = sum(len(batch_of(self.spec, step)) for step in range(last)) * self.spec.seq_len
         return Tuned(
-            adapter=adapter_tensors(self.tuned),
+            tensors=trained_tensors(self.tuned, self.spec),
             history=tuple(self.history),
             chosen=_best_step(self.history) if self.spec.patience else last,
             seconds=self.seconds,
@@ -287,13 +339,20 @@ class _Training:
         )
 
 
+def _master(weight: nn.Parameter) -> Tensor:
+    """``weight`` as the optimiser steps it: itself, or a copy in float32 of a narrower one."""
+    if weight.dtype == torch.float32 or weight.dtype == torch.float64:
+        return weight
+    return weight.detach().float()
+
+
 def _best_step(history: Sequence[Step]) -> int:
-    """The step with the lowest validation loss, the first of equal ones."""
-    looks = [step for step in history if step.validation is not None]
-    return min(looks, key=lambda step: step.validation).step
+    """The step with the least loss or divergence of the held-out samples, the first of equals."""
+    looks = [step for step in history if step.looked is not None]
+    return min(looks, key=lambda step: step.looked).step
 
 
 def _gave_up(history: Sequence[Step], patience: int) -> bool:
     """Whether the last ``patience`` looks did not improve on the best before; never for 0."""
-    looks = [step for step in history if step.validation is not None]
+    looks = [step for step in history if step.looked is not None]
     return bool(patience) and sum(s.step > _best_step(history) for s in looks) >= patience

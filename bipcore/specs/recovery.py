@@ -7,11 +7,21 @@ from ..errors import LARGEST_SEED, InputError
 from ..settings import Checked, setting
 from .texts import TEXT_FIELD, TEXTS, CalibrationSpec, what_counts
 
+OBJECTIVES = ("distill", "text")
+TRAINED = ("lora", "blocks", "refit")
+AS_BEFORE = {"objective": "text", "train": "lora", "hidden_weight": 0.0}
+"""What a stored recovery is of that does not say."""
+
 
 @dataclass(frozen=True)
 class RecoverySpec(Checked):
-    """How a pruned model is fine-tuned with LoRA; the defaults are the paper's.
+    """How a pruned model is trained to win back what it lost; the sizes are the paper's.
 
+    ``objective``: "distill" brings its next-token distributions near to those of the dense model
+    (see `recovery.objectives`), ``hidden_weight`` times the error of the blocks' outputs beside
+    them; "text" predicts the text, as the paper does. ``train``: "lora", a low-rank adapter;
+    "blocks", all weights of the blocks; or "refit", those of the projections that were cut, with
+    norms and biases.
     ``samples`` of ``seq_len`` tokens from the calibration text ``source``, drawn with ``seed``,
     seen ``epochs`` times in batches of ``batch_size`` by AdamW, the learning rate falling from
     ``learning_rate`` as a cosine after a linear rise over the share ``warmup`` of the steps.
@@ -44,6 +54,26 @@ class RecoverySpec(Checked):
         flag="--train-seed",
         least=0,
         most=LARGEST_SEED,
+    )
+    objective: str = setting(
+        "distill",
+        "objective",
+        "distill (towards the dense model) or text (towards the text).",
+        choices=OBJECTIVES,
+    )
+    train: str = setting(
+        "lora",
+        "what is trained",
+        "What is trained: lora, blocks, or refit (what was cut, norms and biases).",
+        flag="--train",
+        choices=TRAINED,
+    )
+    hidden_weight: float = setting(
+        0.0,
+        "weight of the blocks' outputs",
+        "With distill: what the error of the blocks' outputs counts beside the divergence.",
+        least=0,
+        most=1e6,
     )
     rank: int = setting(8, "rank of a recovery", "Rank of LoRA's matrices.", least=1)
     alpha: float = setting(
@@ -101,6 +131,8 @@ class RecoverySpec(Checked):
             raise InputError(
                 "To stop early, samples have to be held out; give some for validation."
             )
+        if self.hidden_weight and self.objective != "distill":
+            raise InputError("The blocks' outputs count with the objective distill alone.")
 
     @property
     def text(self) -> CalibrationSpec:
@@ -111,4 +143,5 @@ class RecoverySpec(Checked):
     def identity(self) -> dict:
         """The spec with the text's content; raises InputError where there is no such text."""
         content = self.text.identity()["content"]
-        return what_counts(asdict(self), self.source) | {"content": content}
+        said = what_counts(asdict(self), self.source) | {"content": content}
+        return {key: value for key, value in said.items() if AS_BEFORE.get(key, ...) != value}

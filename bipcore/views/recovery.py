@@ -16,27 +16,44 @@ if TYPE_CHECKING:
 
 
 def loss_chart(history: pd.DataFrame, chosen: int | None = None) -> go.Figure:
-    """Loss against the optimiser step: of every batch, and of the held-out samples.
+    """The loss of the text against the optimiser step: of every batch, where it is what training
+    makes smaller, and of the held-out samples.
 
     ``history`` is a `history_frame`; ``chosen`` marks the step that was kept.
     """
+    batches = "" if history["validation_kl"].notna().any() else "loss"
+    unit = "Loss, nats a token"
+    return _curves(history, batches, "validation", chosen, unit, "Loss of the text")
+
+
+def divergence_chart(history: pd.DataFrame, chosen: int | None = None) -> go.Figure:
+    """The divergence from the dense model against the optimiser step, as `loss_chart`."""
+    title, unit = "Divergence from the dense model", "KL divergence, nats a token"
+    return _curves(history, "loss", "validation_kl", chosen, unit, title)
+
+
+def _curves(
+    history: pd.DataFrame, batch: str, held_out: str, chosen: int | None, unit: str, title: str
+) -> go.Figure:
+    """Two columns of a `history_frame`; none of the batches where ``batch`` is empty."""
     import plotly.graph_objects as go
 
     figure = go.Figure()
-    batches = history.dropna(subset="loss")
-    looks = history.dropna(subset="validation")
-    figure.add_scatter(
-        x=batches["step"],
-        y=batches["loss"],
-        mode="lines",
-        name="batch",
-        line={"color": KEPT, "width": 1.5},
-        hovertemplate="step %{x}: %{y:.3f}<extra>batch</extra>",
-    )
+    looks = history.dropna(subset=held_out)
+    if batch:
+        batches = history.dropna(subset=batch)
+        figure.add_scatter(
+            x=batches["step"],
+            y=batches[batch],
+            mode="lines",
+            name="batch",
+            line={"color": KEPT, "width": 1.5},
+            hovertemplate="step %{x}: %{y:.3f}<extra>batch</extra>",
+        )
     if len(looks):
         figure.add_scatter(
             x=looks["step"],
-            y=looks["validation"],
+            y=looks[held_out],
             mode="lines+markers",
             name="held-out samples",
             line={"color": RECOVERED_COLOR, "width": 2.5},
@@ -44,8 +61,7 @@ def loss_chart(history: pd.DataFrame, chosen: int | None = None) -> go.Figure:
         )
     if chosen is not None and len(history) and chosen < history["step"].max():
         figure.add_vline(x=chosen, line={"color": "#444", "dash": "dot"})
-    unit = "Loss, nats a token"
-    return styled(figure, "Optimiser step", unit, title="Loss while it is fine-tuned")
+    return styled(figure, "Optimiser step", unit, title=title)
 
 
 def rate_chart(history: pd.DataFrame) -> go.Figure:
@@ -68,6 +84,7 @@ def rate_chart(history: pd.DataFrame) -> go.Figure:
 
 
 def history_frame(history: Sequence[Step]) -> pd.DataFrame:
-    """One row an optimiser step of a recovery: columns step, loss, learning_rate, validation."""
+    """One row an optimiser step of a recovery: columns step, loss, learning_rate, validation,
+    validation_kl."""
     frame = pd.DataFrame([asdict(step) for step in history], columns=list(Step.__annotations__))
     return frame.astype({name: "float64" for name in frame.columns if name != "step"})

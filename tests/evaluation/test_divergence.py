@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from bipcore.evaluation.metrics import METRICS, measure
-from bipcore.evaluation.metrics.divergence import kl_divergence
 from bipcore.models.adapters import Adapter
+from bipcore.models.divergence import kl_divergence
 from tests.helpers.passes import counted_passes
 from tests.helpers.tiny import FAMILIES, tiny_model, tiny_tokens
 

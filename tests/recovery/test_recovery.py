@@ -11,13 +11,15 @@ from torch.nn import functional
 from bipcore.errors import Cancelled, InputError
 from bipcore.pruning.slicing import apply_plan
 from bipcore.recovery.lora import LoraAdapter, merged
-from bipcore.recovery.training import Tuned, batch_of, learning_rate, recover, steps_of
+from bipcore.recovery.schedule import batch_of, learning_rate, steps_of
+from bipcore.recovery.training import Tuned, recover
 from bipcore.specs import RecoverySpec
 from bipcore.store.resume import Checkpoints
 from tests.helpers.pruning import assert_same_outputs, logits_of, mixed_plan, plan_for
 from tests.helpers.tiny import FAMILIES, one_thread, tiny_model, tiny_tokens  # noqa: F401
 
 SPEC = RecoverySpec(
+    objective="text",
     samples=12,
     seq_len=16,
     rank=4,
@@ -57,13 +59,13 @@ def test_every_family_is_trained_on_widths_that_differ_from_block_to_block(name)
     model = pruned(name)
     done = recover(model, TOKENS, SPEC)
     assert done.history[-1].step == 6
-    assert not same(state_of(merged(model, LoraAdapter(SPEC, done.adapter))), state_of(model))
+    assert not same(state_of(merged(model, LoraAdapter(SPEC, done.tensors))), state_of(model))
 
 
 def test_training_lowers_the_loss_on_what_it_was_trained_on():
     model = pruned()
     spec = replace(SPEC, epochs=8)
-    whole = merged(model, LoraAdapter(spec, recover(model, TOKENS, spec).adapter))
+    whole = merged(model, LoraAdapter(spec, recover(model, TOKENS, spec).tensors))
     assert held_out_loss(whole, TOKENS[:12]) < held_out_loss(model, TOKENS[:12]) - 0.1
 
 
@@ -73,7 +75,7 @@ def test_the_dense_and_the_pruned_model_are_untouched():
     before = state_of(dense), state_of(model)
     trained = {name: p.requires_grad for name, p in model.named_parameters()}
     done = recover(model, TOKENS, SPEC)
-    merged(model, LoraAdapter(SPEC, done.adapter))
+    merged(model, LoraAdapter(SPEC, done.tensors))
     assert same(state_of(dense), before[0])
     assert same(state_of(model), before[1])
     assert {name: p.requires_grad for name, p in model.named_parameters()} == trained
@@ -83,7 +85,7 @@ def test_the_dense_and_the_pruned_model_are_untouched():
 def test_the_merged_model_is_of_the_same_class_and_says_what_the_validation_said():
     model = pruned()
     done = recover(model, TOKENS, SPEC)
-    whole = merged(model, LoraAdapter(SPEC, done.adapter))
+    whole = merged(model, LoraAdapter(SPEC, done.tensors))
     assert type(whole) is type(model)
     assert [p.shape for p in whole.parameters()] == [p.shape for p in model.parameters()]
     assert held_out_loss(whole) == pytest.approx(done.history[-1].validation, abs=1e-5)
@@ -93,7 +95,7 @@ def test_the_merged_model_is_of_the_same_class_and_says_what_the_validation_said
 def test_what_was_not_adapted_is_shared():
     model = pruned()
     spec = replace(SPEC, targets=("ffn",))
-    whole = merged(model, LoraAdapter(spec, recover(model, TOKENS, spec).adapter))
+    whole = merged(model, LoraAdapter(spec, recover(model, TOKENS, spec).tensors))
     shared = {
         name
         for (name, a), (_, b) in zip(
@@ -109,7 +111,7 @@ def test_what_was_not_adapted_is_shared():
 def test_an_adapter_that_was_not_trained_changes_nothing():
     model = pruned()
     spec = replace(SPEC, learning_rate=1e-30)
-    whole = merged(model, LoraAdapter(spec, recover(model, TOKENS, spec).adapter))
+    whole = merged(model, LoraAdapter(spec, recover(model, TOKENS, spec).tensors))
     torch.testing.assert_close(logits_of(whole), logits_of(model), rtol=0, atol=1e-5)
 
 
@@ -125,7 +127,7 @@ def test_one_step_is_the_gradient_step_of_the_mean_loss_of_its_batch():
     logits = reference(TOKENS[:4]).logits[:, :-1]
     functional.cross_entropy(logits.flatten(0, 1), TOKENS[:4, 1:].flatten()).backward()
     name = "base_model.model.model.layers.1.mlp.down_proj.lora_{}.weight"
-    first, second = done.adapter[name.format("A")], done.adapter[name.format("B")]
+    first, second = done.tensors[name.format("A")], done.tensors[name.format("B")]
     by_b = block.weight.grad @ first.T  # (d, r), up to the positive factor α / r
     clear = by_b.abs() > 1e-3 * by_b.abs().max()
     expected = -spec.learning_rate * by_b.sign()
@@ -134,7 +136,7 @@ def test_one_step_is_the_gradient_step_of_the_mean_loss_of_its_batch():
 
 def test_the_size_of_a_forward_pass_does_not_matter():
     model = pruned()
-    results = [recover(model, TOKENS, SPEC, micro_batch=size).adapter for size in (1, 3, 64)]
+    results = [recover(model, TOKENS, SPEC, micro_batch=size).tensors for size in (1, 3, 64)]
     for other in results[1:]:
         for name, value in results[0].items():
             torch.testing.assert_close(other[name], value, rtol=1e-3, atol=2e-4)
@@ -142,9 +144,9 @@ def test_the_size_of_a_forward_pass_does_not_matter():
 
 def test_the_same_spec_gives_the_same_adapter_and_another_seed_another():
     model = pruned()
-    once, again = (recover(model, TOKENS, SPEC).adapter for _ in range(2))
+    once, again = (recover(model, TOKENS, SPEC).tensors for _ in range(2))
     assert same(once, again)
-    assert not same(once, recover(model, TOKENS, replace(SPEC, seed=1)).adapter)
+    assert not same(once, recover(model, TOKENS, replace(SPEC, seed=1)).tensors)
 
 
 def test_the_state_of_the_global_generator_does_not_change():
@@ -176,7 +178,7 @@ def test_a_cancelled_run_goes_on_to_exactly_the_same_adapter(store, spec, step):
     seen = []
     done = recover(model, TOKENS, spec, checkpoints=kept, watch=seen.append)
     assert len(seen[0]) == step + 1
-    assert same(done.adapter, whole.adapter)
+    assert same(done.tensors, whole.tensors)
     assert done.history == whole.history
 
 
@@ -202,7 +204,7 @@ def test_training_stops_when_the_held_out_loss_does_not_improve_and_keeps_the_be
     looks = [step.validation for step in done.history]
     assert done.history[-1].step < steps_of(spec)
     assert done.chosen == looks.index(min(looks)) == done.history[-1].step - 2
-    whole = merged(model, LoraAdapter(spec, done.adapter))
+    whole = merged(model, LoraAdapter(spec, done.tensors))
     assert held_out_loss(whole) == pytest.approx(min(looks), rel=1e-3)
 
 
@@ -244,8 +246,8 @@ def test_sublayers_that_are_gone_are_left_out():
     plan = drop_ffn(drop_attention(plan_for("llama"), 0), 2)
     model = apply_plan(tiny_model("llama"), plan)
     done = recover(model, TOKENS, SPEC)
-    assert not any("layers.0.self_attn" in name or "layers.2.mlp" in name for name in done.adapter)
-    whole = merged(model, LoraAdapter(SPEC, done.adapter))
+    assert not any("layers.0.self_attn" in name or "layers.2.mlp" in name for name in done.tensors)
+    whole = merged(model, LoraAdapter(SPEC, done.tensors))
     assert whole(TOKENS[:2]).logits.isfinite().all()
 
 
@@ -257,21 +259,21 @@ def test_the_merged_model_generates_with_the_cache_and_padding_as_the_adapted_on
     model = pruned("qwen2").double()  # so that the order of the additions does not show
     done = recover(model, TOKENS, SPEC)
     tuned = with_adapter(model, SPEC).double()
-    set_peft_model_state_dict(tuned, dict(done.adapter))
-    assert_same_outputs(merged(model, LoraAdapter(SPEC, done.adapter)), tuned)
+    set_peft_model_state_dict(tuned, dict(done.tensors))
+    assert_same_outputs(merged(model, LoraAdapter(SPEC, done.tensors)), tuned)
 
 
 def test_half_precision_is_trained_and_merged_in_its_own_type():
     model = pruned().to(torch.bfloat16)
     done = recover(model, TOKENS, SPEC)
-    assert {value.dtype for value in done.adapter.values()} == {torch.float32}
-    assert merged(model, LoraAdapter(SPEC, done.adapter)).dtype == torch.bfloat16
+    assert {value.dtype for value in done.tensors.values()} == {torch.float32}
+    assert merged(model, LoraAdapter(SPEC, done.tensors)).dtype == torch.bfloat16
 
 
 def test_float16_gradients_do_not_vanish():
     model = pruned().to(torch.float16)
     done = recover(model, TOKENS, SPEC)
-    assert all(bool(v.any()) for k, v in done.adapter.items() if "lora_B" in k)
+    assert all(bool(v.any()) for k, v in done.tensors.items() if "lora_B" in k)
 
 
 @pytest.mark.parametrize(
@@ -315,4 +317,4 @@ def test_an_adapter_of_another_model_is_refused():
     done = recover(pruned(), TOKENS, SPEC)
     other = apply_plan(tiny_model("llama"), plan_for("llama", 0.3))
     with pytest.raises(InputError, match="made for another model"):
-        merged(other, LoraAdapter(SPEC, done.adapter))
+        merged(other, LoraAdapter(SPEC, done.tensors))

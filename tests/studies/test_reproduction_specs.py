@@ -57,7 +57,7 @@ def test_tables_are_measured_as_the_paper_says(table):
     assert spec.tasks.tasks == SEVEN
     assert spec.tasks.limit is None
     if spec.tuned:
-        assert spec.recovery == RecoverySpec()
+        assert spec.recovery == RecoverySpec(objective="text")
 
 
 @pytest.mark.parametrize("table", [4, 5])

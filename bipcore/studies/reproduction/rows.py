@@ -15,6 +15,7 @@ from ...data.tasks import data_identity
 from ...errors import InputError, reason_of
 from ...evaluation.profiling import machine
 from ...specs import CalibrationSpec, EvaluationSpec, ModelSpec, RecoverySpec, ZeroShotSpec
+from ...specs.recovery import AS_BEFORE
 from ...store.kinds import Kind, canonical
 from ...store.runs import RunStore
 from ..points import DENSE
@@ -138,7 +139,7 @@ def spec_of(run: "Run") -> Reproduction:
         calibration=CalibrationSpec(**_without(settings["calibration"], plain)),
         texts=tuple(EvaluationSpec(**_without(text, plain)) for text in settings["texts"]),
         tasks=ZeroShotSpec(**_tuples(_without(tasks, plain))) if tasks else None,
-        recovery=RecoverySpec(**_tuples(_without(recovery, plain))) if recovery else None,
+        recovery=_recovery(_without(recovery, plain)) if recovery else None,
         limit=settings["limit"],
     )
     if spec.kind != "sweep":
@@ -153,6 +154,11 @@ def spec_of(run: "Run") -> Reproduction:
 
 def _without(data: Mapping[str, Any], names: set[str]) -> dict[str, Any]:
     return {name: value for name, value in data.items() if name not in names}
+
+
+def _recovery(said: Mapping[str, Any]) -> RecoverySpec:
+    """The recovery that a run says it had."""
+    return RecoverySpec(**AS_BEFORE | _tuples(said))
 
 
 def _tuples(data: Mapping[str, Any]) -> dict[str, Any]:

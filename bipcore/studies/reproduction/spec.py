@@ -25,6 +25,7 @@ from ...specs import (
     ScoreSpec,
     ZeroShotSpec,
 )
+from ...specs.recovery import AS_BEFORE
 from ..points import DENSE, SweepSpec, point_specs
 
 TABLE_KINDS = ("accuracy", "seconds", "compression", "sweep", "reconstruction")
@@ -164,7 +165,7 @@ def parse_reproduction(name: str, data: Mapping[str, Any]) -> Reproduction:
         if "tasks" in values:
             values["tasks"] = ZeroShotSpec(tuple(values["tasks"]))
         if "recovery" in values:
-            values["recovery"] = RecoverySpec(**values["recovery"])
+            values["recovery"] = RecoverySpec(**AS_BEFORE | dict(values["recovery"]))
         plural = ("models", "methods", "sparsities", "sizes", "notes")
         values |= {key: tuple(values[key]) for key in plural if key in values}
         values = {"table": 0} | values | {"model": ModelSpec(values["models"][0])}
