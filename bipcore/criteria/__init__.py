@@ -127,6 +127,8 @@ def score(
     if chosen.curves is not None:
         how = chosen.curve_settings(settings)
         found = curves or collect_curves(adapter, calibration, how, progress=report)
+        if found.shape.blocks != adapter.shape.blocks:
+            raise InputError("The curves are those of a model with other widths.")
         channels = [chosen.score_curves(each, adapter.shape.head_dim) for each in found.blocks]
     elif chosen.score_model is not None:
         extra = {"journal": journal} if chosen.needs == "search" else {}

@@ -65,13 +65,17 @@ class CurveSettings:
     """How curves are made: the ``ridge``, a share of each input's mean square (see
     `elimination.held_back`); ``grouped``: many channels at once, and heads by SlimGPT's price;
     ``fisher``: the error weighed by the Fisher matrix of the sublayer's output, so that it is the
-    predicted rise of the loss, in nats a token. Raises InputError."""
+    predicted rise of the loss, in nats a token; that matrix from the first ``tokens`` calibration
+    tokens, in whole samples, at least one. Raises InputError."""
 
     ridge: float
     grouped: bool = False
     fisher: bool = False
+    tokens: int = 8192
 
     def __post_init__(self) -> None:
+        if self.tokens < 1:
+            raise InputError(f"The tokens for the Fisher matrix are at least 1, not {self.tokens}.")
         if not 1e-6 <= self.ridge <= 1e6:
             raise InputError(f"The ridge is a number from 1e-6 to 1e6, not {self.ridge}.")
 

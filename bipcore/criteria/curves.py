@@ -96,10 +96,13 @@ def collect_curves(
     """The curves of a model, block by block: only one block's matrices are held at a time.
 
     ``moments`` are the second moments of ``calibration``, which is run through the model for them
-    where they are not given; for a Fisher matrix it is run forwards and backwards. Raises
+    where they are not given; for a Fisher matrix some of it is run forwards and backwards. Raises
     InputError.
     """
-    fishers = collect_fisher(adapter, calibration, progress) if settings.fisher else None
+    fishers = None
+    if settings.fisher:
+        samples = max(settings.tokens // calibration.seq_len, 1)
+        fishers = collect_fisher(adapter, calibration.only(slice(samples)), progress)
     found = []
     for index, of_block in enumerate(_moments_of(adapter, calibration, moments)):
         progress(index / len(adapter.blocks), "Curves of the sublayers")

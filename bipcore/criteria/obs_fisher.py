@@ -13,8 +13,17 @@ from .fisher import memory as memory_of_fisher
 from .obs import RIDGE, channel_scores
 from .obs import memory as memory_of_obs
 
+CURVES = CurveSettings(ridge=RIDGE, fisher=True)
 
-def memory(shape: ModelShape, seq_len: int, *, element_size: int = 4, ridge: float = RIDGE) -> int:
+
+def memory(
+    shape: ModelShape,
+    seq_len: int,
+    *,
+    element_size: int = 4,
+    ridge: float = RIDGE,
+    tokens: int = CURVES.tokens,
+) -> int:
     """Bytes beside the model: those of the Fisher matrices, and those of `obs`."""
     of_obs = memory_of_obs(shape, seq_len, element_size=element_size, ridge=ridge)
     return memory_of_fisher(shape, seq_len) + of_obs
@@ -29,8 +38,8 @@ CRITERION = Criterion(
     style=Style("#D55E00", "dot", "hexagon-open"),
     passes=lambda shape: 5,
     score_curves=channel_scores,
-    curves=CurveSettings(ridge=RIDGE, fisher=True),
-    options={"ridge": RIDGE},
+    curves=CURVES,
+    options={"ridge": RIDGE, "tokens": CURVES.tokens},
     memory=memory,
     compensation="least-squares",
 )

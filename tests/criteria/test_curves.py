@@ -1,5 +1,7 @@
 """Curves of whole models: they rise, equal the refit, keep the order, and are stored whole."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -142,6 +144,24 @@ def test_a_ridge_that_is_none_is_refused():
         score(tiny_model("llama"), None, "obs", calibration=CALIBRATION, ridge=0.0)
 
 
+def test_curves_of_another_model_are_refused():
+    curves = _curves("llama-gqa")
+    with pytest.raises(InputError, match="those of a model with other widths"):
+        score(tiny_model("llama"), None, "obs", calibration=CALIBRATION, curves=curves)
+
+
 def test_without_a_calibration_set_there_are_no_curves():
     with pytest.raises(InputError, match="'obs' needs a calibration set"):
         score(tiny_model("llama"), None, "obs")
+
+
+def test_the_fisher_matrix_is_that_of_the_first_tokens_in_whole_samples():
+    adapter, own = Adapter(tiny_model("llama")), CRITERIA["obs-fisher"].curves
+    first = CALIBRATION.only(slice(2))
+    moments = SecondMoments(collect_second_moments(adapter.model, CALIBRATION).__getitem__)
+    some = {"moments": moments, "progress": silent}
+    found = collect_curves(adapter, CALIBRATION, replace(own, tokens=71), **some).blocks[0].ffn
+    expected = collect_curves(adapter, first, own, **some).blocks[0].ffn
+    every = collect_curves(adapter, CALIBRATION, own, **some).blocks[0].ffn
+    assert torch.equal(found.errors, expected.errors)
+    assert not torch.equal(found.errors, every.errors)
