@@ -115,7 +115,7 @@ def make_command(
         typer.Option(
             help="In place of a sparsity and an allocation: what the pruned model has at most, "
             "params=60M, params=50%, bytes=100MB@q8_0 or macs=40G (of 512 tokens). The widths "
-            "with the least error are chosen from the curves of obs, obs-fisher or slimgpt."
+            "with the least predicted loss are chosen from the curves of --criterion obs-fisher."
         ),
     ] = None,
     force: Force = False,

@@ -270,7 +270,7 @@ def test_curves_are_made_once_from_the_second_moments_that_least_squares_reads(p
 
 
 def test_a_plan_for_a_target_is_cut_and_another_target_takes_no_pass(pipeline, spec):
-    obs, plan = replace(spec, criterion="obs"), PlanSpec(protect_first=1)
+    obs, plan = replace(spec, criterion="obs-fisher"), PlanSpec(protect_first=1)
     target = read_target("params=75%")
     made = pipeline.plans.budgeted(obs, plan, target)
     pruned = pipeline.pruned(spec.model, made)
@@ -286,6 +286,8 @@ def test_a_plan_for_a_target_is_cut_and_another_target_takes_no_pass(pipeline, s
     assert smaller.blocks[0] == made.blocks[0]
     with pytest.raises(InputError, match="the dense model's curves alone"):
         pipeline.plans.budgeted(obs, replace(plan, propagation="pruned"), target)
+    with pytest.raises(InputError, match="compared from sublayer to sublayer"):
+        pipeline.plans.budgeted(replace(spec, criterion="slimgpt"), plan, target)
 
 
 def test_a_kept_plan_is_found_by_its_name(pipeline, spec):
