@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from bipcore.data.calibration import tokenize
+from bipcore.data.first_tokens import first_tokens
 from bipcore.specs import CalibrationSpec, EvaluationSpec, ModelSpec, PlanSpec, ScoreSpec
 
 MODEL = ModelSpec(device="cpu")
@@ -65,3 +67,11 @@ def test_the_scores_and_the_plan_of_the_demo_model_fit_its_blocks(demo_pipeline)
 def test_the_plan_of_the_demo_model_names_the_published_model(demo_pipeline):
     plan = demo_pipeline.plan(ScoreSpec(MODEL, criterion="random"), PlanSpec())
     assert json.loads(plan.to_json())["spec"]["model"] == "HuggingFaceTB/SmolLM2-135M-Instruct"
+
+
+@pytest.mark.parametrize("count", [100, 1001, 4096])
+def test_the_first_tokens_of_a_text_are_those_of_all_of_it(demo, data_folder, count):
+    tokenizer, text = demo[1], (data_folder / "wikitext2" / "test.txt").read_text()[:60_000]
+    found = first_tokens(tokenizer, text, count)
+    assert count <= len(found) < 3 * count
+    assert found[:count] == tokenize(tokenizer, text)[:count]

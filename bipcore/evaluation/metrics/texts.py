@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from ...data.beginnings import TEXT, WINDOW, before_text, before_window
-from ...data.calibration import tokenize
 from ...data.chats import as_texts
+from ...data.first_tokens import first_tokens
 from ...data.texts import find_text
 from ...errors import InputError
 from ...models.running import check_vocabulary
@@ -26,13 +26,13 @@ def load_test_tokens(
     records, whose text stands under ``text_field``) by a blank line. ``beginning`` says where the
     beginning-of-text token stands: "none", "text" (once, at the start, as the tokenizer has it), or
     "window": at the start of every ``window`` tokens, of which it is one. ``max_tokens`` keeps the
-    first so many. Raises InputError.
+    first so many, and hardly more are made. Raises InputError.
     """
     if max_tokens is not None and max_tokens < 2:
         raise InputError(f"Perplexity needs at least 2 tokens, not {max_tokens}.")
     text = find_text(source, purpose="test", field=text_field)
     whole = "\n\n".join(as_texts(text.read(), tokenizer))
-    ids = tokenize(tokenizer, whole)
+    ids = first_tokens(tokenizer, whole, max_tokens)
     if beginning == WINDOW:
         return torch.tensor(_begun(ids, before_window(tokenizer), window)[:max_tokens])
     before = before_text(tokenizer) if beginning == TEXT else []
