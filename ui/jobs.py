@@ -15,6 +15,7 @@ from functools import cache
 from typing import Any
 
 from bipcore.errors import Cancelled, explain
+from bipcore.pipeline.kept import Kept
 from bipcore.pipeline.pipeline import Pipeline
 
 QUEUED, RUNNING, DONE, FAILED, CANCELLED = "queued", "running", "done", "failed", "cancelled"
@@ -99,9 +100,11 @@ class Job:
 
 
 class Worker:
-    """Runs jobs one after the other in a daemon thread, with a `Pipeline` of its own."""
+    """Runs jobs one after the other in a daemon thread, with a `Pipeline` of its own, whose models
+    are ``kept`` from one job to the next."""
 
     def __init__(self) -> None:
+        self.kept = Kept()
         self._lock = threading.Lock()
         self._jobs: OrderedDict[str, Job] = OrderedDict()
         self._queue: queue.SimpleQueue[Job] = queue.SimpleQueue()
@@ -155,7 +158,10 @@ class Worker:
             del self._jobs[key]
 
     def _loop(self) -> None:
-        pipeline = cache(Pipeline)  # made by the first job: that may fail, and then is its failure
+        def made() -> Pipeline:
+            return Pipeline(kept=self.kept)
+
+        pipeline = cache(made)  # made by the first job: that may fail, and then is its failure
         while True:
             self._queue.get().run(pipeline)
 

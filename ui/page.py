@@ -15,6 +15,7 @@ from .estimates import job_of, show_line
 from .forms import seeded
 from .jobs import worker
 from .links import admit, unframed
+from .memory import show_kept
 from .results import error_box, need_content
 from .settings import SETTINGS, Settings, preset_in_use, read_settings, with_preset, write_settings
 from .words import plain
@@ -60,6 +61,7 @@ def begin(title: str, explanation: str) -> Settings:
         takes = st.empty()
         settings = _plan_controls(settings)
         _active_jobs()
+        show_kept()
     write_settings(settings)
     _, problems = read_settings()
     st.title(title)

@@ -33,6 +33,7 @@ from ..specs import (
 from ..store.files import check_destination
 from ..store.kinds import digest
 from ..store.runs import RunStore
+from .kept import Kept
 from .measuring import Measurements
 from .plans import Plans
 from .provenance import base_name, describe, score_identity
@@ -55,8 +56,13 @@ class Pipeline:
     the work is, and never goes back.
     """
 
-    def __init__(self, store: RunStore | None = None, progress: Progress | None = None):
-        self.bench = Workbench(store, progress)
+    def __init__(
+        self,
+        store: RunStore | None = None,
+        progress: Progress | None = None,
+        kept: Kept | None = None,
+    ):
+        self.bench = Workbench(store, progress, kept)
         self.plans = Plans(self.bench)
         self.states = Recoveries(self.plans)
         self.measurements = Measurements(self.states)

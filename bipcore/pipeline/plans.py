@@ -28,6 +28,7 @@ from ..pruning.targets import Target
 from ..specs import CalibrationSpec, ModelSpec, PlanSpec, ScoreSpec
 from ..store.kinds import digest, is_digest
 from ..store.resume import StoredJournal
+from .kept import PRUNED
 from .provenance import (
     compensated_on,
     curves_identity,
@@ -206,17 +207,18 @@ class Plans:
 
     def pruned(self, spec: ModelSpec, plan: PruningPlan) -> nn.Module:
         """The model with ``plan`` applied, and compensated as the plan's spec says."""
-        model, _ = self.bench.model(spec)
-        slot = self.bench.slot("pruned", [spec, spec.identity(), plan.to_json()])
-        if slot.value is None:
+
+        def make(model: nn.Module) -> nn.Module:
             pruned = apply_plan(model, plan)
             kind = plan.spec.get("compensation", "none")
             if kind != "none" and plan.realised:
                 sources = self.sources_of(spec, plan)
                 self._warn_of_few_tokens(plan, **sources)
                 compensate(pruned, model, plan, kind, **sources)
-            slot.value = pruned
-        return slot.value
+            return pruned
+
+        made_from = [spec, spec.identity(), plan.to_json()]
+        return self.bench.derived(PRUNED, spec, made_from, make)
 
     def sources_of(self, spec: ModelSpec, plan: PruningPlan) -> dict[str, Any]:
         """What the compensation of ``plan`` is computed from, on the plan's calibration set."""

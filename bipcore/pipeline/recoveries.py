@@ -19,6 +19,7 @@ from ..specs.recovery import AS_BEFORE
 from ..store.kinds import Kind, Stored, canonical, digest
 from ..store.resume import Checkpoints
 from ..store.runs import RunStore
+from .kept import RECOVERED, TOKENS
 from .plans import Plans
 
 RECOVERIES: Kind[Stored] = Kind(
@@ -122,10 +123,13 @@ class Recoveries:
     def _training_tokens(self, spec: ModelSpec, recovery: RecoverySpec) -> Tensor:
         """The samples to train on and those held out (N + V, T); the last are kept in memory."""
         self.bench.model(spec)
-        slot = self.bench.slot("tokens", [spec.identity(), recovery.identity()])
-        if slot.value is None:
-            slot.value = self.bench.calibration(spec, recovery.text).tokens
-        return slot.value
+        made_from = [spec.identity(), recovery.identity()]
+        entry = self.bench.kept.find(TOKENS, made_from)
+        if entry is None:
+            self.bench.kept.replace(TOKENS)
+            tokens = self.bench.calibration(spec, recovery.text).tokens
+            entry = self.bench.kept.put(TOKENS, made_from, spec, tokens)
+        return entry.value
 
     def recover(
         self,
@@ -166,14 +170,14 @@ class Recoveries:
     def recovered(self, spec: ModelSpec, plan: PruningPlan, recovery: RecoverySpec) -> nn.Module:
         """The pruned model with what training made of it; trained first where it is not stored."""
         identity = self.variant_identity(spec, plan, recovery)
-        slot = self.bench.slot("recovered", [spec, identity])
-        if slot.value is None:
+
+        def make(_: nn.Module) -> nn.Module:
             with self.bench.progress.within(0.0, 0.9):
                 self.recover(spec, plan, recovery)
             tensors = self.bench.store.get(RECOVERIES, identity, _missing)[0]
-            slot = self.bench.slot("recovered", [spec, identity])  # loading empties them
-            slot.value = recovered_model(self.plans.pruned(spec, plan), recovery, tensors)
-        return slot.value
+            return recovered_model(self.plans.pruned(spec, plan), recovery, tensors)
+
+        return self.bench.derived(RECOVERED, spec, [spec, identity], make)
 
     def adapter(
         self, spec: ModelSpec, plan: PruningPlan, recovery: RecoverySpec

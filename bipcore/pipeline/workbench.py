@@ -1,10 +1,12 @@
 """What everything else works with: the run store, the progress, and the models in memory."""
 
 import contextlib
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import save_file
 from torch import nn
 
@@ -20,64 +22,77 @@ from ..data.calibration import load_calibration
 from ..data.samples import CalibrationSet
 from ..errors import InputError
 from ..models.adapters import Adapter
+from ..models.devices import resolve_device
 from ..models.families import family_of
-from ..models.loading import FoundModel, find_model, load_found
-from ..models.memory import check_free
+from ..models.loading import FoundModel, empty_model, find_model, load_config, load_found
+from ..models.memory import AUTO, check_free
 from ..models.processes import place, together
 from ..models.running import check_vocabulary
 from ..progress import Progress, Tracker
 from ..specs import CalibrationSpec, ModelSpec
-from ..store.kinds import digest
 from ..store.runs import RunStore
-
-
-@dataclass
-class Slot:
-    """One thing in memory, None until it is made; ``key`` identifies what it is made from."""
-
-    key: str
-    value: Any = None
+from .kept import DENSE, Kept, resident_bytes
 
 
 class Workbench:
-    """A run store, a progress, and what is held in memory: the last model that was loaded, and
-    the last that was pruned and recovered from it.
+    """A run store, a progress, and the models that are ``kept`` in memory.
 
-    ``progress`` is told how far the work is, and never goes back. ``found`` is where the model in
-    memory lies.
+    ``progress`` is told how far the work is, and never goes back. ``found`` is where the model that
+    was asked for last lies.
     """
 
-    def __init__(self, store: RunStore | None = None, progress: Progress | None = None):
+    def __init__(
+        self,
+        store: RunStore | None = None,
+        progress: Progress | None = None,
+        kept: Kept | None = None,
+    ):
         self.store = store or RunStore()
         self.progress = Tracker(progress)
         self.found: FoundModel | None = None
-        self._slots: dict[str, Slot] = {}
-
-    def slot(self, name: str, made_from: Any) -> Slot:
-        """A place in memory for what is ``made_from`` something: with it in it, or empty, what was
-        made from something else being let go of first."""
-        key = digest(made_from)
-        if name not in self._slots or self._slots[name].key != key:
-            self._slots.pop(name, None)
-            self._slots[name] = Slot(key)
-        return self._slots[name]
+        self.kept = Kept() if kept is None else kept
 
     def model(self, spec: ModelSpec) -> tuple[nn.Module, Any]:
         """The dense model and its tokenizer, loaded again where its files have changed."""
-        slot = self._slots.get("dense")
         before = spec.identity()
-        if slot is None or slot.key != digest([asdict(spec), before]):
-            self._slots.clear()  # the old ones go before the new one is loaded
+        entry = self.kept.find(DENSE, [asdict(spec), before])
+        if entry is None:
+            self.kept.forget(spec)
             how = {"device": spec.device, "dtype": spec.dtype, "memory": spec.memory}
             with self.progress.within(0.0, 0.2) as progress:
-                self.found = find_model(spec.name, store=self.store, progress=progress)
-                loaded = load_found(self.found, **how, progress=progress)
+                found = find_model(spec.name, store=self.store, progress=progress)
+                self._make_room(spec)
+                model, tokenizer = load_found(found, **how, progress=progress)
             now = spec.identity()  # what identifies a hub model is known only now
-            if self.found.folder == Path(spec.name).expanduser() and now != before:
+            if found.folder == Path(spec.name).expanduser() and now != before:
                 raise InputError(f"{spec.name} changed while it was read; try again.")
-            slot = self.slot("dense", [asdict(spec), now])
-            slot.value = loaded
-        return slot.value
+            beside = tokenizer, found
+            entry = self.kept.put(DENSE, [asdict(spec), now], spec, model, beside)
+        tokenizer, self.found = entry.beside
+        return entry.value, tokenizer
+
+    def _make_room(self, spec: ModelSpec) -> None:
+        """Let go of what does not fit beside a model that is about to be loaded."""
+        if any(self.kept):
+            device, config = resolve_device(spec.device), load_config(spec.name, store=self.store)
+            stored = torch.float32 if device == "cpu" else config.dtype or torch.float32
+            dtype = stored if spec.dtype == AUTO else getattr(torch, spec.dtype)
+            need = sum(one.numel() for one in empty_model(config).parameters()) * dtype.itemsize
+            self.kept.make_room(need, device=device, memory=spec.memory)
+
+    def derived(
+        self, kind: str, spec: ModelSpec, made_from: Any, make: Callable[[nn.Module], nn.Module]
+    ) -> nn.Module:
+        """What ``make`` makes of the dense model ``spec``, unless it is kept; it is kept in the
+        place of the last of its ``kind``."""
+        model, _ = self.model(spec)
+        entry = self.kept.find(kind, made_from)
+        if entry is None:
+            self.kept.replace(kind)
+            device = resolve_device(spec.device)
+            self.kept.make_room(resident_bytes(model), device=device, memory=spec.memory)
+            entry = self.kept.put(kind, made_from, spec, make(model))
+        return entry.value
 
     def ensure_content(self, spec: ModelSpec) -> None:
         """Fetch a hub model that is not here yet: results are kept by its content."""

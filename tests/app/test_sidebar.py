@@ -1,6 +1,8 @@
 """The sidebar: presets, plan options, a plan in use, and what the address says of them."""
 
 import json
+import re
+import weakref
 
 import pytest
 
@@ -8,8 +10,9 @@ from bipcore.pipeline.pipeline import Pipeline
 from bipcore.settings import PRESETS
 from bipcore.specs import CalibrationSpec, ModelSpec, PlanSpec, ScoreSpec
 from bipcore.store.runs import RunStore
-from tests.helpers.apptest import button, charts, errors, metric, open_page, settle, start
+from tests.helpers.apptest import button, charts, errors, metric, open_page, read, settle, start
 from tests.helpers.folders import model_folder
+from ui.jobs import worker
 from ui.settings import Settings
 
 PAGE = "pages/scores.py"
@@ -250,3 +253,15 @@ def test_the_field_of_the_calibration_text_can_be_named(folders, tmp_path):
     assert errors(app) == []
     assert settings(app).text_field == "body"
     assert app.query_params["text_field"] == "body"
+
+
+def test_the_models_in_memory_are_said_and_let_go(folders):
+    folder = folders["mistral"]
+    app = open_page(PAGE, model=folder, seed="77")
+    (line,) = [read(one.value) for one in app.sidebar.caption if "In memory" in one.value]
+    assert re.fullmatch(rf"In memory \(\w+\): \d.* of \d.*; .*{re.escape(folder)}.*", line)
+    seen = [weakref.ref(entry.value) for entry in worker().kept]
+    button(app, "Let them go").click().run()
+    settle(app)
+    assert [one() for one in seen] == [None] * len(seen)
+    assert not [one for one in app.sidebar.caption if "In memory" in one.value]

@@ -1,0 +1,36 @@
+"""What the worker keeps in memory: a line in the sidebar, and a button to let it go."""
+
+import streamlit as st
+
+from bipcore.evaluation.workload import said_size
+from bipcore.models.devices import resolve_device
+from bipcore.pipeline.kept import TOKENS
+
+from .jobs import worker
+from .words import plain
+
+_KEY = "let-go"
+
+
+def show_kept() -> None:
+    """The models in memory and what they take of what they may; nothing where there are none."""
+    kept = worker().kept
+    names = [str(entry) for entry in kept if entry.kind != TOKENS]
+    if not names:
+        return
+    device = resolve_device("auto")
+    size, budget = said_size(kept.bytes(device)), said_size(kept.budget(device))
+    st.caption(plain(f"In memory ({device}): {size} of {budget}; {'; '.join(names)}"))
+    st.button(
+        "Let them go",
+        key=_KEY,
+        width="stretch",
+        on_click=_let_go,
+        help="Frees the memory, once the work before it is done. What is asked for again is "
+        "loaded again.",
+    )
+
+
+def _let_go() -> None:
+    worker().forget(_KEY)
+    worker().submit(_KEY, "Letting models go", lambda pipeline, job: pipeline.bench.kept.clear())
