@@ -59,8 +59,9 @@ with st.form("export-form"):
         True,
         key="measure",
     )
-    pressed = st.form_submit_button("Export", type="primary", key="export")
-    show_line(job_of(settings, "prune", save_dtype=save_dtype))
+    fits = show_line(job_of(settings, "prune", save_dtype=save_dtype))
+    look = {"type": "primary", "disabled": not fits}
+    pressed = st.form_submit_button("Export", key="export", **look)
 
 made = [plan.to_json(), settings.model_spec.identity(), *([recovery.name] if recovery else [])]
 key = "export-" + digest([*made, folder, measure, wanted, save_dtype])

@@ -5,31 +5,41 @@ from dataclasses import replace
 import streamlit as st
 
 from bipcore.errors import InputError
-from bipcore.evaluation.estimating import Job, check, estimate, sizes_of
+from bipcore.evaluation.estimating import Estimate, Job, check, estimate, sizes_of
 from bipcore.evaluation.workload import speed_of
 from bipcore.models.identity import known_content
 from bipcore.models.shapes import ModelShape
 from bipcore.specs import ModelSpec
 
+from .jobs import worker
 from .settings import Settings
 from .words import plain
 
 
-def line(job: Job) -> str:
-    """What ``job`` takes, or what would fit where it does not; empty where the model's files are
-    not here yet, or there can be no such plan, which the page says itself."""
+def checked_line(job: Job) -> str:
+    """What ``job``, which a button starts, takes; empty where the model's files are not here yet,
+    or there can be no such plan, which the page says itself.
+
+    Raises InputError where it does not fit. What the worker keeps would go, and nothing is refused
+    while it is at work: memory will be another by the time the job starts.
+    """
+    found = _found(job)
+    if found is None:
+        return ""
+    if not worker().active():
+        check(job, found)
+    return str(found)
+
+
+def _found(job: Job) -> Estimate | None:
     model = job.score.model
     if known_content(model.name) is None:
-        return ""
+        return None
     try:
         found = replace(estimate(job, shape_of(model)), speed=speed_of(model))
     except InputError:
-        return ""
-    try:
-        check(job, found)
-    except InputError as error:
-        return str(error)
-    return str(found)
+        return None
+    return replace(found, free=found.free + worker().kept.bytes(found.device))
 
 
 def job_of(settings: Settings, task: str, **more: object) -> Job:
@@ -38,10 +48,15 @@ def job_of(settings: Settings, task: str, **more: object) -> Job:
     return Job(task, settings.score_spec, plan, **more)
 
 
-def show_line(job: Job) -> None:
-    """`line` as a caption, where there is one."""
-    if said := line(job):
+def show_line(job: Job) -> bool:
+    """`checked_line` as a caption, or why the job does not fit; whether it may be started."""
+    try:
+        said, fits = checked_line(job), True
+    except InputError as error:
+        said, fits = str(error), False
+    if said:
         st.caption(plain(said))
+    return fits
 
 
 def shape_of(model: ModelSpec) -> ModelShape:

@@ -15,7 +15,7 @@ from bipcore.settings import parse_list
 from bipcore.specs import RecoverySpec
 from bipcore.store.kinds import digest
 
-from .estimates import job_of, line
+from .estimates import checked_line, job_of
 from .forms import Form
 from .jobs import Job, worker
 from .recoveries import choose_latest, show_curves
@@ -136,7 +136,7 @@ def _note(settings: Settings, spec: RecoverySpec) -> str:
         f"{steps_of(spec):,} optimiser steps over {tokens:,} tokens of {spec.source}. A training "
         f"step costs about three forward passes over the same tokens{_beside(spec)}. What was "
         "stopped goes on from its last checkpoint. "
-        f"{line(job_of(settings, 'recover', recovery=spec))}"
+        f"{checked_line(job_of(settings, 'recover', recovery=spec))}"
     ).rstrip()
 
 

@@ -35,7 +35,7 @@ from bipcore.views.sweep import (
 )
 from bipcore.views.sweep_tables import column, measured_in, readable, refused, summary, sweep_frame
 
-from .estimates import line
+from .estimates import checked_line
 from .figures import download, show_chart
 from .forms import Form
 from .settings import Settings
@@ -146,7 +146,7 @@ def _note(settings: Settings, spec: SweepSpec) -> str:
     )
     how = {"text": spec.texts[0], "criteria": spec.criteria, "points": points} if spec.texts else {}
     plan = replace(spec.plan, sparsity=min(spec.sparsities))
-    note += f" {line(Job('sweep', score, plan, **how))}".rstrip()
+    note += f" {checked_line(Job('sweep', score, plan, **how))}".rstrip()
     return note + " The edited plan is not used here." * bool(settings.source)
 
 

@@ -24,7 +24,7 @@ from bipcore.views.zero_shot import (
     rows_note,
 )
 
-from .estimates import job_of, line
+from .estimates import checked_line, job_of
 from .figures import show_chart
 from .forms import Form
 from .results import error_box
@@ -77,7 +77,7 @@ def _spec(values: dict[str, Any]) -> ZeroShotSpec:
 
 def _note(settings: Settings, spec: ZeroShotSpec, states: int) -> str:
     job = job_of(settings, "zero-shot", tasks=spec)
-    return f"{estimate(spec, states)} {line(job)}".rstrip()
+    return f"{estimate(spec, states)} {checked_line(job)}".rstrip()
 
 
 def estimate(spec: ZeroShotSpec, states: int) -> str:

@@ -16,6 +16,7 @@ from ..settings import parse_list
 from ..specs import EvaluationSpec, ModelSpec, PlanSpec, ScoreSpec, ZeroShotSpec
 from . import console
 from .console import plan_facts
+from .fitting import fitting
 from .options import MOST, Force, Json, with_specs
 from .outputs import check_outputs
 from .recover import RecoveryName, chosen_states, emit_figures
@@ -52,9 +53,10 @@ def reconstruct_command(
 
     check_outputs(csv=csv, force=force)
     wanted = _wanted(criteria, score, plan)
+    names = tuple(name for name in wanted if name != _PLAN)
     test_text.identity()  # refuses a text that is not there before anything is scored
     with console.progress_bar() as progress:
-        pipeline = Pipeline(progress=progress)
+        pipeline = fitting(progress, "reconstruct", score, plan, text=test_text, criteria=names)
         plans = {name: pipeline.plan(*specs) for name, specs in wanted.items()}
         bip = pipeline.scores(replace(score, criterion="llm-bip", options=()))
         errors = pipeline.reconstruction(score.model, plans, test_text)
@@ -116,7 +118,7 @@ def zero_shot_command(
     check_outputs(csv=csv, force=force)
     results: dict[str, list[TaskResult]] = {}
     with console.progress_bar() as progress:
-        pipeline = Pipeline(progress=progress)
+        pipeline = fitting(progress, "zero-shot", score, plan, tasks=zero_shot)
         pipeline.check_zero_shot(score.model, zero_shot)  # before anything is scored
         chosen, tuned = chosen_states(pipeline, score, plan, recovery)
         states = states_of(chosen, tuned)
@@ -159,7 +161,7 @@ def evaluate_command(
     """Perplexity of a model, with --sparsity of the pruned model beside it, and with --recovery
     of the pruned and of the recovered model."""
     with console.progress_bar() as progress:
-        pipeline = Pipeline(progress=progress)
+        pipeline = fitting(progress, "evaluate", score, plan, text=evaluation)
         chosen, recovered = chosen_states(pipeline, score, plan, recovery)
         results = {"dense": pipeline.evaluate(score.model, evaluation)}
         if chosen:

@@ -21,6 +21,7 @@ from ..store.roots import check_root, fault_of
 from ..store.runs import RunStore
 from . import console
 from .console import plan_facts
+from .fitting import fitting
 from .options import MOST, ExportFormat, Force, Json, SaveType, with_specs
 from .outputs import check_outputs
 
@@ -77,7 +78,7 @@ def recover_command(
     store = checkpoint_store(checkpoints)
     written = {"format": format, "save_dtype": save_dtype}
     with console.progress_bar() as progress:
-        pipeline = Pipeline(progress=progress)
+        pipeline = fitting(progress, "recover", score, plan, recovery=recovery)
         if output is not None:
             pipeline.check_export(score, plan, recovery, **written)
         done = _recover(pipeline, score, plan, recovery, micro_batch=micro_batch, store=store)

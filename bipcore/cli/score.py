@@ -9,10 +9,10 @@ import typer
 from ..data.beginnings import said_of
 from ..evaluation.metrics import chosen_metrics
 from ..export.formats import AUTO
-from ..pipeline.pipeline import Pipeline
 from ..specs import EvaluationSpec, PlanSpec, ScoreSpec
 from . import console
 from .console import plan_facts
+from .fitting import fitting
 from .options import ExportFormat, Force, Json, SaveType, with_specs
 from .outputs import check_outputs
 
@@ -31,7 +31,7 @@ def score_command(
 
     check_outputs(csv=csv, force=force)
     with console.progress_bar() as progress:
-        pipeline = Pipeline(progress=progress)
+        pipeline = fitting(progress, "score", score, plan)
         cached = pipeline.has_scores(score, plan)
         chosen = pipeline.plan(score, plan) if plan else None
         scores = pipeline.scores(score, plan)
@@ -72,7 +72,7 @@ def prune_command(
     check_destination(output)
     written = {"format": format, "save_dtype": save_dtype}
     with console.progress_bar() as progress:
-        pipeline = Pipeline(progress=progress)
+        pipeline = fitting(progress, "prune", score, plan, text=evaluation, save_dtype=save_dtype)
         pipeline.check_export(score, plan, **written)
         cached = pipeline.has_scores(score, plan)
         chosen = pipeline.plan(score, plan)

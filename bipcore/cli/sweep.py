@@ -1,6 +1,6 @@
 """The command ``sweep``: perplexity and cost against sparsity, for several criteria."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,11 +9,14 @@ import typer
 
 from ..errors import InputError, reason_of, short
 from ..pipeline.pipeline import Pipeline
+from ..progress import Progress
 from ..settings import join_list
+from ..specs import ScoreSpec
 from ..store import inputs
 from ..studies.points import Point, SweepSpec, check_sweep
 from ..studies.sweep import run_sweep
 from . import console
+from .fitting import fitting
 from .options import Force, Json, with_specs
 from .outputs import check_outputs
 
@@ -93,11 +96,19 @@ def sweep_command(
 def _compute(spec: SweepSpec) -> list[Point]:
     """All points; raises InputError where none but the dense model's could be computed."""
     with console.progress_bar() as progress:
-        points = list(run_sweep(Pipeline(progress=progress), spec))
+        points = list(run_sweep(_pipeline(progress, spec), spec))
     failed = [point.error for point in points if point.error]
     if failed and len(failed) == len([point for point in points if point.sparsity]):
         raise InputError(f"No point could be computed. {failed[0]}")
     return points
+
+
+def _pipeline(progress: Progress, spec: SweepSpec) -> Pipeline:
+    """One that refuses a sweep whose largest points do not fit."""
+    score = ScoreSpec(spec.model, replace(spec.calibration, samples=max(spec.samples)))
+    plan = replace(spec.plan, sparsity=min(spec.sparsities))
+    text = {"text": spec.texts[0]} if spec.texts else {}
+    return fitting(progress, "sweep", score, plan, criteria=spec.criteria, **text)
 
 
 def _emit(spec: SweepSpec, points: list[Point], *, csv: Path | None, json: bool) -> None:

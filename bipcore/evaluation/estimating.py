@@ -182,7 +182,7 @@ def _other_ways(job: Job) -> Iterator[tuple[str, Job]]:
     def with_model(**changes: str) -> Job:
         return replace(job, score=replace(job.score, model=replace(model, **changes)))
 
-    half = f"{free_on(resolve_device(model.device)) // 2**21}MiB"
+    half = f"{max(1, free_on(resolve_device(model.device)) // 2**21)}MiB"
     yield f"--memory {half} (one block at a time)", with_model(memory=half)
     if model.dtype in (AUTO, "float32"):
         yield "--dtype bfloat16", with_model(dtype="bfloat16")

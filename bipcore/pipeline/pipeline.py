@@ -61,8 +61,9 @@ class Pipeline:
         store: RunStore | None = None,
         progress: Progress | None = None,
         kept: Kept | None = None,
+        before_loading: Callable[[], None] | None = None,
     ):
-        self.bench = Workbench(store, progress, kept)
+        self.bench = Workbench(store, progress, kept, before_loading)
         self.plans = Plans(self.bench)
         self.states = Recoveries(self.plans)
         self.measurements = Measurements(self.states)

@@ -35,7 +35,8 @@ from .kept import DENSE, Kept, resident_bytes
 
 
 class Workbench:
-    """A run store, a progress, and the models that are ``kept`` in memory.
+    """A run store, a progress, and the models that are ``kept`` in memory. ``before_loading`` is
+    called, and may raise InputError, when the first has been found and is about to be loaded.
 
     ``progress`` is told how far the work is, and never goes back. ``found`` is where the model that
     was asked for last lies.
@@ -46,11 +47,13 @@ class Workbench:
         store: RunStore | None = None,
         progress: Progress | None = None,
         kept: Kept | None = None,
+        before_loading: Callable[[], None] | None = None,
     ):
         self.store = store or RunStore()
         self.progress = Tracker(progress)
         self.found: FoundModel | None = None
         self.kept = Kept() if kept is None else kept
+        self._before_loading = before_loading
 
     def model(self, spec: ModelSpec) -> tuple[nn.Module, Any]:
         """The dense model and its tokenizer, loaded again where its files have changed."""
@@ -61,6 +64,8 @@ class Workbench:
             how = {"device": spec.device, "dtype": spec.dtype, "memory": spec.memory}
             with self.progress.within(0.0, 0.2) as progress:
                 found = find_model(spec.name, store=self.store, progress=progress)
+                if self._before_loading is not None and not any(self.kept):
+                    self._before_loading()
                 self._make_room(spec)
                 model, tokenizer = load_found(found, **how, progress=progress)
             now = spec.identity()  # what identifies a hub model is known only now

@@ -254,3 +254,12 @@ def test_what_a_training_takes_is_said_beside_its_button(model):
     (said,) = [one.value for one in app.main.caption if "optimiser steps" in one.value]
     assert re.search(r"Takes about \d+ MiB of memory at most \(.+\), roughly ", said)
     assert any("Takes about" in one.value for one in app.sidebar.caption)
+
+
+def test_a_training_that_cannot_fit_cannot_be_started(model, monkeypatch):
+    app = settle(opened(model))
+    assert not button(app, "Start").disabled
+    monkeypatch.setattr("bipcore.evaluation.estimating.free_on", lambda device: 2**20)
+    settle(app)
+    assert button(app, "Start").disabled
+    assert any("This takes about" in error for error in errors(app))
