@@ -93,15 +93,16 @@ def search(
     with evaluation_mode(adapter.model):
         report(0.0, f"{title}: the model as it is")
         trials = _Trials(adapter, rows)
-        dense = exp_of(trials.loss(len(adapter.blocks) - 1))
+        dense = exp_of(trials.loss(len(adapter.blocks) - 1).item())
         trials.remove(steps)
         while candidates := course.candidates(steps):
             losses = []
             for candidate in candidates:
                 report(*course.progress(dense, steps, len(losses) / len(candidates)))
                 losses.append(trials.loss(*candidate))
-            least = min(losses)
-            step = Removal(*candidates[losses.index(least)], exp_of(least))
+            found = torch.stack(losses).tolist()  # waits for the device once a step
+            least = min(found)
+            step = Removal(*candidates[found.index(least)], exp_of(least))
             steps.append(step)
             if on_step is not None:
                 on_step(step)
@@ -243,21 +244,24 @@ class _Trials:
                     module = self.adapter.blocks[index].module
                     hidden.append(entrance.run(index, module, hidden[index]))
 
-    def loss(self, first: int, sublayer: str | None = None) -> float:
+    def loss(self, first: int, sublayer: str | None = None) -> Tensor:
         """Mean negative log-likelihood, blocks being run from ``first`` on, with that block's
-        ``sublayer`` off too, if one is given. Not a number counts as infinite."""
+        ``sublayer`` off too, if one is given; a number in float64, where the logits are. Not a
+        number counts as infinite."""
         off = dict(self.off)
         if sublayer is not None:
             off |= self._silent(first, sublayer)
-        total = 0.0
+        total = None
         with replaced_forwards(off):
             parts = zip(self.batches, self.entrances, self.hidden, strict=True)
             for batch, entrance, kept in parts:
                 hidden = kept[first]
                 for index in range(first, len(self.adapter.blocks)):
                     hidden = entrance.run(index, self.adapter.blocks[index].module, hidden)
-                total += negative_log_likelihood(leave_blocks(self.adapter, batch, hidden), batch)
-        return math.inf if math.isnan(total) else total / self.predicted
+                logits = leave_blocks(self.adapter, batch, hidden)
+                loss = negative_log_likelihood(logits, batch)
+                total = loss if total is None else total + loss
+        return (total / self.predicted).nan_to_num(nan=math.inf, posinf=math.inf)
 
 
 def rank_channels(shape: ModelShape, steps: Sequence[Removal]) -> list[ChannelScores]:

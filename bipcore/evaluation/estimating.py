@@ -262,9 +262,9 @@ def _measuring(job: Job, held: Held) -> Iterator[Stage]:
         how = {"rows": rows, "at_once": rows * longest}
         yield from footprint.logits_stages(held, longest, 2 * rows, **how)
     else:
-        yield from footprint.logits_stages(
-            held, job.text.window, max(1, whole_windows(job.text)[0])
-        )
+        window, count = job.text.window, max(1, whole_windows(job.text)[0])
+        rows = min(held.rows(window, logits=True), count)
+        yield from footprint.logits_stages(held, window, count, rows=rows)
 
 
 def _macs(job: Job, shape: ModelShape, kept: tuple) -> int:

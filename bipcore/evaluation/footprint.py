@@ -12,6 +12,7 @@ from typing import Any
 
 from ..criteria import Criterion
 from ..criteria.moments import count_held_out, second_moment_bytes
+from ..models.batches import activation_bytes, rows_in_pass
 from ..models.loading import KEPT
 from ..models.shapes import BlockShape, ModelShape
 from ..specs import CalibrationSpec, RecoverySpec
@@ -130,11 +131,17 @@ class Held:
 
         A streamed block is there while the next is read, or is read itself.
         """
-        terms = {"activations": activations(self, tokens)}
+        terms = {"activations": tokens * activation_bytes(self.shape, self.element)}
         if self.budget is not None:
             ahead = 2 * self.block * self.element <= 0.75 * self.budget
             terms["blocks"] = self.reading(self.block) + ahead * self.block * self.element
         return terms
+
+    def rows(self, length: int, *, logits: bool = False) -> int:
+        """How many rows of so many tokens a pass has (`batches.rows_in_pass`), of a GPU that has
+        room for them."""
+        how = {"element": self.element, "on_cpu": self.on_cpu, "room": self.budget}
+        return rows_in_pass(self.shape, length, logits=logits, **how)
 
     def hidden(self, tokens: int) -> int:
         """The hidden states of so many tokens that are held between two blocks (`running.Walk`);
@@ -153,33 +160,14 @@ class Held:
             yield self.stage("embedding", {"embedding": self.reading_end})
 
 
-def activations(held: Held, tokens: int) -> int:
-    """The bytes of a block's activations at their largest, in a pass of so many tokens.
-
-    In attention: the residual and the normed states (d each), the norm's own copy in float32 where
-    that is another type, q, k and v, q and k once more rotated, k and v once more for every query
-    head, and what attention gives (H·h). In the FFN: residual and normed states, and three of F:
-    gate, up and their product.
-    """
-    d, e = held.shape.hidden, held.element
-    most = 0
-    for block in held.shape.blocks:
-        q, k = block.heads * held.shape.head_dim, block.kv_heads * held.shape.head_dim
-        repeated = 2 * q if block.group > 1 else 0
-        most = max(most, 2 * (q + k) + k + repeated + q, 3 * block.channels)
-    copy = 2 * d * WIDE if e != WIDE else d * WIDE
-    return tokens * ((2 * d + most) * e + copy)
-
-
-def batch_tokens(calibration: CalibrationSpec) -> int:
-    """The tokens of a pass over a calibration set: samples of about 4096 together."""
-    samples = max(1, 4096 // calibration.seq_len)
-    return min(samples, calibration.samples) * calibration.seq_len
+def batch_tokens(held: Held, calibration: CalibrationSpec) -> int:
+    """The tokens of a pass over a calibration set."""
+    return min(held.rows(calibration.seq_len), calibration.samples) * calibration.seq_len
 
 
 def statistics_stages(held: Held, calibration: CalibrationSpec) -> Iterator[Stage]:
     """One pass that reads activations (`statistics.collect_statistics`)."""
-    tokens, whole = batch_tokens(calibration), calibration.samples * calibration.seq_len
+    tokens, whole = batch_tokens(held, calibration), calibration.samples * calibration.seq_len
     yield from held.embedding()
     terms = held.running(tokens)
     if held.budget is not None:
@@ -190,7 +178,7 @@ def statistics_stages(held: Held, calibration: CalibrationSpec) -> Iterator[Stag
 def moments_stages(held: Held, calibration: CalibrationSpec) -> Iterator[Stage]:
     """Second moments, block by block (`moments.second_moments_by_block`): the sums and what is held
     out, its parts and the whole being there together, and a pass's inputs in float32."""
-    tokens, whole = batch_tokens(calibration), calibration.samples * calibration.seq_len
+    tokens, whole = batch_tokens(held, calibration), calibration.samples * calibration.seq_len
     channels = max(block.channels for block in held.shape.blocks)
     widest = max(block.heads * held.shape.head_dim + block.channels for block in held.shape.blocks)
     copies = WIDE * count_held_out(whole) * widest
@@ -313,9 +301,9 @@ def export_stages(held: Held, pruned: ModelShape, written: int) -> Iterator[Stag
 
 
 def reconstruction_stage(held: Held, window: int, count: int, models: int) -> Stage:
-    """The dense and the pruned models side by side, about 2048 tokens at once
-    (`reconstruction.reconstruction_errors`): hidden states of each, and two blocks' outputs."""
-    rows = min(max(1, 2048 // window), max(count, 1))
+    """The dense and the pruned models side by side (`reconstruction.reconstruction_errors`): hidden
+    states of each, and two blocks' outputs."""
+    rows = min(held.rows(window), max(count, 1))
     tokens = rows * window
     terms = held.running(tokens)
     states = held.hidden(count * window if held.budget is not None else tokens)

@@ -164,6 +164,17 @@ def _add_up(tensor: Tensor) -> None:
         part.copy_(wide)
 
 
+def least(number: int) -> int:
+    """The smallest of what the processes in step call this with; alone, ``number`` itself."""
+    if not _state.sharing:
+        return number
+    found = _gathered(number)
+    for one in found:
+        if not isinstance(one, int):  # what another says of its error
+            raise _Elsewhere(_error(one))
+    return min(found)
+
+
 def together(owner: Any, function: Callable[..., Result], *arguments: Any) -> Result:
     """What ``function(owner, *arguments)`` gives, every process doing its part of it.
 

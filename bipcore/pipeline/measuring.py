@@ -30,6 +30,7 @@ from ..evaluation.zero_shot import (
     task_identity,
 )
 from ..models.adapters import Adapter
+from ..models.batches import rows_for
 from ..models.generation import Generated, Sampling, stream
 from ..models.loading import empty_model, load_config
 from ..models.processes import together
@@ -141,7 +142,7 @@ class Measurements:
         for index, (name, plan) in enumerate(plans.items()):
             with self.bench.progress.within(0.2, 0.5), self.bench.progress.share(index, len(plans)):
                 models[name] = self.plans.pruned(spec, plan)
-        batch = max(1, 2048 // text.window)
+        batch = rows_for(dense, text.window)
         with self.bench.progress.within(0.5, 1.0) as progress:
             return reconstruction_errors(
                 dense, models, windows, batch_size=batch, progress=progress

@@ -14,6 +14,7 @@ from ..criteria.moments import SecondMoments
 from ..criteria.outliers import outlier_shares
 from ..errors import InputError
 from ..models.adapters import Adapter
+from ..models.batches import rows_for
 from ..models.loading import empty_model, load_config
 from ..models.memory import check_free
 from ..models.streaming import check_whole
@@ -38,7 +39,7 @@ from .provenance import (
     score_identity,
     search_identity,
 )
-from .workbench import Workbench, batch_of
+from .workbench import Workbench
 
 
 def plan_of(scores: Scores, spec: ScoreSpec, plan: PlanSpec) -> PruningPlan:
@@ -67,12 +68,13 @@ class Plans:
     def _with_depth(self, spec: ScoreSpec, plan: PlanSpec) -> Scores:
         """The scores, with the number of each block that the allocation of ``plan`` asks for."""
         scores = self.scores(spec)
-        adapter = Adapter(self.bench.model(spec.model)[0])
+        model, _ = self.bench.model(spec.model)
+        adapter = Adapter(model)
         if depth_of(spec, plan) == "outliers":
             statistics = self.bench.statistics(spec.model, spec.calibration)
             return replace(scores, depth=outlier_shares(adapter, statistics))
         tokens = self.bench.calibration(spec.model, spec.calibration)
-        batch = {"batch_size": batch_of(spec.calibration)}
+        batch = {"batch_size": rows_for(model, spec.calibration.seq_len)}
         with self.bench.progress.within(0.9, 1.0) as progress:
             depth = block_influence(adapter, tokens, progress, **batch)
         return replace(scores, depth=tuple(depth))
@@ -85,7 +87,8 @@ class Plans:
         options = find_criterion(spec.criterion).resolve(dict(spec.options))
         model, _ = self.bench.model(spec.model)
         tokens = self.bench.calibration(spec.model, spec.calibration)
-        settings = {"choice": plan.choice, "batch_size": batch_of(spec.calibration)}
+        rows = rows_for(model, spec.calibration.seq_len)
+        settings = {"choice": plan.choice, "batch_size": rows}
         with self.bench.progress.within(0.25, 1.0) as progress:
             return score_pruned(
                 model, tokens, spec.criterion, progress=progress, **settings, **options

@@ -22,6 +22,7 @@ from ..data.calibration import load_calibration
 from ..data.samples import CalibrationSet
 from ..errors import InputError
 from ..models.adapters import Adapter
+from ..models.batches import rows_for
 from ..models.devices import resolve_device
 from ..models.families import family_of
 from ..models.loading import FoundModel, empty_model, find_model, load_config, load_found
@@ -134,9 +135,8 @@ class Workbench:
         tokens = self.calibration(model, calibration)
         network, _ = self.model(model)
         with self.progress.within(0.25, 0.9) as progress:
-            return collect_statistics(
-                network, tokens, batch_size=batch_of(calibration), progress=progress
-            )
+            rows = rows_for(network, calibration.seq_len)
+            return collect_statistics(network, tokens, batch_size=rows, progress=progress)
 
     def second_moments(self, model: ModelSpec, calibration: CalibrationSpec) -> SecondMoments:
         """What least squares refits from: one more forward pass, and much room on the disk."""
@@ -162,16 +162,11 @@ class Workbench:
         check_free(network, max(need), "use fewer or shorter samples, or another compensation")
         self.progress(0.25, f"Second moments: {sum(need) / 2**20:,.0f} MiB on the disk")
         with self.progress.within(0.25, 0.9) as progress:
-            settings = {"batch_size": batch_of(calibration), "progress": progress}
+            settings = {"batch_size": rows_for(network, calibration.seq_len), "progress": progress}
             blocks = second_moments_by_block(network, tokens, **settings)
             for index, tensors in enumerate(blocks):
                 if place().is_main:
                     save_file(tensors, folder / f"block-{index:04}.safetensors")
-
-
-def batch_of(calibration: CalibrationSpec) -> int:
-    """Samples in a forward pass: about 4096 tokens."""
-    return max(1, 4096 // calibration.seq_len)
 
 
 def _pass(model: ModelSpec, calibration: CalibrationSpec) -> dict:

@@ -282,7 +282,7 @@ class _Training:
                 dense = self.dense(input_ids=tokens, use_cache=False).logits
                 apart.append(kl_divergence(logits, dense.to(logits.device)).sum())
         count = len(self.held_out) * self.spec.seq_len
-        found = {"validation": loss / (count - len(self.held_out))}
+        found = {"validation": float(loss) / (count - len(self.held_out))}
         if apart:
             found["validation_kl"] = float(torch.stack(apart).sum()) / count
         return found

@@ -85,7 +85,9 @@ def test_the_tail_that_fills_no_window_is_left_out(model):
 def test_the_batch_size_does_not_matter(model):
     tokens = tiny_tokens(1, 90)[0]
     one = perplexity(model, tokens, window=18, batch_size=1)
-    assert perplexity(model, tokens, window=18, batch_size=4) == pytest.approx(one, rel=1e-6)
+    for many in (3, 5, 100, None):  # a last batch that is shorter, all at once, as many as fit
+        found = perplexity(model, tokens, window=18, batch_size=many)
+        assert found == pytest.approx(one, rel=1e-6)
 
 
 def test_rows_of_tokens_are_read_as_one_text(model):

@@ -46,7 +46,7 @@ def work(problem):
         raise problem
     part = processes.split(5)
     own = torch.arange(5.0)[part.own].sum()
-    return part.summed([own])[0].item()
+    return part.summed([own])[0].item(), processes.least(rank + 3)
 
 for problem in (InputError("The disk of one is full."), None, ValueError("a bug"), None):
     try:
@@ -96,11 +96,11 @@ def test_what_one_process_raises_all_raise_and_then_go_on_in_step():
     main, other = (json.loads(one.out) for one in ended)
     assert main == [
         ["InputError", "The disk of one is full."],
-        10.0,
+        [10.0, 3],
         ["RuntimeError", "ValueError: a bug"],
-        10.0,
+        [10.0, 3],
     ]
-    assert other == [main[0], 10.0, ["ValueError", "a bug"], 10.0]
+    assert other == [main[0], [10.0, 3], ["ValueError", "a bug"], [10.0, 3]]
 
 
 def test_in_one_process_everything_is_its_own():

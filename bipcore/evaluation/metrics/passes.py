@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import listed
+from ...models.batches import rows_for
 from ...models.finite import check_finite
 from ...models.processes import split
 from ...models.running import evaluation_mode, logits_of
@@ -23,17 +24,19 @@ def measure(
     *,
     window: int,
     dense: nn.Module | None = None,
-    batch_size: int = 1,
+    batch_size: int | None = None,
     progress: Progress | None = None,
 ) -> dict[str, float]:
     """The figure of each metric by its name, of ``model`` on ``tokens`` (n,) in windows of
-    ``window`` tokens (see `texts.cut_windows`), ``batch_size`` of them at a time.
+    ``window`` tokens (see `texts.cut_windows`), ``batch_size`` of them at a time (by
+    default `batches.rows_for`).
 
     Where one of ``metrics`` needs it, ``dense``, the dense model, is given the same windows; of the
     dense model itself it is that. Several processes in step share the windows (see `processes`).
     Raises InputError where a window cannot be had, or a sum is not a finite number.
     """
     windows = cut_windows(model, tokens, window)
+    batch_size = batch_size or rows_for(model, window, logits=True)
     part = split(len(windows), batch_size)
     report, message = progress or silent, f"{_titles(metrics)}, window {window}"
     totals: list[float | Tensor] = [0.0] * len(metrics)

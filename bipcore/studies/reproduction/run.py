@@ -18,6 +18,7 @@ from ...criteria.statistics import collect_statistics
 from ...data.samples import CalibrationSet
 from ...evaluation.profiling import Profile, profile_model
 from ...evaluation.zero_shot import TaskResult, average
+from ...models.batches import rows_for
 from ...models.memory import check_free
 from ...pipeline.pipeline import Pipeline
 from ...progress import Progress, Tracker, tracked
@@ -71,7 +72,7 @@ def _prune(
 ) -> PruningPlan:
     criterion, statistics = find_criterion(spec.criterion), None
     kind = compensation_for(plan.compensation, criterion)
-    batch = {"batch_size": max(1, 4096 // calibration.seq_len)}
+    batch = {"batch_size": rows_for(model, calibration.seq_len)}
     if criterion.needs == "activations" or kind == "bias":
         with progress.within(0.0, 0.7):
             statistics = collect_statistics(model, calibration, **batch, progress=progress)
