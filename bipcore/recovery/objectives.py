@@ -41,7 +41,7 @@ def divergence(logits: Tensor, dense: Tensor) -> Tensor:
 
 def hidden_error(states: Sequence[Tensor], dense: Sequence[Tensor]) -> Tensor:
     """The mean over the blocks of Σ‖h − h_dense‖² / Σ‖h_dense‖² over all tokens, of the hidden
-    states (B, T, d) that leave each."""
+    states (B, T, d) that leave each, the last behind the final norm as `transformers` has it."""
     errors = [
         (own.float() - other.float()).square().sum() / other.float().square().sum()
         for own, other in zip(states, dense, strict=True)
