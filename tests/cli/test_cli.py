@@ -48,7 +48,8 @@ def test_curves_say_what_is_lost_at_every_width(run_json, model, tmp_path):
     rows = tmp_path / "curves.csv"
     words = ("curves", model, *SETTINGS, "--criterion", "obs", "--option", "ridge=0.5")
     found = run_json(*words, "--csv", str(rows))
-    assert found["settings"] == {"ridge": 0.5, "grouped": False, "fisher": False}
+    expected = {"ridge": 0.5, "grouped": False, "fisher": False, "tokens": 8192}
+    assert found["settings"] == expected
     assert len(list(csv.DictReader(rows.open()))) == len(found["curves"])
     ffn = [row for row in found["curves"] if (row["block"], row["sublayer"]) == (2, "ffn")]
     assert [row["gone"] for row in ffn] == list(range(97))

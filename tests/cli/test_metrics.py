@@ -7,7 +7,7 @@ import pytest
 from bipcore.cli.main import main
 from bipcore.evaluation.metrics import METRICS
 from tests.helpers.folders import model_folder
-from tests.helpers.metrics import NAME, add_divergence
+from tests.helpers.metrics import NAME, watch_divergence
 from tests.helpers.passes import counted_passes
 from tests.helpers.tiny import one_thread as one_thread
 
@@ -25,7 +25,7 @@ def model(tmp_path) -> str:
 
 @pytest.fixture
 def measured(monkeypatch) -> list[float]:
-    return add_divergence(monkeypatch)
+    return watch_divergence(monkeypatch)
 
 
 def test_evaluate_says_every_metric_of_every_model(run, run_json, model, measured):
@@ -38,9 +38,18 @@ def test_evaluate_says_every_metric_of_every_model(run, run_json, model, measure
     with counted_passes() as passes:
         table = run("evaluate", model, *SMALL, *BOTH)
     assert passes == []
-    assert "Perplexity, Divergence on builtin, window 32" in table
+    assert "Perplexity, KL divergence on builtin, window 32" in table
     (header,) = (line for line in table.splitlines() if "Model" in line)
-    assert header.split() == ["Model", "Perplexity", "Divergence,", "nats", "Tokens"]
+    assert header.split() == [
+        "Model",
+        "Perplexity",
+        "KL",
+        "divergence,",
+        "nats",
+        "a",
+        "token",
+        "Tokens",
+    ]
     (row,) = (line.split() for line in table.splitlines() if "pruned" in line)
     figures = f"{found['pruned']['perplexity']:.2f}", f"{measured[1]:.4f}"
     assert row == ["pruned", *figures, "96"]
@@ -75,7 +84,7 @@ def test_recover_says_them_of_all_three(run_json, run, model, measured):
     settings = ("--batch-size", "2", "--validation", "2", "--rank", "2")
     found = run_json("recover", model, *SMALL, *TRAIN, *settings, *BOTH)
     assert [found[name][NAME] for name in ("dense", "pruned", "recovered")] == measured
-    assert "Divergence, nats" in run("recover", model, *SMALL, *TRAIN, *settings, *BOTH)
+    assert "KL divergence, nats a token" in run("recover", model, *SMALL, *TRAIN, *settings, *BOTH)
     assert len(measured) == 3
 
 
@@ -91,8 +100,9 @@ def test_sweep_prints_and_writes_them(run, run_json, model, tmp_path, measured):
         point["perplexity"]["builtin"] for point in found["points"]
     ]
     report = tmp_path / "out.html"
-    assert "Divergence, nats, builtin" in run("sweep", model, *SWEEP, *BOTH, "--report", report)
-    assert "Divergence on builtin" in report.read_text()
+    printed = run("sweep", model, *SWEEP, *BOTH, "--report", report)
+    assert "KL divergence, nats a token, builtin" in printed
+    assert "KL divergence on builtin" in report.read_text()
     assert len(measured) == 2
 
 
