@@ -20,7 +20,7 @@ def show_kept() -> None:
         return
     device = resolve_device("auto")
     size, budget = said_size(kept.bytes(device)), said_size(kept.budget(device))
-    st.caption(plain(f"In memory ({device}): {size} of {budget}; {'; '.join(names)}"))
+    st.caption(plain(f"In memory ({device}): {size} of {budget}: {', '.join(names)}"))
     st.button(
         "Let them go",
         key=_KEY,

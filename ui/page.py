@@ -176,12 +176,11 @@ def _preset_control(settings: Settings) -> None:
 
     current = preset_in_use(settings)
     st.session_state["set-preset"] = current
-    st.segmented_control(
+    st.pills(
         "Preset",
         tuple(PRESETS),
         key="set-preset",
         on_change=choose,
-        width="stretch",
         help="  \n".join(f"**{preset.name}**: {preset.text}" for preset in PRESETS.values()),
     )
 

@@ -59,6 +59,8 @@ SIZES: dict[str, dict[str, Any]] = {
         "validate_every": 8,
     },
     "As the paper": {
+        "objective": "text",
+        "train": "lora",
         "source": "c4",
         "samples": RecoverySpec.samples,
         "seq_len": RecoverySpec.seq_len,

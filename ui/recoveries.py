@@ -16,8 +16,8 @@ from .settings import Settings
 
 _CHOSEN = "recovery-chosen"
 _LOOKS = {
-    "validation_kl": "Held-out divergence, nats a token",
-    "validation": "Held-out loss, nats a token",
+    "validation_kl": "Held-out KL, nats",
+    "validation": "Held-out loss, nats",
 }
 
 
@@ -88,8 +88,8 @@ def show_recovery(recovery: Recovery) -> None:
             f"{chosen:.3f}",
             f"{chosen - first:.3f}",
             delta_color="inverse",
-            help="Of samples of the training text that were not trained on; the change is from "
-            "the pruned model.",
+            help="A token, on samples of the training text that were not trained on; the change "
+            "is from the pruned model.",
         )
     next(columns).metric("Tokens trained on", f"{recovery.tokens:,}")
     next(columns).metric("Training took", f"{recovery.seconds:,.0f} s")

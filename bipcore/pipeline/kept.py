@@ -39,7 +39,7 @@ class Entry:
     storages: dict[tuple[str, int], int]
 
     def __str__(self) -> str:
-        return self.model.name if self.kind == DENSE else f"{self.model.name}, {self.kind}"
+        return self.model.name if self.kind == DENSE else f"{self.model.name} ({self.kind})"
 
     def let_go(self) -> bool:
         """Hold ``value`` no longer, unless somebody else does; whether it is gone."""

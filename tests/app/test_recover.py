@@ -66,7 +66,7 @@ def test_start_trains_and_shows_curves_figures_and_the_name(model):
     assert metric(app, "Step kept") == "3 of 3"
     (recovery,) = Pipeline().recoveries(_spec(model))
     looks = [step.validation for step in recovery.history if step.validation is not None]
-    assert metric(app, "Held-out loss, nats a token") == f"{looks[-1]:.3f}"
+    assert metric(app, "Held-out loss, nats") == f"{looks[-1]:.3f}"
     assert f"--recovery {recovery.name}" in notes(app)
 
 
@@ -124,6 +124,8 @@ def test_a_size_fills_the_form_in(model):
     button(app, "As the paper").click().run()
     assert app.number_input(key="set-recovery-samples").value == 20_000
     assert app.number_input(key="set-recovery-batch_size").value == 128
+    assert app.selectbox(key="set-recovery-objective").value == "text"
+    assert app.selectbox(key="set-recovery-train").value == "lora"
     assert "157 optimiser steps over 10,240,000 tokens of c4" in notes(app)
 
 
