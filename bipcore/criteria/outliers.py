@@ -3,6 +3,7 @@
 import torch
 
 from ..models.adapters import Adapter
+from ..models.devices import widest
 from .statistics import Statistics
 
 OUTLIER = 5.0
@@ -22,7 +23,7 @@ def outlier_shares(adapter: Adapter, statistics: Statistics) -> tuple[float, ...
         matrices = {name: getattr(weights, name) for name in inputs}
         scores = [w.abs() * inputs[n].to(w) for n, w in matrices.items() if w is not None]
         count = sum(one.numel() for one in scores)
-        mean = sum(float(one.double().sum()) for one in scores) / count
+        mean = sum(float(one.sum(dtype=widest(one.device))) for one in scores) / count
         found.append(sum(int((one > OUTLIER * mean).sum()) for one in scores) / count)
     return tuple(found)
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ..data.samples import CalibrationSet
 from ..errors import InputError
 from ..models.adapters import SITES, Adapter, Block
+from ..models.devices import widest
 from ..models.finite import check_finite
 from ..models.processes import Part, split
 from ..models.running import Walk, capture_inputs, check_vocabulary, evaluation_mode
@@ -133,8 +134,7 @@ class _Moments:
     def add(self, x: Tensor) -> None:
         x = x.detach().flatten(0, -2)  # (B·T, n), n may be 0
         if self.sums is None:
-            wide = torch.float32 if x.device.type == "mps" else torch.float64  # mps has no float64
-            self.sums = x.new_zeros(len(self.names), x.shape[1], dtype=wide)
+            self.sums = x.new_zeros(len(self.names), x.shape[1], dtype=widest(x.device))
         for rows in x.split(_CPU_ROWS if x.device.type == "cpu" else len(x)):
             rows = rows.float()
             key = (rows.shape, rows.device)

@@ -21,6 +21,7 @@ from ..criteria.statistics import check_length
 from ..data.samples import CalibrationSet
 from ..errors import InputError
 from ..models.adapters import Adapter
+from ..models.devices import widest
 from ..models.finite import check_finite
 from ..models.running import enter_blocks, evaluation_mode, shelf
 from ..models.streaming import is_streamed, present
@@ -116,7 +117,7 @@ class _Comparison:
 
     def __init__(self, dense: Adapter, pruned: Mapping[str, Adapter]) -> None:
         self.dense, self.pruned = dense, pruned
-        wide = torch.float32 if dense.input_device.type == "mps" else torch.float64
+        wide = widest(dense.input_device)
         zeros = partial(torch.zeros, len(dense.blocks), dtype=wide, device=dense.input_device)
         self.size = zeros()  # (L,) each
         self.accumulated = {name: zeros() for name in pruned}
@@ -185,7 +186,7 @@ def _sum_abs(exact: Tensor, other: Tensor | None = None) -> Tensor:
         by_token = exact.float().abs().sum(-1)  # (B, T)
     else:
         by_token = (exact.float() - other.to(exact.device).float()).abs_().sum(-1)  # (B, T)
-    return by_token.sum(dtype=torch.float32 if by_token.device.type == "mps" else torch.float64)
+    return by_token.sum(dtype=widest(by_token.device))
 
 
 def _hidden_size(adapter: Adapter) -> int:

@@ -29,6 +29,11 @@ def resolve_device(device: str) -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
+def widest(device: torch.device) -> torch.dtype:
+    """The type to sum up in on ``device``: float64, or float32 on mps, which has no other."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 def _own_gpu() -> str:
     """That of this process, of as many on this machine as there are processes on it."""
     there = torch.cuda.device_count()

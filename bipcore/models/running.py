@@ -26,6 +26,7 @@ from ..errors import InputError, short
 from ..progress import Progress
 from ..store.scratch import Scratch
 from .adapters import Adapter, Block
+from .devices import widest
 from .streaming import Stream, fetch, present, stream_of
 
 
@@ -236,7 +237,7 @@ _POSITIONS = 512  # logits are turned into losses this many positions at a time
 def negative_log_likelihood(logits: Tensor, tokens: Tensor) -> Tensor:
     """Σ −log p(next token), in float32, over logits (B, T, V) and tokens (B, T).
 
-    The parts are summed in float64 where the logits are: nothing waits for the device here.
+    The parts are summed in the widest type where the logits are: nothing waits for the device here.
     """
     losses = []
     for row, target in zip(logits[:, :-1], tokens[:, 1:], strict=True):
@@ -246,9 +247,8 @@ def negative_log_likelihood(logits: Tensor, tokens: Tensor) -> Tensor:
             losses.append(
                 functional.cross_entropy(row[part].float(), target[part], reduction="sum")
             )
-    return (
-        torch.stack(losses).double().sum() if losses else logits.new_zeros((), dtype=torch.double)
-    )
+    wide = widest(logits.device)
+    return torch.stack(losses).sum(dtype=wide) if losses else logits.new_zeros((), dtype=wide)
 
 
 def exp_of(loss: float) -> float:

@@ -4,9 +4,9 @@ Both are over every token of every window: each has a distribution of what comes
 a window too.
 """
 
-import torch
 from torch import Tensor
 
+from ...models.devices import widest
 from ...models.divergence import kl_divergence
 from .base import Metric
 
@@ -18,8 +18,8 @@ def agrees(logits: Tensor, dense: Tensor) -> Tensor:
 
 
 def _kl_sums(logits: Tensor, tokens: Tensor, dense: Tensor) -> tuple[Tensor, int]:
-    wide = torch.float32 if logits.device.type == "mps" else torch.float64  # mps has no float64
-    return kl_divergence(logits, dense).sum(dtype=wide), tokens.numel()
+    apart = kl_divergence(logits, dense)
+    return apart.sum(dtype=widest(apart.device)), tokens.numel()
 
 
 def _agreement_sums(logits: Tensor, tokens: Tensor, dense: Tensor) -> tuple[Tensor, int]:
