@@ -5,7 +5,8 @@ to what o and down put out; ½·tr(M·C) with M = mean g gᵀ then predicts by h
 a token, when the output changes by something of the second moments C.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -17,7 +18,12 @@ from ..models.finite import check_finite
 from ..models.running import capture_output_gradients, evaluation_mode, loss_scale
 from ..models.shapes import ModelShape
 from ..progress import Progress
-from .gradients import activation_bytes, alone_requiring_grad, check_gradients
+from .gradients import (
+    activation_bytes,
+    alone_requiring_grad,
+    check_gradients,
+    scaled_backward,
+)
 
 Fisher = Mapping[str, Tensor]
 """M (d, d) by site, "o" and "down", float32."""
@@ -41,16 +47,20 @@ def collect_fisher(
     generator = torch.Generator().manual_seed(seed)
     message, scale = "Fisher matrices over the calibration set", loss_scale(adapter.model)
     watched = {(i, s): block.sites[s] for i, block in enumerate(adapter.blocks) for s in _SITES}
+    seen: dict[tuple[int, str], Tensor] = {}
+    how = {"found": seen.values, "forget": seen.clear}
     with (
         evaluation_mode(adapter.model),
         alone_requiring_grad(adapter.model, []),
-        capture_output_gradients(watched, _adding(sums, scale)),
-        torch.enable_grad(),
+        capture_output_gradients(watched, seen.__setitem__),
     ):
         for index, sample in enumerate(calibration.tokens):
             progress(index / calibration.samples, message)
-            tokens = sample[None].to(adapter.input_device)
-            (_drawn_loss(adapter, tokens, generator) * scale).backward()
+            tokens, drawn = sample[None].to(adapter.input_device), generator.get_state()
+            loss = partial(_drawn_loss, adapter, tokens, generator, drawn)
+            scale = scaled_backward(adapter.model, loss, scale, **how)
+            _add(sums, seen, scale)
+            seen.clear()
     progress(1.0, message)
     counted = calibration.samples * (calibration.seq_len - 1)
     for of_block in sums:
@@ -60,27 +70,27 @@ def collect_fisher(
     return sums
 
 
-def _drawn_loss(adapter: Adapter, tokens: Tensor, generator: torch.Generator) -> Tensor:
-    """The mean −log p of a token drawn at every place from what the model expects there."""
+def _drawn_loss(
+    adapter: Adapter, tokens: Tensor, generator: torch.Generator, state: Tensor
+) -> Tensor:
+    """The mean −log p of a token drawn at every place from what the model expects there, by
+    ``generator`` in this ``state``: the same ones when it is called again."""
+    generator.set_state(state)
     logits = adapter.model(input_ids=tokens, use_cache=False).logits[0].float()  # (T, V)
     likely = logits.detach().softmax(-1).cpu()
     drawn = torch.multinomial(likely, 1, generator=generator)[:, 0]
     return functional.cross_entropy(logits, drawn.to(logits.device))
 
 
-def _adding(
-    sums: list[dict[str, Tensor]], scale: float
-) -> Callable[[tuple[int, str], Tensor], None]:
-    """What adds g gᵀ of the gradients of an output, by its block and site, to ``sums``."""
-
-    def take(key: tuple[int, str], gradient: Tensor) -> None:
+def _add(
+    sums: list[dict[str, Tensor]], gradients: Mapping[tuple[int, str], Tensor], scale: float
+) -> None:
+    """Add g gᵀ of the gradients of each output, by its block and site, to ``sums``."""
+    for (index, site), gradient in gradients.items():
         rows = gradient.flatten(0, -2).float()  # (T, d) of the mean over T tokens
         g = rows[1:] * (len(rows) / scale)  # of their sum
-        index, site = key
         before = sums[index].get(site)
         sums[index][site] = g.T @ g if before is None else before.addmm_(g.T, g)
-
-    return take
 
 
 def _blended(matrix: Tensor) -> Tensor:
@@ -89,5 +99,7 @@ def _blended(matrix: Tensor) -> Tensor:
 
 
 def memory(shape: ModelShape, seq_len: int) -> int:
-    """Bytes beside the model: two matrices a block, and one sample's activations."""
-    return 2 * len(shape.blocks) * 4 * shape.hidden**2 + activation_bytes(shape, seq_len)
+    """Bytes beside the model: two matrices a block, and one sample's activations and gradients of
+    two outputs a block."""
+    of_block = 2 * 4 * (shape.hidden**2 + seq_len * shape.hidden)
+    return len(shape.blocks) * of_block + activation_bytes(shape, seq_len)

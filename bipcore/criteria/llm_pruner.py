@@ -5,22 +5,25 @@ projections. The model comes out as it went in: weights, mode, `requires_grad` a
 parameter.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from ..data.samples import CalibrationSet
 from ..errors import InputError
 from ..models.adapters import Adapter
-from ..models.extremes import is_finite
 from ..models.running import evaluation_mode, loss_scale
 from ..models.shapes import ModelShape
 from ..progress import Progress
 from .base import ChannelScores, Criterion, Style, sum_coupled
-from .gradients import activation_bytes, alone_requiring_grad, check_gradients
+from .gradients import (
+    activation_bytes,
+    alone_requiring_grad,
+    backward,
+    check_gradients,
+    prunable_weights,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,30 +58,6 @@ def collect_gradients(
         found = iter([each.result(calibration.samples) for each in sums])
     progress(1.0, "Gradients over the calibration set")
     return [[next(found) for _ in block.linears] for block in adapter.blocks]
-
-
-_LEAST_SCALE = 2.0**-10
-
-
-def backward(adapter: Adapter, tokens: Tensor, weights: Sequence[Tensor], scale: float) -> float:
-    """Let ``weights`` have the gradients of the loss of tokens (1, T) times a scale, which is
-    returned: ``scale``, or the first smaller one with which none overflows float16."""
-    while True:
-        with torch.enable_grad():
-            (sample_loss(adapter, tokens) * scale).backward(inputs=weights)
-        narrow = adapter.model.dtype == torch.float16
-        found = [weight.grad for weight in weights if narrow and weight.grad is not None]
-        if scale <= _LEAST_SCALE or all(map(is_finite, found)):
-            return scale
-        scale /= 32
-        for weight in weights:
-            weight.grad = None
-
-
-def sample_loss(adapter: Adapter, tokens: Tensor) -> Tensor:
-    """The mean −log p(next token) of tokens (1, T), in float32."""
-    logits = adapter.model(input_ids=tokens, use_cache=False).logits  # (1, T, V)
-    return functional.cross_entropy(logits[0, :-1].float(), tokens[0, 1:].to(logits.device))
 
 
 class _Sum:
@@ -152,16 +131,6 @@ def memory(shape: ModelShape, seq_len: int, *, element_size: int = 4, order: int
     _check_order(order)
     own = 0 if order == 1 and element_size == 4 else element_size
     return (4 * order + own) * prunable_weights(shape) + activation_bytes(shape, seq_len)
-
-
-def prunable_weights(shape: ModelShape) -> int:
-    """The weights of the blocks' projections."""
-    return sum(
-        block.heads * shape.head_cost.weights
-        + block.kv_heads * shape.kv_head_cost.weights
-        + block.channels * shape.channel_cost.weights
-        for block in shape.blocks
-    )
 
 
 def _check_order(order: int) -> None:

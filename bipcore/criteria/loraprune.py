@@ -23,8 +23,7 @@ from ..models.running import evaluation_mode, loss_scale, replaced_forwards
 from ..models.shapes import ModelShape
 from ..progress import Progress
 from .base import ChannelScores, Criterion, Style
-from .gradients import activation_bytes, alone_requiring_grad, check_gradients
-from .llm_pruner import backward
+from .gradients import activation_bytes, alone_requiring_grad, backward, check_gradients
 
 SCALE = 2.0
 """s = α / r, with the authors' α = 2·r."""

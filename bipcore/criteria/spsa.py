@@ -11,11 +11,9 @@ from ..errors import InputError, check_seed
 from ..models.adapters import Adapter
 from ..models.running import evaluation_mode
 from ..models.shapes import ModelShape
-from ..models.streaming import check_whole
 from ..progress import Progress
 from .base import ChannelScores, Criterion, Style, sum_coupled
-from .llm_pruner import prunable_weights, sample_loss
-from .statistics import check_length
+from .gradients import check_gradients, prunable_weights, sample_loss
 
 
 @torch.no_grad()
@@ -83,13 +81,10 @@ def score_model(
     A direction for every sample: with few of them, ĝ is mostly noise. MINI-LLM (arXiv 2407.11681)
     builds on such gradients, by a formula that could not be verified; this is not that.
     """
-    check_length(adapter, calibration)
+    check_gradients(adapter, calibration, "A criterion that perturbs all weights")
     check_seed(seed)
     if not 0 < epsilon < 1:
         raise InputError(f"The step of a perturbation is above 0 and below 1, not {epsilon:g}.")
-    if calibration.seq_len < 2:
-        raise InputError("A loss needs calibration samples of at least 2 tokens.")
-    check_whole(adapter.model, "A criterion that perturbs all weights")
     found = estimate_gradients(adapter, calibration, progress, epsilon=epsilon, seed=seed)
     gradients, scores = iter(found), []
     for block in adapter.blocks:

@@ -9,9 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from bipcore.criteria import CRITERIA, score
+from bipcore.criteria.fisher import collect_fisher
 from bipcore.criteria.moments import collect_second_moments
 from bipcore.criteria.statistics import Statistics, collect_statistics
 from bipcore.data.samples import CalibrationSet
+from bipcore.models.adapters import Adapter
+from bipcore.progress import silent
 from tests.helpers.tiny import one_thread, tiny_model, tiny_tokens  # noqa: F401
 
 SET = CalibrationSet.from_tokens(tiny_tokens(4, 32))
@@ -91,3 +94,22 @@ def test_second_moments_of_loud_activations_do_not_overflow(dtype):
     for name in matrices:
         assert_near(half[name], exact[name], few_roundings(dtype))
     assert max(float(exact[name].max()) for name in matrices) > torch.finfo(torch.float16).max
+
+
+def test_fisher_matrices_do_not_overflow_where_gradients_are_loud():
+    half = tiny_model("llama-gqa").to(torch.float16)
+    with torch.no_grad():  # hidden states so small that norms enlarge what comes back
+        half.lm_head.weight *= 5
+        half.model.embed_tokens.weight /= LOUD
+        for layer in half.model.layers:
+            for out in (layer.self_attn.o_proj, layer.mlp.down_proj):
+                out.weight /= LOUD
+                out.bias /= LOUD
+    found, exact = (
+        collect_fisher(Adapter(model), SET, silent) for model in (half, copy.deepcopy(half).float())
+    )
+    for one, other in zip(found, exact, strict=True):
+        for site in ("o", "down"):
+            assert torch.isfinite(one[site]).all()
+            ratio = one[site].diagonal().mean() / other[site].diagonal().mean()
+            assert 0.8 < float(ratio) < 1.25  # other tokens are drawn where chances are near
