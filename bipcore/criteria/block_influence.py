@@ -7,6 +7,7 @@ from torch.nn import functional
 from ..data.samples import CalibrationSet
 from ..models.adapters import Adapter
 from ..models.running import evaluation_mode
+from ..models.streaming import is_streamed
 from ..progress import Progress
 from .base import ChannelScores, Criterion, Style
 from .greedy_search import level
@@ -21,16 +22,21 @@ def block_influence(
     (d) enters it and x_{l+1} leaves it. The cosines are taken in float32, ``batch_size`` samples
     at a time; below 0, which is rounding alone, it is 0. Raises InputError.
     """
-    count, found = calibration.tokens.numel(), []
+    message = "Hidden states before and after each block"
+    turns: list[list[Tensor]] = [[] for _ in adapter.blocks]
+    whole = is_streamed(adapter.model)  # else a block would be read for every batch
+    step = calibration.samples if whole else batch_size
     with evaluation_mode(adapter.model):
-        walk = BlockWalk(adapter, calibration, batch_size=batch_size)
-        for index in walk.blocks:
-            progress(index / len(walk.blocks), "Hidden states before and after each block")
-            turns: list[Tensor] = []
-            walk.step(index, watch=lambda x, y, to=turns: to.append(_turn(x, y)))
-            found.append(max(sum(torch.stack(turns).tolist()) / count, 0.0))
-    progress(1.0, "Hidden states before and after each block")
-    return found
+        for start in range(0, calibration.samples, step):
+            part = calibration.only(slice(start, start + step))
+            walk = BlockWalk(adapter, part, batch_size=batch_size)
+            for index, of_block in enumerate(turns):
+                done = (start + step * index / len(turns)) / calibration.samples
+                progress(min(done, 1.0), message)
+                walk.step(index, watch=lambda x, y, to=of_block: to.append(_turn(x, y)))
+    progress(1.0, message)
+    count = calibration.tokens.numel()
+    return [max(sum(torch.stack(of_block).tolist()) / count, 0.0) for of_block in turns]
 
 
 def _turn(before: Tensor, after: Tensor) -> Tensor:

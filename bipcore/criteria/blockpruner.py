@@ -5,7 +5,7 @@ from ..models.adapters import Adapter
 from ..progress import Progress
 from ..store.resume import Journal
 from .base import ChannelScores, Criterion, Style
-from .greedy_search import memory, rank_channels, search
+from .greedy_search import memory, searched
 
 
 def score_model(
@@ -17,21 +17,9 @@ def score_model(
     tokens: int = 512,
     until: float = 0.6,
 ) -> list[ChannelScores]:
-    """The order of removal that the search finds with these options, as scores.
-
-    Steps that ``journal`` has are not searched again; those taken are added to it.
-    """
-    result = search(
-        adapter,
-        calibration,
-        tokens=tokens,
-        until=until,
-        done=journal.entries() if journal else (),
-        title="BlockPruner",
-        on_step=journal.add if journal else None,
-        progress=progress,
-    )
-    return rank_channels(adapter.shape, result.steps)
+    """The order in which the search removes them with these options, as scores (see `searched`)."""
+    how = {"tokens": tokens, "until": until}
+    return searched(adapter, calibration, progress, journal, title="BlockPruner", **how)
 
 
 CRITERION = Criterion(

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..data.samples import CalibrationSet
 from ..models.adapters import Adapter, BlockWeights
+from ..models.batches import rows_for
 from ..models.shapes import ModelShape
 from ..progress import Progress
 from ..store.kinds import Kind
@@ -120,8 +121,8 @@ def _moments_of(
         for index in range(len(adapter.blocks)):
             yield {site: moments.of(index, site) for site in ("o", "down")}
         return
-    batch = max(1, 4096 // calibration.seq_len)
-    walked = second_moments_by_block(adapter.model, calibration, batch_size=batch)
+    rows = rows_for(adapter.model, calibration.seq_len)
+    walked = second_moments_by_block(adapter.model, calibration, batch_size=rows)
     for index, tensors in enumerate(walked):
         yield {site: tensors[f"{index}.{site}"] for site in ("o", "down")}
 

@@ -31,12 +31,12 @@ from ..models.running import (
 )
 from ..models.shapes import ModelShape
 from ..progress import Progress, silent
+from ..store.resume import Journal
 from .base import ChannelScores
 from .statistics import check_length
 
 BATCH_TOKENS = 512
 """Short samples are run together, up to this many tokens; losses are taken as many at a time."""
-
 
 BLOCK = "block"
 """What a search that removes both sublayers of a block together calls them."""
@@ -262,6 +262,22 @@ class _Trials:
                 loss = negative_log_likelihood(logits, batch)
                 total = loss if total is None else total + loss
         return (total / self.predicted).nan_to_num(nan=math.inf, posinf=math.inf)
+
+
+def searched(
+    adapter: Adapter,
+    calibration: CalibrationSet,
+    progress: Progress,
+    journal: Journal | None,
+    **settings: Any,
+) -> list[ChannelScores]:
+    """The order of removal that `search` finds with these settings, as scores.
+
+    Steps that ``journal`` has are not searched again; those taken are added to it.
+    """
+    kept = {"done": journal.entries(), "on_step": journal.add} if journal else {}
+    result = search(adapter, calibration, progress=progress, **kept, **settings)
+    return rank_channels(adapter.shape, result.steps)
 
 
 def rank_channels(shape: ModelShape, steps: Sequence[Removal]) -> list[ChannelScores]:

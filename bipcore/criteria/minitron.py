@@ -7,22 +7,7 @@ from ..data.samples import CalibrationSet
 from ..models.adapters import Adapter
 from ..progress import Progress
 from .base import ChannelScores, Criterion, Style
-from .statistics import one_pass
-
-
-class _SampleMeans:
-    """The reducer: of the inputs of o and down, Σ_n (mean_t |X_n,t,j|)² by channel, of samples n
-    that come one by one."""
-
-    sites = ("o", "down")
-
-    def __init__(self) -> None:
-        self.sums: dict[tuple[int, str], Tensor] = {}
-
-    def take(self, block: int, site: str, x: Tensor) -> None:
-        mean = x.detach().abs().flatten(0, -2).mean(0, dtype=torch.float32)  # (n,)
-        before = self.sums.get((block, site))
-        self.sums[block, site] = mean.square() if before is None else before + mean.square()
+from .per_sample import sums_over_samples
 
 
 def score_model(
@@ -34,12 +19,16 @@ def score_model(
     The authors take the norms; squared, they rank the same, and a head's is the sum of its
     channels'. They cut all blocks to the same widths, and distil.
     """
-    means = _SampleMeans()
-    one_pass(adapter, calibration, means, batch_size=1, progress=progress)
+    sums = sums_over_samples(adapter, calibration, ("o", "down"), _mean_square, progress)
     return [
-        ChannelScores(query=means.sums[index, "o"], shared=None, ffn=means.sums[index, "down"])
+        ChannelScores(query=sums[index, "o"], shared=None, ffn=sums[index, "down"])
         for index in range(len(adapter.blocks))
     ]
+
+
+def _mean_square(x: Tensor) -> Tensor:
+    """(mean_t |X_tj|)² of the inputs (T, n) of one sample, (n,)."""
+    return x.abs().mean(0, dtype=torch.float32).square()
 
 
 CRITERION = Criterion(

@@ -8,23 +8,8 @@ from ..models.adapters import Adapter
 from ..progress import Progress, tracked
 from ..store.resume import Journal
 from .base import ChannelScores, Criterion, Style
-from .greedy_search import memory, rank_channels, search
-from .statistics import one_pass
-
-
-class _SampleNorms:
-    """The reducer: of the input of down, Σ_n ‖X_n,:,j‖₂ by channel, of samples n that come one by
-    one."""
-
-    sites = ("down",)
-
-    def __init__(self) -> None:
-        self.sums: dict[int, Tensor] = {}
-
-    def take(self, block: int, site: str, x: Tensor) -> None:
-        norm = torch.linalg.vector_norm(x.detach().flatten(0, -2), dim=0, dtype=torch.float32)
-        before = self.sums.get(block)
-        self.sums[block] = norm if before is None else before + norm
+from .greedy_search import memory, searched
+from .per_sample import sums_over_samples
 
 
 def score_model(
@@ -41,26 +26,20 @@ def score_model(
     The authors search in the model whose FFNs are pruned already, on one sample of 2,048 tokens;
     here it is the dense one, so that the scores hold for any sparsity, on the first ``tokens``.
     """
-    norms = _SampleNorms()
     with tracked(progress).within(0.0, 0.1) as report:
-        one_pass(adapter, calibration, norms, batch_size=1, progress=report)
+        norms = sums_over_samples(adapter, calibration, ("down",), _norm, report)
     with tracked(progress).within(0.1, 1.0) as report:
-        result = search(
-            adapter,
-            calibration,
-            tokens=tokens,
-            until=1.0,
-            parts=("attention",),
-            title="2SSP",
-            done=journal.entries() if journal else (),
-            on_step=journal.add if journal else None,
-            progress=report,
-        )
-    ranks = rank_channels(adapter.shape, result.steps)
+        how = {"parts": ("attention",), "title": "2SSP", "tokens": tokens, "until": 1.0}
+        ranks = searched(adapter, calibration, report, journal, **how)
     return [
-        ChannelScores(query=rank.query, shared=None, ffn=norms.sums[index] / calibration.samples)
+        ChannelScores(rank.query, shared=None, ffn=norms[index, "down"] / calibration.samples)
         for index, rank in enumerate(ranks)
     ]
+
+
+def _norm(x: Tensor) -> Tensor:
+    """‖X_:,j‖₂ of the inputs (T, n) of one sample, (n,)."""
+    return torch.linalg.vector_norm(x, dim=0, dtype=torch.float32)
 
 
 CRITERION = Criterion(
