@@ -15,23 +15,11 @@ from bipcore.recovery.weights import recovered_model, weights_of
 from bipcore.specs import RecoverySpec
 from bipcore.store.resume import Checkpoints
 from tests.helpers.pruning import mixed_plan
+from tests.helpers.recoveries import SPEC as TEXT
+from tests.helpers.recoveries import TOKENS, pruned
 from tests.helpers.tiny import FAMILIES, one_thread, random_model, tiny_model, tiny_tokens  # noqa: F401
 
-SPEC = RecoverySpec(
-    samples=12,
-    seq_len=16,
-    rank=4,
-    batch_size=4,
-    learning_rate=3e-3,
-    epochs=2,
-    validation=4,
-    validate_every=2,
-)
-TOKENS = tiny_tokens(16, 16)
-
-
-def pruned(name: str = "llama"):
-    return apply_plan(tiny_model(name), mixed_plan(name))
+SPEC = replace(TEXT, objective="distill")
 
 
 def apart(model, dense, tokens) -> float:

@@ -13,27 +13,10 @@ from bipcore.pruning.slicing import apply_plan
 from bipcore.recovery.lora import LoraAdapter, merged
 from bipcore.recovery.schedule import batch_of, learning_rate, steps_of
 from bipcore.recovery.training import Tuned, recover
-from bipcore.specs import RecoverySpec
 from bipcore.store.resume import Checkpoints
 from tests.helpers.pruning import assert_same_outputs, logits_of, mixed_plan, plan_for
+from tests.helpers.recoveries import SPEC, TOKENS, pruned
 from tests.helpers.tiny import FAMILIES, one_thread, tiny_model, tiny_tokens  # noqa: F401
-
-SPEC = RecoverySpec(
-    objective="text",
-    samples=12,
-    seq_len=16,
-    rank=4,
-    batch_size=4,
-    learning_rate=3e-3,
-    epochs=2,
-    validation=4,
-    validate_every=2,
-)
-TOKENS = tiny_tokens(16, 16)
-
-
-def pruned(name: str = "llama"):
-    return apply_plan(tiny_model(name), mixed_plan(name))
 
 
 def state_of(model) -> dict:
