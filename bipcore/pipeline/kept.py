@@ -94,11 +94,15 @@ class Kept:
         whole = free_on(device) + self.bytes(device) if said is None else said
         return int(_SHARE * whole)
 
+    def has_room(self, need: int, *, device: str, memory: str = AUTO) -> bool:
+        """Whether ``need`` bytes fit beside what is kept on ``device``."""
+        return self.bytes(device) + need <= self.budget(device, memory)
+
     def make_room(self, need: int, *, device: str, memory: str = AUTO) -> None:
         """Let go, of what was used longest ago first, until ``need`` bytes fit beside the rest on
         ``device``, or all that is left there is in use."""
         for entry in self._entries:
-            if self.bytes(device) + need <= self.budget(device, memory):
+            if self.has_room(need, device=device, memory=memory):
                 return
             here = any(where == _type(device) for where, _ in entry.storages)
             if here and entry.let_go():

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+from torch import nn
+
 from ..criteria import find_criterion
 from ..data.samples import CalibrationSet
 from ..data.tasks import check_data
@@ -31,15 +33,18 @@ from ..evaluation.zero_shot import (
 )
 from ..models.adapters import Adapter
 from ..models.batches import rows_for
+from ..models.devices import resolve_device
 from ..models.generation import Generated, Sampling, stream
 from ..models.loading import empty_model, load_config
 from ..models.processes import together
+from ..models.streaming import is_streamed
 from ..pruning.allocation import allocated_shape
 from ..pruning.plan import PruningPlan
 from ..pruning.resolving import resolve
 from ..specs import EvaluationSpec, ModelSpec, PlanSpec, RecoverySpec, ScoreSpec, ZeroShotSpec
 from ..store.kinds import digest
 from .ahead import Ahead
+from .kept import resident_bytes
 from .recoveries import Recoveries, State, states_of
 
 
@@ -110,7 +115,8 @@ class Measurements:
     ) -> dict[str, ReconstructionErrors]:
         """The reconstruction errors of each plan's model, by its name, on windows of ``text``.
 
-        Those that are not stored are measured in one pass, side by side.
+        Those that are not stored are measured in one pass, side by side, or in as many as it
+        takes where the models do not fit into memory together.
         """
         self.bench.ensure_content(spec)
         identities = {
@@ -138,15 +144,32 @@ class Measurements:
         dense, tokenizer = self.bench.model(spec)
         tokens, _ = tokens_of(text, dense, tokenizer)
         windows = CalibrationSet.from_tokens(cut_windows(dense, tokens, text.window))
-        models = {}
+        batch, measured, count = rows_for(dense, text.window), {}, len(plans)
+        within = self.bench.progress.within
+        while (done := len(measured)) < count:
+            missing = {name: plan for name, plan in plans.items() if name not in measured}
+            with within(done / count, (done + 0.4) / count):
+                models = self._side_by_side(spec, dense, missing)
+            with within((done + 0.4) / count, (done + len(models)) / count) as progress:
+                measured |= reconstruction_errors(
+                    dense, models, windows, batch_size=batch, progress=progress
+                )
+            del models  # before the next are made
+        return measured
+
+    def _side_by_side(
+        self, spec: ModelSpec, dense: nn.Module, plans: Mapping[str, PruningPlan]
+    ) -> dict[str, nn.Module]:
+        """The models of the first of ``plans``, by name: one, and as many more as there is room
+        for beside what is kept."""
+        models, size = {}, 0 if is_streamed(dense) else resident_bytes(dense)
+        room = {"device": resolve_device(spec.device), "memory": spec.memory}
         for index, (name, plan) in enumerate(plans.items()):
-            with self.bench.progress.within(0.2, 0.5), self.bench.progress.share(index, len(plans)):
+            if models and not self.bench.kept.has_room((1 + len(models)) * size, **room):
+                break
+            with self.bench.progress.share(index, len(plans)):
                 models[name] = self.plans.pruned(spec, plan)
-        batch = rows_for(dense, text.window)
-        with self.bench.progress.within(0.5, 1.0) as progress:
-            return reconstruction_errors(
-                dense, models, windows, batch_size=batch, progress=progress
-            )
+        return models
 
     def check_zero_shot(
         self,

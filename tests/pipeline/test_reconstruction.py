@@ -10,6 +10,7 @@ from bipcore.data.samples import CalibrationSet
 from bipcore.errors import InputError
 from bipcore.evaluation.metrics import cut_windows, load_test_tokens
 from bipcore.evaluation.reconstruction import reconstruction_errors
+from bipcore.pipeline.kept import Kept
 from bipcore.pipeline.pipeline import Pipeline
 from bipcore.pruning.plan import PruningPlan
 from bipcore.pruning.slicing import apply_plan
@@ -153,3 +154,14 @@ def test_progress_never_goes_back(pipeline, model, plans):
     pipeline.reconstruction(model, plans, TEXT)
     assert seen == sorted(seen)
     assert seen[-1] == 1
+
+
+def test_models_that_do_not_fit_together_are_measured_one_after_the_other(
+    tmp_path, pipeline, model, plans, measured, monkeypatch
+):
+    together = pipeline.reconstruction(model, plans, TEXT)
+    assert measured == [list(plans)]
+    monkeypatch.setattr(Kept, "budget", lambda *_: 0)
+    alone = Pipeline(RunStore(tmp_path / "another")).reconstruction(model, plans, TEXT)
+    assert measured[1:] == [[name] for name in plans]
+    assert alone == together
