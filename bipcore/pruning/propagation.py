@@ -73,7 +73,8 @@ def _scored(
     settings: Mapping[str, Any],
 ) -> ChannelScores:
     """The scores of the block that the walk has come to, from what enters it."""
-    sums = MomentSums() if chosen.curves is None else SecondMomentSums(tokens)
+    block = {index: walk.adapter.blocks[index]}
+    sums = MomentSums(block) if chosen.curves is None else SecondMomentSums(tokens)
     walk.watch(index, sums)
     if chosen.curves is None:
         given = BlockInput(index, weights, sums.result(tokens)[0], tokens)
