@@ -10,6 +10,7 @@ from ..errors import InputError, check_seed
 from .beginnings import NONE, TEXT, WINDOW, before_text, before_window, said_beginning
 from .chats import as_texts
 from .documents import Document
+from .mixtures import counts_of, mixed, parts_of
 from .samples import CalibrationSet
 from .texts import TextSource, find_text
 
@@ -24,7 +25,8 @@ def load_calibration(
     text_field: str = "",
     beginning: str = NONE,
 ) -> CalibrationSet:
-    """``samples`` windows of ``seq_len`` tokens from ``source`` (see `texts.find_text`).
+    """``samples`` windows of ``seq_len`` tokens from ``source``: a text (see `texts.find_text`), or
+    several in stated shares (``c4:0.7,wikitext2:0.3``), each drawn by itself, in mixed order.
 
     The rule: a continuous text (WikiText-2, PTB, a text file) is tokenised whole, cut into
     windows that do not overlap, and the seed draws among them. Documents (C4, a file of records,
@@ -40,6 +42,13 @@ def load_calibration(
             f"A calibration set needs at least 1 sample of 2 tokens, not {samples} of {seq_len}."
         )
     check_seed(seed)
+    if parts := parts_of(source):
+        settings = {"seq_len": seq_len, "seed": seed, "text_field": text_field}
+        sets = [
+            load_calibration(part.source, tokenizer, samples=count, beginning=beginning, **settings)
+            for part, count in zip(parts, counts_of(parts, samples), strict=True)
+        ]
+        return mixed(source, sets, seed)
     text = find_text(source, purpose="calibration", field=text_field)
     first = before_window(tokenizer) if beginning == WINDOW else []
     own = seq_len - len(first)  # of the text's tokens in a sample

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from ..data.texts import NAMED
 from ..errors import LARGEST_SEED, InputError
 from ..settings import Checked, setting
-from .texts import TEXT_FIELD, TEXTS, CalibrationSpec, what_counts
+from .texts import SHARES, TEXT_FIELD, TEXTS, CalibrationSpec, what_counts
 
 OBJECTIVES = ("distill", "text")
 TRAINED = ("lora", "blocks", "refit")
@@ -33,7 +33,7 @@ class RecoverySpec(Checked):
     source: str = setting(
         "c4",
         "training text",
-        f"Training text: {TEXTS}",
+        f"Training text: {TEXTS} {SHARES}",
         flag="--train-text",
         offered=NAMED,
     )

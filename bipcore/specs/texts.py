@@ -3,12 +3,16 @@
 from dataclasses import asdict, dataclass
 
 from ..data.beginnings import BEGINNINGS, said_of
+from ..data.mixtures import identity_of, parts_of
 from ..data.texts import FILES, NAMED, find_text
 from ..errors import LARGEST_SEED
 from ..settings import Checked, setting
 
 TEXTS = f"{', '.join(NAMED)}, or a {FILES}."
 """The texts that may be named, for the help of an option."""
+
+SHARES = "Several in shares: c4:0.7,wikitext2:0.3."
+"""How a mixture is named, for the help of an option."""
 
 TEXT_FIELD = "Where records (JSON, CSV, Parquet) have their text (default: text)."
 """What a text field is, for the help of an option."""
@@ -34,10 +38,11 @@ class CalibrationSpec(Checked):
     source: str = setting(
         "builtin",
         "calibration text",
-        TEXTS,
+        f"{TEXTS} {SHARES}",
         label="Calibration text",
-        hint=f"builtin is Python's language reference; or type the path of a {FILES}. The others "
-        "come from the folder BIPCORE_DATA, else from the hub.",
+        hint=f"builtin is Python's language reference; or type the path of a {FILES}, or several "
+        "in shares (c4:0.7,wikitext2:0.3). The others come from the folder BIPCORE_DATA, else from "
+        "the hub.",
         offered=NAMED,
         flag="--calibration",
     )
@@ -82,12 +87,19 @@ class CalibrationSpec(Checked):
 
     def identity(self) -> dict:
         """The spec with the text's content; raises InputError where there is no such text."""
-        content = find_text(self.source, purpose="calibration").identity
+        content = _content(self.source)
         return what_counts(asdict(self), self.source) | {"content": content}
 
     def __str__(self) -> str:
         said = f"{self.source}, {self.samples} × {self.seq_len} tokens, seed {self.seed}"
         return said + ("" if self.beginning == "auto" else f", {said_of(self.beginning)}")
+
+
+def _content(source: str) -> str:
+    """What identifies the content of a calibration text, or of all of a mixture."""
+    if parts := parts_of(source):
+        return identity_of(parts, _content)
+    return find_text(source, purpose="calibration").identity
 
 
 PERPLEXITY = "perplexity"
