@@ -10,6 +10,7 @@ from .evaluation.zero_shot import ZERO_SHOT
 from .models.identity import HASHES
 from .models.loading import MODELS
 from .pipeline.recoveries import RECOVERIES
+from .pruning.decode_times import DECODE_TIMES
 from .pruning.plan import PLANS
 from .store.kinds import Kind
 from .store.resume import CHECKPOINTS, STEPS
@@ -22,6 +23,7 @@ KINDS: tuple[Kind, ...] = (
     STATISTICS,
     SECOND_MOMENTS,
     CURVES,
+    DECODE_TIMES,
     SCORES,
     STEPS,
     PLANS,

@@ -114,8 +114,10 @@ def make_command(
         str | None,
         typer.Option(
             help="In place of a sparsity and an allocation: what the pruned model has at most, "
-            "params=60M, params=50%, bytes=100MB@q8_0 or macs=40G (of 512 tokens). The widths "
-            "with the least predicted loss are chosen from the curves of --criterion obs-fisher."
+            "params=60M, params=50%, bytes=100MB@q8_0, macs=40G (of 512 tokens) or "
+            "latency=30ms@128 (a token of greedy decoding behind 128 tokens, by times that are "
+            "measured on this device once). The widths with the least predicted loss are chosen "
+            "from the curves of --criterion obs-fisher."
         ),
     ] = None,
     force: Force = False,
@@ -289,10 +291,25 @@ def _emit_written(plan: PruningPlan, path: Path, *, json: bool) -> None:
         _emit_plan(str(path), plan)
 
 
+def _said_latency(timed: dict) -> str:
+    """What was asked for, predicted and measured."""
+    asked, predicted, measured, dense = (
+        f"{timed[name]:.3g}" for name in ("asked", "predicted", "measured", "dense")
+    )
+    return (
+        f"Asked {asked} ms, predicted {predicted} ms, measured {measured} ms; the dense model "
+        f"{dense} ms.\nDecoding one sequence behind {timed['context']} tokens in {timed['dtype']} "
+        f"on {timed['device']}, {timed['threads']} threads."
+    )
+
+
 def _emit_plan(title: str, plan: PruningPlan) -> None:
     """The plan as facts, then what was changed by hand."""
     facts = plan_facts(plan)
-    said = {name: value for name, value in facts.pop("plan").items() if name != "edited"}
+    apart = ("edited", "latency")
+    said = {name: value for name, value in facts.pop("plan").items() if name not in apart}
     console.emit_facts(title, said | facts)
+    if timed := plan.spec.get("latency"):
+        console.emit_text("Milliseconds a token", _said_latency(timed))
     if changes := editing.edits(plan):
         console.emit_text("Changed by hand", "\n".join(changes))

@@ -103,10 +103,10 @@ def profile_model(
 
 def _seconds(model: nn.Module, tokens: Tensor) -> float:
     """How long a forward pass takes."""
-    _synchronise(tokens.device)
+    synchronise(tokens.device)
     start = time.perf_counter()
     model(input_ids=tokens, use_cache=False)
-    _synchronise(tokens.device)
+    synchronise(tokens.device)
     return time.perf_counter() - start
 
 
@@ -139,7 +139,7 @@ def _check_length(shape: ModelShape, seq_len: int) -> None:
         raise InputError(f"The sequence length is from 1 to {limit}, not {seq_len}.")
 
 
-def _synchronise(device: torch.device) -> None:
+def synchronise(device: torch.device) -> None:
     if device.type == "cuda":
         for index in range(torch.cuda.device_count()):
             torch.cuda.synchronize(index)

@@ -102,7 +102,7 @@ def stream(model: nn.Module, tokenizer, prompt: str, sampling: Sampling) -> Iter
     return _steps(model, tokenizer, ids.to(Adapter(model).input_device), sampling)
 
 
-def _last_logits_only(model: nn.Module) -> dict[str, int]:
+def last_logits_only(model: nn.Module) -> dict[str, int]:
     """What asks ``model`` for the logits of the last token alone, where it can be asked: those of
     a long prompt's other tokens, (T − 1) × V, are never looked at."""
     takes = "logits_to_keep" in inspect.signature(model.forward).parameters
@@ -113,7 +113,7 @@ def _steps(model: nn.Module, tokenizer, ids: Tensor, sampling: Sampling) -> Iter
     choose = _Chooser(sampling)
     ends = _end_tokens(model, tokenizer)
     history, step, cache = ids, ids, None
-    last = _last_logits_only(model)
+    last = last_logits_only(model)
     seconds = prompt_seconds = 0.0
     for count in range(1, sampling.max_new_tokens + 1):
         start = time.perf_counter()

@@ -30,6 +30,7 @@ from ..specs import CalibrationSpec, ModelSpec, PlanSpec, ScoreSpec
 from ..store.kinds import digest, is_digest
 from ..store.resume import StoredJournal
 from .kept import PRUNED
+from .latency import latency_facts, timed_target
 from .provenance import (
     compensated_on,
     curves_identity,
@@ -170,13 +171,21 @@ class Plans:
         protected blocks, the multiple of widths and the compensation count."""
         if plan.propagation != "dense":
             raise InputError("A plan for a target is made from the dense model's curves alone.")
-        criterion, curves = find_criterion(spec.criterion), self.curves(spec)
+        criterion = find_criterion(spec.criterion)
+        if target.kind == "latency":
+            shape = Adapter(self.bench.model(spec.model)[0]).shape
+            unit = resolve(plan, criterion, shape).unit
+            target = timed_target(self.bench, spec.model, unit, target)
+            target.limit(shape)  # refused before there are curves
+        curves = self.curves(spec)
         resolved = resolve(plan, criterion, curves.shape)
         blocks = tuple(BlockPlan(*kept) for kept in keep_within(curves, resolved, target))
         made = PruningPlan(curves.shape, blocks)
         facts = {"criterion": spec.criterion, "options": criterion.resolve(dict(spec.options))}
         facts |= resolved.choice | {"sparsity": made.realised, "allocation": "budget"}
         facts |= {"target": target.text}
+        if target.kind == "latency":
+            facts |= {"latency": latency_facts(self.bench, spec.model, made, target)}
         return describe(replace(made, spec=facts), spec, resolved)
 
     def outline(self, spec: ScoreSpec, plan: PlanSpec) -> PruningPlan | None:

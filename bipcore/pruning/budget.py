@@ -108,9 +108,11 @@ def keep_within(curves: Curves, plan: Resolved, target: Target) -> tuple[Kept, .
     most = sum(options[-1].saving for options in sublayers)
     if needed > most:
         smallest = target.cost(shape) - most
+        if target.kind != "latency":
+            smallest = math.ceil(smallest)
         raise InputError(
             f"The target {target.text} is below the smallest plan, which has "
-            f"{target.said(math.ceil(smallest))}; ask for more, or protect fewer blocks."
+            f"{target.said(smallest)}; ask for more, or protect fewer blocks."
         )
     chosen = iter(least_error(sublayers, needed))
     kept = []

@@ -1,5 +1,6 @@
 """Compensation, pruned propagation and stored plans: what is computed, recorded and refused."""
 
+import json
 from dataclasses import asdict, replace
 from types import SimpleNamespace
 
@@ -9,9 +10,12 @@ import torch
 from bipcore.criteria.moments import SecondMoments, collect_second_moments
 from bipcore.criteria.statistics import collect_statistics
 from bipcore.errors import Cancelled, InputError
+from bipcore.evaluation.decoding import REPEATS, WARMUP
+from bipcore.pipeline.latency import timed_target, times_identity
 from bipcore.pipeline.pipeline import Pipeline
 from bipcore.pruning.choosing import make_plan
 from bipcore.pruning.compensation import compensate
+from bipcore.pruning.decode_times import DECODE_TIMES, DecodeTimes
 from bipcore.pruning.plan import PruningPlan
 from bipcore.pruning.slicing import apply_plan
 from bipcore.pruning.targets import read_target
@@ -288,6 +292,43 @@ def test_a_plan_for_a_target_is_cut_and_another_target_takes_no_pass(pipeline, s
         pipeline.plans.budgeted(obs, replace(plan, propagation="pruned"), target)
     with pytest.raises(InputError, match="compared from sublayer to sublayer"):
         pipeline.plans.budgeted(replace(spec, criterion="slimgpt"), plan, target)
+
+
+def test_a_latency_is_planned_by_stored_times_and_the_plan_is_timed(pipeline, spec):
+    fisher, plan = replace(spec, criterion="obs-fisher"), PlanSpec(protect_first=1)
+    times = DecodeTimes(((0, 0.0), (1, 2.0), (8, 3.0)), ((0, 0.0), (96, 1.0)), outside=5.0)
+    identity = times_identity(pipeline.model(spec.model)[0], spec.model, "head", 40)
+    pipeline.store.get(DECODE_TIMES, identity, lambda: times)
+    pipeline.plans.curves(fisher)
+    with counted_passes() as passes:
+        made = pipeline.plans.budgeted(fisher, plan, read_target("latency=90%@40"))
+    assert len(passes) == 1 + WARMUP + REPEATS  # the pruned model's own
+    said = made.spec["latency"]
+    assert (said["dense"], said["asked"]) == (17, pytest.approx(15.3))
+    assert said["predicted"] == times.milliseconds(made.pruned_shape) <= said["asked"]
+    assert said["measured"] > 0
+    assert (said["context"], said["dtype"]) == (40, "float32")
+    assert made.shape.blocks[0] == made.pruned_shape.blocks[0]
+    assert json.loads(made.to_json())["spec"]["latency"] == said
+    for target, refused in (
+        ("100%@40", "not below what the dense"),
+        ("90%@999999", "is from 1 to"),
+    ):
+        with pytest.raises(InputError, match=refused):
+            pipeline.plans.budgeted(fisher, plan, read_target(f"latency={target}"))
+
+
+def test_times_are_measured_once(pipeline, spec):
+    target = read_target("latency=90%@20")
+    first = timed_target(pipeline.bench, spec.model, "head", target)
+    again = Pipeline(RunStore(pipeline.store.root))
+    again.model(spec.model)
+    with counted_passes() as passes:
+        second = timed_target(again.bench, spec.model, "head", target)
+    assert passes == []
+    assert first == second
+    timed_target(again.bench, spec.model, "head", replace(target, context=21))
+    assert [entry.kind for entry in pipeline.store.entries()].count("decode-times") == 2
 
 
 def test_a_kept_plan_is_found_by_its_name(pipeline, spec):

@@ -108,7 +108,7 @@ def test_a_new_target_at_the_shape_of_a_large_model_takes_under_two_seconds():
         ("params=1M", r"params=1M is below the smallest plan, which has params=\d.*M;"),
         ("params=135M", "not below what the dense model has"),
         ("params=100%", "not below what the dense model has"),
-        ("latency=3", "no target of the kind 'latency'; there are params, bytes, macs"),
+        ("energy=3", "no target of the kind 'energy'; there are params, bytes, macs, latency"),
         ("params", "The amount of a target is a number above 0"),
         ("params=-3", "The amount of a target"),
         ("params=5MB", "The amount of a target"),
