@@ -32,6 +32,7 @@ from ..specs import (
 )
 from . import footprint
 from .footprint import Held, Stage
+from .metrics import find_metric
 from .workload import (
     blocks_macs,
     duration,
@@ -223,7 +224,7 @@ def _stages(job: Job, held: Held, kept: tuple) -> Iterator[Stage]:
     if job.task == "score":
         return
     if job.task not in ("reconstruct", "recover"):
-        yield from _measuring(job, held)
+        yield from _measuring(job, held, compared=False)
     for _, plan, pruned in kept:
         yield from footprint.beside(held, pruned, _with_pruned(job, held, plan, pruned))
 
@@ -242,7 +243,8 @@ def _with_pruned(job: Job, held: Held, plan: PlanSpec, pruned: ModelShape) -> It
     elif job.task == "recover":
         yield footprint.training_stage(held, pruned, job.recovery)
     else:
-        yield from _measuring(job, held)
+        compared = any(find_metric(name).needs_dense for name in job.text.metrics)
+        yield from _measuring(job, held, compared=compared)
     if job.task == "prune":
         yield from footprint.export_stages(held, pruned, _written(job, held))
 
@@ -254,8 +256,8 @@ def _written(job: Job, held: Held) -> int:
     return getattr(torch, job.save_dtype).itemsize
 
 
-def _measuring(job: Job, held: Held) -> Iterator[Stage]:
-    """Measuring one model: its perplexity, or tasks."""
+def _measuring(job: Job, held: Held, *, compared: bool) -> Iterator[Stage]:
+    """Measuring one model: tasks, or figures of a text; ``compared`` with the dense model."""
     if job.task == "zero-shot":
         longest = max(task_requests(job.tasks, task)[1] for task in job.tasks.tasks)
         rows = job.tasks.batch_size
@@ -264,7 +266,7 @@ def _measuring(job: Job, held: Held) -> Iterator[Stage]:
     else:
         window, count = job.text.window, max(1, whole_windows(job.text)[0])
         rows = min(held.rows(window, logits=True), count)
-        yield from footprint.logits_stages(held, window, count, rows=rows)
+        yield from footprint.logits_stages(held, window, count, rows=rows, compared=compared)
 
 
 def _macs(job: Job, shape: ModelShape, kept: tuple) -> int:

@@ -248,26 +248,33 @@ def criterion_stage(
 
 
 def logits_stages(
-    held: Held, window: int, count: int, *, rows: int = 1, at_once: int | None = None
+    held: Held,
+    window: int,
+    count: int,
+    *,
+    rows: int = 1,
+    at_once: int | None = None,
+    compared: bool = False,
 ) -> Iterator[Stage]:
     """Logits and losses of ``count`` windows, ``rows`` in a pass (`running.logits_of`).
 
     The logits of a pass are held until those of the next are there. Those of ``at_once`` positions,
     by default `LOSS_POSITIONS` of a row, are copied into float32 where they are not, and their
-    log-softmax is taken.
+    log-softmax is taken. ``compared``: the dense model's logits are there, too.
     """
     tokens = rows * window
     logits = tokens * held.vocabulary * held.element
     wide = (at_once or min(window, LOSS_POSITIONS)) * held.vocabulary * WIDE
     loss = wide * (1 if held.element == WIDE else 2)
-    logits += max(loss, logits if count > rows else 0)
+    beside = logits + loss if compared else 0
+    logits += max(loss, logits if count > rows else 0) + beside
     yield from held.embedding()
     terms = held.running(tokens)
     if held.budget is None:
         yield held.stage("blocks", terms, scratch=terms["activations"])
         yield held.stage("logits", {"logits": logits})
         return
-    hidden = {"hidden states": held.hidden(count * window)}
+    hidden = {"hidden states": (1 + compared) * held.hidden(count * window)}
     yield held.stage("blocks", terms | hidden)
     yield held.stage("head", {"head": held.reading_end} | hidden)
     yield held.stage("logits", {"head": held.end * held.element, "logits": logits} | hidden)

@@ -76,6 +76,17 @@ def test_logits_of_two_passes_are_there_together_and_losses_in_float32():
     assert by_name(logits_stages(half, 20, 1))["logits"].terms["logits"] == 20 * V * (2 + 8)
 
 
+def test_logits_of_the_dense_model_are_beside_those_that_are_compared_with_them():
+    alone, both = (by_name(logits_stages(HELD, 20, 4, compared=c)) for c in (False, True))
+    assert both["logits"].terms["logits"] == 2 * alone["logits"].terms["logits"]
+    job = Job("evaluate", plan=PlanSpec(sparsity=0.3), text=EvaluationSpec(metrics=("kl",)))
+    plain = replace(job, text=EvaluationSpec())
+    assert estimate(job, SHAPE).peak.bytes > estimate(plain, SHAPE).peak.bytes
+    streamed = [by_name(logits_stages(STREAMED, 20, 2, compared=c)) for c in (False, True)]
+    hidden = [one["blocks"].terms["hidden states"] for one in streamed]
+    assert hidden[1] == 2 * hidden[0]
+
+
 def test_a_refit_holds_the_moments_and_its_largest_matrices():
     pruned = SHAPE.with_blocks((BlockShape(2, 2, 12),) * 3)
     terms = refit_stage(HELD, CALIBRATION, pruned).terms
