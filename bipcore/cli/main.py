@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from functools import cache
 from typing import Annotated
 
 import typer
@@ -63,8 +64,10 @@ def _bipcore(
     """LLM-BIP structured pruning of causal language models."""
 
 
-def make_app() -> typer.Typer:
-    """The command line with every one of `COMMANDS`."""
+@cache
+def command_line() -> typer.core.TyperGroup:
+    """The command line with every one of `COMMANDS`, made once a process: reading what all their
+    parameters are takes a while."""
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.callback()(_bipcore)
     for name, command in COMMANDS.items():
@@ -72,7 +75,7 @@ def make_app() -> typer.Typer:
             app.add_typer(command, name=name)
         else:
             app.command(name)(command)
-    return app
+    return typer.main.get_command(app)
 
 
 @terminable
@@ -111,7 +114,7 @@ def _run(arguments: list[str]) -> int | None:
         if not is_text(word):
             raise InputError(f"The command line says {word!r}, which is not UTF-8 text.")
     check_shared(arguments)
-    command = typer.main.get_command(make_app())
-    status = command.main(args=arguments or ["--help"], prog_name="bipcore", standalone_mode=False)
+    given = arguments or ["--help"]
+    status = command_line().main(args=given, prog_name="bipcore", standalone_mode=False)
     console.flush()
     return status

@@ -140,8 +140,8 @@ def test_at_sparsity_zero_both_continuations_are_the_same(tmp_path):
 
 def test_export_writes_the_plan_that_is_shown(tmp_path):
     app = open_page("pages/export.py", sparsity="0.4")
-    app.checkbox(key="measure").set_value(False)
     app.selectbox(key="save-dtype").select("bfloat16").run()
+    app.checkbox(key="measure").set_value(False)
     field(app, "Folder").set_value(str(tmp_path / "out"))
     app.button(key="export").click().run()
     settle(app)

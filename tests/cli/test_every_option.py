@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from bipcore.cli.main import main, make_app
+from bipcore.cli.main import command_line, main
 from tests.helpers.folders import model_folder
 
 SMALL = "{model} --samples 2 --seq-len 8"
@@ -47,6 +47,7 @@ WORDS = ["", " ", "[/x]", "a\0b", "\udcff", "~nosuchuser/x", "x" * 5000, "\x1b[3
 NOTHING_SAID = ("None", "list index out of range", "Traceback", "NoneType", "Errno")
 
 
+@cache
 def _commands() -> dict[str, typer.core.TyperCommand]:
     """The commands that do something, by their words."""
 
@@ -57,7 +58,7 @@ def _commands() -> dict[str, typer.core.TyperCommand]:
         for name, below in command.commands.items():
             yield from within(below, (*words, name))
 
-    return dict(within(typer.main.get_command(make_app()), ()))
+    return dict(within(command_line(), ()))
 
 
 @cache
