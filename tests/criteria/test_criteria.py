@@ -11,6 +11,7 @@ from bipcore.criteria import CRITERIA, Scores, score
 from bipcore.criteria.statistics import collect_statistics
 from bipcore.data.samples import CalibrationSet
 from bipcore.errors import InputError
+from tests.helpers.pairs import in_turn
 from tests.helpers.reference import reference_blocks, reference_scores
 from tests.helpers.tiny import CONFIGS, FAMILIES, GQA, tiny_model, tiny_tokens
 from tests.helpers.tiny import one_thread as one_thread
@@ -48,8 +49,7 @@ def test_scores_equal_the_reference(name, criterion):
             torch.testing.assert_close(actual, expected[field], rtol=1e-4, atol=0)
 
 
-@pytest.mark.parametrize("criterion", CRITERIA)
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize(("name", "criterion"), in_turn(FAMILIES, tuple(CRITERIA), each=3))
 def test_scores_have_one_value_for_each_unit(name, criterion):
     model = tiny_model(name)
     scores = score(model, _statistics(name), criterion, calibration=_calibration())

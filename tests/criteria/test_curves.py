@@ -17,6 +17,7 @@ from bipcore.progress import silent
 from bipcore.pruning.choosing import make_plan
 from bipcore.pruning.refit import refit
 from bipcore.store.runs import RunStore
+from tests.helpers.pairs import in_turn
 from tests.helpers.tiny import FAMILIES, GQA, tiny_model, tiny_tokens
 from tests.helpers.tiny import one_thread as one_thread
 
@@ -30,8 +31,7 @@ def _curves(name: str, criterion: str = "obs", **given):
     return collect_curves(Adapter(tiny_model(name)), CALIBRATION, how, progress=silent, **given)
 
 
-@pytest.mark.parametrize("criterion", WITH_CURVES)
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize(("name", "criterion"), in_turn(FAMILIES, WITH_CURVES, each=1))
 def test_every_curve_takes_each_unit_once_and_never_falls(name, criterion):
     curves = _curves(name, criterion)
     for block, shape in zip(curves.blocks, curves.shape.blocks, strict=True):

@@ -25,6 +25,8 @@ GONE = {
     "no-attention": (WHOLE, NO_ATTENTION, WHOLE),
     "no-first-attention": (NO_ATTENTION, WHOLE, NO_FFN),
 }
+OTHERS = ("qwen2", "gemma2", "gemma3", "phi3", "neox")
+"""Families that differ in attention from the two that lose every kind of sublayer."""
 
 
 def _gone(name: str, case: str) -> PruningPlan:
@@ -33,9 +35,9 @@ def _gone(name: str, case: str) -> PruningPlan:
 
 PLANS = (
     {f"{name}.mixed": mixed_plan(name) for name in FAMILIES}
-    | {f"{name}.no-first-attention": _gone(name, "no-first-attention") for name in FAMILIES}
-    | {f"{n}.{c}": _gone(n, c) for n in ("llama", "qwen2", "mistral", "opt") for c in GONE}
-    | {f"{name}.fewer-heads": plan_for(name) for name in ("opt", "neox", "neox-sequential")}
+    | {f"{n}.no-first-attention": _gone(n, "no-first-attention") for n in OTHERS}
+    | {f"{n}.{c}": _gone(n, c) for n in ("llama", "opt") for c in GONE}
+    | {f"{name}.fewer-heads": plan_for(name) for name in ("opt", "neox")}
     | {f"{name}.6-heads": plan_for(name, 0.25) for name in ("gemma2", "gemma3", "llama-gqa")}
     | {f"{name}.biased": plan_for(name) for name in ("llama", "qwen2", "phi3", "gemma3")}
     | {"llama.biased-6-heads": plan_for("llama", 0.25)}

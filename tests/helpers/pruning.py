@@ -9,17 +9,14 @@ from bipcore.criteria import Scores, score
 from bipcore.pruning.choosing import make_plan
 from bipcore.pruning.plan import PruningPlan
 from bipcore.pruning.slicing import apply_plan, masked_model
+from tests.helpers.pairs import in_turn
 from tests.helpers.tiny import FAMILIES, GQA, padded_batch, tiny_model
 
 UNITS = {name: ("query-head", "kv-group") if name in GQA else ("head",) for name in FAMILIES}
 """The units of attention that can go out of each family's blocks."""
 
-CASES = [
-    (name, unit, sparsity)
-    for name in FAMILIES
-    for unit in UNITS[name]
-    for sparsity in (0, 0.3, 0.5)
-]
+UNIT_OF_FAMILY = [(name, unit) for name in FAMILIES for unit in UNITS[name]]
+CASES = [(*case, sparsity) for case, sparsity in in_turn(UNIT_OF_FAMILY, (0.3, 0, 0.5), each=1)]
 
 
 @cache

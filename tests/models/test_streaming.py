@@ -24,6 +24,7 @@ from bipcore.pruning.propagation import score_pruned
 from bipcore.pruning.slicing import apply_plan
 from bipcore.store.unfinished import is_temporary
 from tests.helpers.folders import byte_model
+from tests.helpers.pairs import in_turn
 from tests.helpers.tiny import FAMILIES, byte_tokenizer, tiny_model, tiny_tokens
 from tests.helpers.tiny import one_thread as one_thread
 
@@ -90,8 +91,9 @@ def test_statistics_scores_moments_and_perplexity_are_the_same(both, name):
     assert _at_rest(streamed)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
-@pytest.mark.parametrize("compensation", ["none", "bias", "least-squares"])
+@pytest.mark.parametrize(
+    ("name", "compensation"), in_turn(FAMILIES, ("none", "bias", "least-squares"), each=1)
+)
 def test_a_pruned_streamed_model_is_the_pruned_model(both, name, compensation):
     whole, streamed = both(name)
     statistics = collect_statistics(whole, CALIBRATION)

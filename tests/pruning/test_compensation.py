@@ -18,6 +18,7 @@ from bipcore.pruning.plan import BlockPlan, PruningPlan
 from bipcore.pruning.refit import RIDGES, refit, refit_held_out
 from bipcore.pruning.resolving import compensation_for
 from bipcore.pruning.slicing import apply_plan
+from tests.helpers.pairs import in_turn
 from tests.helpers.pruning import UNITS, generated_by, mixed_plan, plan_for, scores_of
 from tests.helpers.reference_blocks import PATHS, reference_blocks
 from tests.helpers.tiny import FAMILIES, tiny_model, tiny_tokens
@@ -212,9 +213,9 @@ def test_few_tokens_for_the_width_are_said_with_how_many_would_do():
     assert too_few_tokens(plan_for("llama", 0.0), 1) is None
 
 
-@pytest.mark.parametrize("options", [{}, {"ridge": 0.0}], ids=["default", "no ridge"])
-@each_family
-def test_fewer_tokens_than_channels_do_no_harm(name, options):
+@pytest.mark.parametrize(("name", "ridge"), in_turn(FAMILIES, (None, 0.0), each=1))
+def test_fewer_tokens_than_channels_do_no_harm(name, ridge):
+    options = {} if ridge is None else {"ridge": ridge}
     model, plan, few = tiny_model(name), plan_for(name, 0.3), tiny_tokens(1, 12)
     moments = collect_second_moments(model, CalibrationSet.from_tokens(few))
     options = options | {"moments": SecondMoments(moments.__getitem__)}
@@ -257,8 +258,7 @@ def test_weights_of_a_narrow_type_are_refitted_in_float64_and_stay_narrow(name):
     assert pruned(TOKENS).logits.isfinite().all()
 
 
-@pytest.mark.parametrize("make", [_least_squares, _bias])
-@each_family
+@pytest.mark.parametrize(("name", "make"), in_turn(FAMILIES, (_least_squares, _bias), each=1))
 def test_the_dense_model_and_what_is_shared_with_it_are_not_touched(name, make):
     model, plan = tiny_model(name), mixed_plan(name)
     before = {key: value.clone() for key, value in model.state_dict().items()}
@@ -274,8 +274,7 @@ def test_the_dense_model_and_what_is_shared_with_it_are_not_touched(name, make):
     assert all(p.is_contiguous() for p in pruned.parameters())
 
 
-@pytest.mark.parametrize("make", [_least_squares, _bias])
-@each_family
+@pytest.mark.parametrize(("name", "make"), in_turn(FAMILIES, (_least_squares, _bias), each=1))
 def test_sparsity_0_changes_nothing(name, make):
     model = tiny_model(name)
     pruned = make(model, plan_for(name, 0))
@@ -319,8 +318,7 @@ def test_the_bias_stands_in_with_the_means_of_what_went(name, unit):
     torch.testing.assert_close(pruned(other).logits, expected, rtol=1e-4, atol=2e-4)
 
 
-@pytest.mark.parametrize("gone", ["heads", "channels"])
-@each_family
+@pytest.mark.parametrize(("name", "gone"), in_turn(FAMILIES, ("heads", "channels"), each=1))
 def test_of_a_sublayer_that_is_gone_the_bias_leaves_the_mean(name, gone):
     model, plan = tiny_model(name), _without(name, **{gone: ()})
     pruned, other = _bias(model, plan), tiny_tokens(3, 20, seed=9)
@@ -330,8 +328,7 @@ def test_of_a_sublayer_that_is_gone_the_bias_leaves_the_mean(name, gone):
     assert generated_by(pruned).shape == (3, 24)
 
 
-@pytest.mark.parametrize("gone", ["heads", "channels"])
-@each_family
+@pytest.mark.parametrize(("name", "gone"), in_turn(FAMILIES, ("heads", "channels"), each=1))
 def test_least_squares_leave_a_sublayer_that_is_gone_as_it_is(name, gone):
     model, plan = tiny_model(name), _without(name, **{gone: ()})
     sliced, pruned = apply_plan(model, plan), _least_squares(model, plan)
@@ -340,8 +337,7 @@ def test_least_squares_leave_a_sublayer_that_is_gone_as_it_is(name, gone):
     assert torch.equal(pruned(TOKENS).logits, sliced(TOKENS).logits)
 
 
-@pytest.mark.parametrize("make", [_least_squares, _bias])
-@each_family
+@pytest.mark.parametrize(("name", "make"), in_turn(FAMILIES, (_least_squares, _bias), each=1))
 def test_parameters_are_counted_as_they_are(name, make):
     for plan in (plan_for(name, 0.3), mixed_plan(name), _without(name, heads=())):
         pruned = make(tiny_model(name), plan)

@@ -13,6 +13,7 @@ from bipcore.pruning.plan import BlockPlan, PruningPlan
 from bipcore.pruning.propagation import score_pruned
 from bipcore.pruning.slicing import apply_plan, masked_model
 from bipcore.specs import PlanSpec
+from tests.helpers.pairs import in_turn
 from tests.helpers.pruning import UNITS, assert_same_outputs
 from tests.helpers.reference import reference_blocks, reference_scores
 from tests.helpers.tiny import FAMILIES, tiny_model, tiny_tokens
@@ -54,9 +55,9 @@ def _same(first: Scores, second: Scores) -> bool:
     return all(torch.equal(one, other) for one, other in pairs)
 
 
-@pytest.mark.parametrize("criterion", ["llm-bip", "wanda"])
-@pytest.mark.parametrize(("name", "unit"), UNIT_CASES)
-def test_every_block_is_scored_behind_the_pruned_blocks(name, unit, criterion):
+@pytest.mark.parametrize(("case", "criterion"), in_turn(UNIT_CASES, ("llm-bip", "wanda"), each=1))
+def test_every_block_is_scored_behind_the_pruned_blocks(case, criterion):
+    name, unit = case
     model = tiny_model(name)
     scores = _propagated(model, criterion, unit=unit, sparsity=0.5)
     plan = make_plan(scores, **_choice(unit=unit, sparsity=0.5))
@@ -97,8 +98,7 @@ def test_the_first_block_scores_as_in_the_dense_model_and_the_others_do_not(name
         )
 
 
-@pytest.mark.parametrize("name", FAMILIES)
-@pytest.mark.parametrize("allocation", ["uniform", "paper"])
+@pytest.mark.parametrize(("name", "allocation"), in_turn(FAMILIES, ("uniform", "paper"), each=1))
 def test_at_sparsity_0_the_scores_are_the_dense_ones(name, allocation):
     model = tiny_model(name)
     for found, expected in zip(
@@ -144,8 +144,7 @@ def _state(model: nn.Module) -> list:
     return [hooks, forwards, modes, places, model.config.to_dict()]
 
 
-@pytest.mark.parametrize("training", [False, True])
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize(("name", "training"), in_turn(FAMILIES, (False, True), each=1))
 def test_the_model_is_not_touched(name, training):
     model = tiny_model(name).train(training)
     before, state = {k: v.clone() for k, v in model.state_dict().items()}, _state(model)

@@ -14,6 +14,7 @@ from bipcore.models.adapters import Adapter
 from bipcore.pruning.choosing import make_plan
 from bipcore.pruning.plan import BlockPlan, PruningPlan
 from bipcore.pruning.slicing import apply_plan, masked_model
+from tests.helpers.pairs import in_turn
 from tests.helpers.pruning import assert_same_outputs, generated_by, logits_of, scores_of
 from tests.helpers.tiny import CONFIGS, FAMILIES, padded_batch, tiny_model, tiny_tokens
 from tests.helpers.tiny import one_thread as one_thread
@@ -61,8 +62,7 @@ def _unpadded(model: nn.Module) -> torch.Tensor:
         return model(tiny_tokens(2, 12)).logits
 
 
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize(("name", "case"), in_turn(FAMILIES, tuple(CASES)))
 def test_pruned_equals_masked_with_either_attention(name, case):
     pair = _pair(name, case)
     for attention in ("eager",) if name == "gemma2" else ("sdpa", "eager"):
@@ -72,15 +72,15 @@ def test_pruned_equals_masked_with_either_attention(name, case):
         torch.testing.assert_close(*map(_unpadded, pair), rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize(("name", "case"), in_turn(FAMILIES, tuple(CASES)))
 def test_generation_with_a_cache_equals_generation_without(name, case):
     pruned, _ = _pair(name, case)
     assert torch.equal(generated_by(pruned), generated_by(pruned, use_cache=False))
 
 
-@pytest.mark.parametrize("case", ["first-two-attentions", "whole-blocks"])
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize(
+    ("name", "case"), in_turn(FAMILIES, ("first-two-attentions", "whole-blocks"), each=1)
+)
 def test_pruned_equals_masked_with_a_static_cache_and_with_beams(name, case):
     pruned, masked = _pair(name, case)
     for options in ({"cache_implementation": "static"}, {"num_beams": 3}):
@@ -127,8 +127,7 @@ def _hybrid(name: str) -> nn.Module:
     return model
 
 
-@pytest.mark.parametrize("lost", LOST)
-@pytest.mark.parametrize("name", HYBRIDS)
+@pytest.mark.parametrize(("lost", "name"), in_turn(LOST, tuple(HYBRIDS)))
 def test_sliding_and_full_attention_can_go_in_any_order(name, lost):
     model = _hybrid(name)
     blocks = tuple(NO_ATTENTION if index in lost else WHOLE for index in range(4))
