@@ -35,20 +35,28 @@ PROCESSES = (
 """They start real processes: those are forked from drivers of one worker alone."""
 
 LONG = (
-    "cli/test_every_option.py",
-    "app/test_links.py",
     "app/test_paper.py",
-    "pruning/test_slicing_sublayers.py",
+    "app/test_sidebar.py",
+    "packaging/test_wheel.py",
+    "app/test_recover.py",
+    "app/test_compare.py",
+    "cli/test_every_option.py",
+    "cli/test_output.py",
+    "app/test_zero_shot.py",
     "app/test_plan.py",
     "app/test_sweep.py",
+    "pipeline/test_presets.py",
+    "app/test_reconstruction.py",
     "pruning/test_slicing.py",
     "pruning/test_compensation.py",
+    "pruning/test_slicing_sublayers.py",
+    "models/test_streaming.py",
+    "models/test_pruned_classes.py",
+    "packaging/test_gpu_check.py",
+    "app/test_server.py",
+    "evaluation/test_profiling.py",
     "studies/test_sweeps.py",
-    "app/test_sidebar.py",
-    "pipeline/test_presets.py",
-    "app/test_recover.py",
-    "app/test_reconstruction.py",
-    "packaging/test_wheel.py",
+    "app/test_links.py",
 )
 """Each by itself, but before the files that are not named here."""
 

@@ -24,9 +24,9 @@ _IMPORTS = (
     "datasets",
     "peft",
     "plotly.graph_objects",
-    "bipcore.cli.main",
     "bipcore.views.scores",
     "bipcore.export.export",
+    "tests.helpers.commands",
 )
 _FRESH_IMPORTS = ("torch", "transformers", "safetensors.torch")
 

@@ -103,11 +103,6 @@ def test_the_installed_package_stores_in_the_users_cache_folder(installed, tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_command_says_its_version(installed, tmp_path):
-    printed = _run(installed / "bipcore", "--version", cwd=tmp_path)
-    assert printed.strip() == f"bipcore {bipcore.__version__}"
-
-
 def test_the_version_is_known_without_torch(installed, tmp_path):
     code = (
         "import sys, bipcore; print(bipcore.__version__, bipcore.__file__, 'torch' in sys.modules)"
