@@ -1,6 +1,7 @@
 """The page Paper, on a tiny model."""
 
 import threading
+import time
 
 import pytest
 
@@ -175,6 +176,7 @@ def wait_for_a_row() -> None:
     (job,) = worker().active()
     while not job.partial:
         assert job.active
+        time.sleep(0.01)
 
 
 def test_rows_grow_and_survive_a_change_of_page(model, paused):

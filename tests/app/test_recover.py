@@ -2,6 +2,7 @@
 
 import re
 import threading
+import time
 
 import pytest
 
@@ -167,6 +168,7 @@ def wait_for_steps(count: int) -> None:
     (job,) = worker().active()
     while len(job.partial or ()) < count:
         assert job.active, job.error
+        time.sleep(0.01)
 
 
 def test_the_curves_grow_while_it_trains(model, paused):

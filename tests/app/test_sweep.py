@@ -1,6 +1,7 @@
 """The page Sweep, on a tiny model."""
 
 import threading
+import time
 
 import pytest
 
@@ -138,6 +139,7 @@ def wait_for_points(count: int) -> None:
     (job,) = worker().active()
     while len(job.partial or ()) < count:
         assert job.active
+        time.sleep(0.01)
 
 
 def test_charts_grow_while_points_come_in(model, paused):

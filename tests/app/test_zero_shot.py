@@ -1,6 +1,7 @@
 """The page Zero-shot, on a tiny model with hand-made rows."""
 
 import threading
+import time
 
 import pytest
 
@@ -186,6 +187,7 @@ def wait_for_results(count: int) -> None:
     (job,) = worker().active()
     while len(job.partial or ()) < count:
         assert job.active
+        time.sleep(0.01)
 
 
 def test_the_table_grows_while_results_come_in(model, paused):
