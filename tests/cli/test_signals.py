@@ -23,7 +23,9 @@ def ended(tmp_path, monkeypatch):
             (unfinished / "rest").write_text("rest")
 
     monkeypatch.setitem(main.COMMANDS, "write", write)
-    return lambda: main.main(["write"])
+    main.command_line.cache_clear()
+    yield lambda: main.main(["write"])
+    main.command_line.cache_clear()
 
 
 def test_a_command_that_is_terminated_removes_what_it_wrote(tmp_path, ended, capsys):
