@@ -13,6 +13,7 @@ from ..models import processes
 from . import console
 from .cache import cache_app
 from .curves import curves_command
+from .diff import diff_command
 from .estimate import estimate_command
 from .generate import generate_command
 from .measure import evaluate_command, profile_command, reconstruct_command, zero_shot_command
@@ -34,6 +35,7 @@ COMMANDS: dict[str, Callable | typer.Typer] = {
     "generate": generate_command,
     "compare": compare_command,
     "reconstruct": reconstruct_command,
+    "diff": diff_command,
     "sweep": sweep_command,
     "zero-shot": zero_shot_command,
     "recover": recover_command,

@@ -12,6 +12,7 @@ from ..criteria import find_criterion
 from ..data.samples import CalibrationSet
 from ..data.tasks import check_data
 from ..errors import InputError
+from ..evaluation.differences import Differences, differences
 from ..evaluation.metrics import (
     EVALUATIONS,
     chosen_metrics,
@@ -109,6 +110,21 @@ class Measurements:
         with self.bench.progress.within(start, 1.0) as progress:
             chosen = [find_metric(name) for name in metrics]
             return figures(chosen, model, tokenizer, evaluation, dense=dense, progress=progress)
+
+    def differences(
+        self,
+        spec: ModelSpec,
+        text: EvaluationSpec,
+        plan: PruningPlan | None,
+        recovery: RecoverySpec | None = None,
+    ) -> Differences:
+        """Where a pruned or recovered model differs from the dense one, token by token."""
+        dense, tokenizer = self.bench.model(spec)
+        tokens, _ = tokens_of(text, dense, tokenizer)
+        with self.bench.progress.within(0.2, 0.6):
+            model = self.states.variant(spec, plan, recovery)
+        with self.bench.progress.within(0.6, 1.0) as progress:
+            return differences(model, dense, tokens, window=text.window, progress=progress)
 
     def reconstruction(
         self, spec: ModelSpec, plans: Mapping[str, PruningPlan], text: EvaluationSpec

@@ -89,6 +89,7 @@ class Pipeline:
     stored_recovery = _verb("states", Recoveries.stored_recovery)
 
     evaluate = _verb("measurements", Measurements.evaluate)
+    differences = _verb("measurements", Measurements.differences)
     reconstruction = _verb("measurements", Measurements.reconstruction)
     check_zero_shot = _verb("measurements", Measurements.check_zero_shot)
     zero_shot = _verb("measurements", Measurements.zero_shot)

@@ -24,6 +24,7 @@ COMMANDS = {
     "curves": f"{SMALL} --criterion magnitude",
     "compare": f"{SMALL} --criteria magnitude,random",
     "reconstruct": f"{SMALL} {TEXT} --criteria magnitude",
+    "diff": f"{SMALL} {TEXT} --sparsity 0.4",
     "sweep": f"{{model}} --criteria magnitude --sparsities 0.2 --sizes 2 --seq-len 8 {TEXT}",
     "zero-shot": f"{SMALL} --tasks piqa",
     "recover": f"{SMALL} --train-text {{text}} --no-evaluate",

@@ -43,7 +43,7 @@ def measure(
     counts = [0] * len(metrics)
     beside = dense if any(metric.needs_dense for metric in metrics) else None
     how = {"batch_size": batch_size, "progress": report, "message": message}
-    with contextlib.closing(_logits(model, beside, windows[part.own], **how)) as batches:
+    with contextlib.closing(logits_beside(model, beside, windows[part.own], **how)) as batches:
         for batch, logits, others in batches:
             for index, metric in enumerate(metrics):
                 total, count = metric.sums(logits, batch, others if metric.needs_dense else None)
@@ -63,7 +63,7 @@ def _titles(metrics: Sequence[Metric]) -> str:
     return said[0].upper() + said[1:]
 
 
-def _logits(
+def logits_beside(
     model: nn.Module,
     dense: nn.Module | None,
     windows: Tensor,

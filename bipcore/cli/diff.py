@@ -1,0 +1,97 @@
+"""The command ``diff``: where a pruned model differs from the dense one, token by token."""
+
+from dataclasses import asdict, replace
+from typing import Annotated, Any
+
+import typer
+
+from ..errors import InputError
+from ..specs import EvaluationSpec, PlanSpec, ScoreSpec
+from . import console
+from .console import plan_facts
+from .fitting import fitting
+from .options import MOST, Json, with_specs
+from .recover import RecoveryName, chosen_states
+
+_SHOWN = 24  # characters of the text before a token in the table
+
+
+@with_specs("score", "maybe_plan", "test_text")
+def diff_command(
+    *,
+    score: ScoreSpec,
+    plan: PlanSpec | None,
+    test_text: EvaluationSpec,
+    recovery: RecoveryName = None,
+    worst: Annotated[
+        int, typer.Option(help="How many of the tokens with the largest divergence.", max=MOST)
+    ] = 10,
+    json: Json = False,
+) -> None:
+    """Where a pruned model's predictions depart from the dense model's, token by token of a text.
+
+    With --sparsity or --plan of the pruned model, with --recovery of the recovered one. At every
+    token the divergence is KL(dense || model) of the next token's distributions, in nats; the last
+    window of the text may be shorter than --window.
+    """
+    from ..evaluation.differences import rows
+
+    if worst < 0:
+        raise InputError(f"The number of tokens to list is at least 0, not {worst}.")
+    if plan is None and recovery is None:
+        raise InputError(
+            "Say which model to compare with the dense one: --sparsity, --plan or --recovery."
+        )
+    with console.progress_bar() as progress:
+        counted = replace(test_text, metrics=("kl",))  # it takes as much
+        pipeline = fitting(progress, "evaluate", score, plan, text=counted)
+        chosen, recovered = chosen_states(pipeline, score, plan, recovery)
+        found = pipeline.differences(score.model, test_text, chosen, recovered)
+        _, tokenizer = pipeline.model(score.model)
+    listed = list(rows(found, tokenizer, worst))
+    facts = {
+        "kl": float(found.kl.double().mean()),
+        "agreement": float(found.agrees.double().mean()),
+        "tokens": len(found.tokens),
+        "compared": "recovered" if recovered else "pruned",
+    }
+    if json:
+        about = {"spec": asdict(score), "evaluation": test_text.facts, **plan_facts(chosen)}
+        console.emit_json(facts | {"worst": listed} | about)
+        return
+    _emit(f"{score.model.name} on {test_text.text}", facts, listed)
+
+
+def _emit(title: str, facts: dict[str, Any], listed: list[dict[str, Any]]) -> None:
+    compared = facts["compared"]
+    console.emit_table(
+        f"{title}: {compared} beside dense",
+        ["Tokens", "KL divergence, nats a token", "Same likeliest token"],
+        [[f"{facts['tokens']:,}", f"{facts['kl']:.4f}", f"{facts['agreement']:.1%}"]],
+    )
+    if listed:
+        header = [
+            "Position",
+            "After",
+            "Follows",
+            "KL",
+            "Dense says",
+            f"{compared.capitalize()} says",
+        ]
+        console.emit_table("Where they are furthest apart", header, list(map(_cells, listed)))
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    read = (row["before"] + row["token"])[-_SHOWN:]
+    said = [_likeliest(row[which]) for which in ("dense", "other")]
+    follows = "" if row["next"] is None else _quoted(row["next"])
+    return [f"{row['position']:,}", _quoted(read), follows, f"{row['kl']:.2f}", *said]
+
+
+def _likeliest(said: dict[str, Any]) -> str:
+    first = said["likeliest"][0]
+    return f"{_quoted(first['token'])} {first['probability']:.0%}"
+
+
+def _quoted(text: str) -> str:
+    return repr(text)[1:-1]
