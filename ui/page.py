@@ -34,6 +34,7 @@ PAGES = (
     ("pages/compare.py", "Compare", ":material/compare_arrows:"),
     ("pages/plan.py", "Plan", ":material/edit:"),
     ("pages/reconstruction.py", "Reconstruction error", ":material/show_chart:"),
+    ("pages/changes.py", "What changed", ":material/difference:"),
     ("pages/sweep.py", "Sweep", ":material/stacked_line_chart:"),
     ("pages/zero_shot.py", "Zero-shot", ":material/quiz:"),
     ("pages/recover.py", "Recover", ":material/healing:"),

@@ -130,6 +130,16 @@ def _joined(parts: list[Differences]) -> Differences:
 _FIELDS = fields(Predictions)
 
 
+def pieces(tokens: Tensor, tokenizer) -> list[str]:
+    """What each of tokens (n,) adds to the text before it: together they are the text."""
+    ids, found = tokens.tolist(), []
+    for place in range(len(ids)):
+        start = max(place - _CONTEXT, 0)
+        before, after = (tokenizer.decode(ids[start:end]) for end in (place, place + 1))
+        found.append(after[len(before) :] if after.startswith(before) else after[-1:])
+    return found
+
+
 def rows(found: Differences, tokenizer, count: int) -> Iterator[dict]:
     """The ``count`` places where the models are furthest apart, as plain data: what has been read
     until there, what follows, and what either model thinks."""

@@ -117,14 +117,21 @@ class Measurements:
         text: EvaluationSpec,
         plan: PruningPlan | None,
         recovery: RecoverySpec | None = None,
+        *,
+        own: str | None = None,
     ) -> Differences:
-        """Where a pruned or recovered model differs from the dense one, token by token."""
+        """Where a pruned or recovered model differs from the dense one, token by token, on the
+        text that is named, or on a text of the user's ``own``."""
         dense, tokenizer = self.bench.model(spec)
-        tokens, _ = tokens_of(text, dense, tokenizer)
+        tokens, _ = tokens_of(text, dense, tokenizer, own)
+        if len(tokens) < 2:
+            raise InputError("A text to compare models on has at least 2 tokens; write more.")
         with self.bench.progress.within(0.2, 0.6):
             model = self.states.variant(spec, plan, recovery)
+        most = getattr(dense.config, "max_position_embeddings", None) or text.window
+        window = text.window if own is None else min(text.window, most)
         with self.bench.progress.within(0.6, 1.0) as progress:
-            return differences(model, dense, tokens, window=text.window, progress=progress)
+            return differences(model, dense, tokens, window=window, progress=progress)
 
     def reconstruction(
         self, spec: ModelSpec, plans: Mapping[str, PruningPlan], text: EvaluationSpec

@@ -28,6 +28,7 @@ PAGES = {
     "pages/sweep.py": "Sweep",
     "pages/zero_shot.py": "Zero-shot",
     "pages/recover.py": "Recover",
+    "pages/changes.py": "What changed",
     "pages/generate.py": "Generate",
     "pages/export.py": "Export",
     "pages/paper.py": "Paper",

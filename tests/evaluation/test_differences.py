@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bipcore.errors import InputError
-from bipcore.evaluation.differences import LIKELIEST, differences, rows
+from bipcore.evaluation.differences import LIKELIEST, differences, pieces, rows
 from bipcore.evaluation.metrics import METRICS, measure
 from tests.evaluation.test_divergence import changed
 from tests.helpers.folders import byte_model, text_tokenizer
@@ -88,3 +88,15 @@ def test_a_window_that_the_model_cannot_read_is_refused():
     model = tiny_model("llama")
     with pytest.raises(InputError, match="positions"):
         differences(model, model, tiny_tokens(1, 5000)[0], window=5000)
+
+
+@pytest.mark.parametrize(
+    "text", ["Where in a text?", "naïve café — 日本語 🙂", "two\n\nlines  \t", ""]
+)
+def test_pieces_are_the_text_again(text):
+    tokenizer = text_tokenizer()
+    tokens = torch.tensor(tokenizer(text)["input_ids"], dtype=torch.long)
+    found = pieces(tokens, tokenizer)
+    assert len(found) == len(tokens)
+    if text.isascii():
+        assert "".join(found) == text

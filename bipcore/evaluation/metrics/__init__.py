@@ -20,7 +20,7 @@ from .divergence import KL as _KL
 from .passes import measure
 from .perplexity import METRIC as _PERPLEXITY
 from .perplexity import perplexity
-from .texts import cut_windows, load_test_tokens
+from .texts import as_tokens, cut_windows, load_test_tokens
 
 METRICS: dict[str, Metric] = {
     metric.name: metric
@@ -89,12 +89,17 @@ def figures(
 _INFINITE = "The mean loss is finite, but too large for its exponential."
 
 
-def tokens_of(spec: EvaluationSpec, model: nn.Module, tokenizer) -> tuple[Tensor, str]:
-    """The test text of ``spec`` as ``model`` is given it (n,), and where it has its
-    beginning-of-text token. Raises InputError."""
+def tokens_of(
+    spec: EvaluationSpec, model: nn.Module, tokenizer, own: str | None = None
+) -> tuple[Tensor, str]:
+    """The test text of ``spec``, or in its place the text ``own`` itself, as ``model`` is given it
+    (n,), and where it has its beginning-of-text token. Raises InputError."""
     leans = family_of(model.config).leans_on_beginning
     kind = resolve_beginning(spec.beginning, leans=leans, otherwise=TEXT)
-    how = {"max_tokens": spec.max_tokens, "text_field": spec.text_field, "window": spec.window}
-    tokens = load_test_tokens(spec.text, tokenizer, beginning=kind, **how)
+    how = {"max_tokens": spec.max_tokens, "window": spec.window, "beginning": kind}
+    if own is not None:
+        tokens = as_tokens(own, tokenizer, **how)
+    else:
+        tokens = load_test_tokens(spec.text, tokenizer, text_field=spec.text_field, **how)
     check_vocabulary(model, tokens, tokenizer)
     return tokens, said_beginning(kind, tokenizer)

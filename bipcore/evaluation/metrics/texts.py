@@ -32,6 +32,13 @@ def load_test_tokens(
         raise InputError(f"Perplexity needs at least 2 tokens, not {max_tokens}.")
     text = find_text(source, purpose="test", field=text_field)
     whole = "\n\n".join(as_texts(text.read(), tokenizer))
+    return as_tokens(whole, tokenizer, max_tokens=max_tokens, beginning=beginning, window=window)
+
+
+def as_tokens(
+    whole: str, tokenizer, *, max_tokens: int | None, beginning: str, window: int | None
+) -> Tensor:
+    """The first ``max_tokens`` tokens of a text (n,), begun as `load_test_tokens` says."""
     ids = first_tokens(tokenizer, whole, max_tokens)
     if beginning == WINDOW:
         return torch.tensor(_begun(ids, before_window(tokenizer), window)[:max_tokens])
