@@ -96,6 +96,8 @@ def show_changes(job: Job | None, *, recovered: bool) -> None:
         f"it: white is none, full colour {FULL:g} nats and more. Point at a token for what either "
         "expects there."
     )
+    if found.tokens == _LIMIT.max_tokens:
+        st.caption(f"Only the first {found.tokens:,} tokens of the text are compared.")
     st.html(found.html)
     st.subheader("Where they are furthest apart")
     frame = worst_frame(found.rows, _names(recovered))

@@ -43,3 +43,16 @@ def test_a_plan_that_removes_nothing_changes_nothing(model):
     figures = {metric.label: metric.value for metric in app.metric}
     assert figures["Mean divergence"] == "0.000 nats"
     assert figures["Same likeliest token"] == "100%"
+
+
+def test_a_text_that_is_cut_is_said_to_be(model):
+    app = open_page("pages/changes.py", model=model, sparsity="0.5")
+    app.text_area(key="changes-text").set_value("word " * 1000)
+    app.button(key="changes").click().run()
+    settle(app)
+    said = "Only the first 2,048 tokens of the text are compared."
+    assert said in [caption.value for caption in app.caption]
+    app.text_area(key="changes-text").set_value("word")
+    app.button(key="changes").click().run()
+    settle(app)
+    assert said not in [caption.value for caption in app.caption]
