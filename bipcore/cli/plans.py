@@ -12,6 +12,7 @@ import typer
 from ..criteria import COMPARED, Scores
 from ..errors import InputError, short
 from ..pipeline.pipeline import Pipeline
+from ..pipeline.searching import WidthSearch, search_widths
 from ..pruning import editing
 from ..pruning.plan import PruningPlan, check_plan_file, load_plan, write_plan
 from ..pruning.targets import read_target
@@ -19,12 +20,34 @@ from ..settings import join_list, parse_list
 from ..specs import PlanSpec, ScoreSpec
 from . import console
 from .console import plan_facts
-from .options import Force, Json, with_specs
+from .options import MOST, Force, Json, with_specs
 from .outputs import check_outputs
 
 plan_app = typer.Typer(help="Plans as files: make, show, compare and edit them.")
 PlanFile = Annotated[Path, typer.Argument(help="A plan file, or the folder of an export.")]
 Output = Annotated[Path, typer.Option(help="The plan file to write.")]
+PlanTarget = Annotated[
+    str | None,
+    typer.Option(
+        help="In place of a sparsity: what the pruned model has at most, "
+        "params=60M, params=50%, bytes=100MB@q8_0, macs=40G (of 512 tokens) or "
+        "latency=30ms@128 (a token of greedy decoding behind 128 tokens, by times that are "
+        "measured on this device once). By --criterion obs-fisher the widths with the least "
+        "predicted loss are chosen from its curves, by another the allocation has them."
+    ),
+]
+SearchSteps = Annotated[
+    int | None,
+    typer.Option(
+        help="Go on from that plan by so many trials: widths are moved from sublayers that "
+        "need them less to others, at the same cost, and kept where the divergence from the "
+        "dense model falls on calibration text that is held out. Every step is stored.",
+        max=MOST,
+    ),
+]
+SearchSamples = Annotated[
+    int, typer.Option(help="How many samples are held out for --search.", max=MOST)
+]
 
 
 def without(*names: str, **changed: tuple[Any, Any]) -> Callable[[Callable], Callable]:
@@ -110,28 +133,24 @@ def make_command(
     score: ScoreSpec,
     plan: PlanSpec,
     output: Output,
-    target: Annotated[
-        str | None,
-        typer.Option(
-            help="In place of a sparsity and an allocation: what the pruned model has at most, "
-            "params=60M, params=50%, bytes=100MB@q8_0, macs=40G (of 512 tokens) or "
-            "latency=30ms@128 (a token of greedy decoding behind 128 tokens, by times that are "
-            "measured on this device once). The widths with the least predicted loss are chosen "
-            "from the curves of --criterion obs-fisher."
-        ),
-    ] = None,
+    target: PlanTarget = None,
+    search: SearchSteps = None,
+    search_samples: SearchSamples = 8,
     force: Force = False,
     json: Json = False,
 ) -> None:
     """Write the plan of these settings to a file, for --plan of other commands and plan edit."""
     check_plan_file(output, force=force)
     wanted = read_target(target) if target is not None else None
+    further = WidthSearch(search, search_samples) if search is not None else None
     with console.progress_bar() as progress:
         pipeline = Pipeline(progress=progress)
         if wanted is None:
             chosen = pipeline.plan(score, plan)
         else:
             chosen = pipeline.plans.budgeted(score, plan, wanted)
+        if further is not None:
+            chosen = search_widths(pipeline.plans, score, plan, chosen, further, wanted)
     _emit_written(chosen, write_plan(chosen, output, force=force), json=json)
 
 
@@ -303,13 +322,24 @@ def _said_latency(timed: dict) -> str:
     )
 
 
+def _said_search(found: dict) -> str:
+    """How far it went."""
+    return (
+        f"{found['steps']:,} trials on {found['tokens']:,} held-out tokens brought the divergence "
+        f"from the dense model from {found['divergence_before']:.4f} to "
+        f"{found['divergence']:.4f} nats a token."
+    )
+
+
 def _emit_plan(title: str, plan: PruningPlan) -> None:
     """The plan as facts, then what was changed by hand."""
     facts = plan_facts(plan)
-    apart = ("edited", "latency")
+    apart = ("edited", "latency", "search")
     said = {name: value for name, value in facts.pop("plan").items() if name not in apart}
     console.emit_facts(title, said | facts)
     if timed := plan.spec.get("latency"):
         console.emit_text("Milliseconds a token", _said_latency(timed))
+    if found := plan.spec.get("search"):
+        console.emit_text("Searched", _said_search(found))
     if changes := editing.edits(plan):
         console.emit_text("Changed by hand", "\n".join(changes))

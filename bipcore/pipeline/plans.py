@@ -21,6 +21,7 @@ from ..models.streaming import check_whole
 from ..pruning.budget import keep_within
 from ..pruning.choosing import check_possible, outline, planned
 from ..pruning.compensation import compensate, too_few_tokens
+from ..pruning.meeting import meet
 from ..pruning.plan import NOTHING, PLANS, BlockPlan, PruningPlan, load_plan
 from ..pruning.propagation import score_pruned
 from ..pruning.resolving import resolve
@@ -166,26 +167,39 @@ class Plans:
         return chosen
 
     def budgeted(self, spec: ScoreSpec, plan: PlanSpec, target: Target) -> PruningPlan:
-        """The plan with the least error that costs at most ``target``, by the curves of the
-        criterion: made once, so that another target takes no pass. Of ``plan`` the unit, the
-        protected blocks, the multiple of widths and the compensation count."""
+        """The plan that costs at most ``target``: by the curves of obs-fisher that with the least
+        predicted loss, whatever the allocation; by another criterion that of the least sparsity.
+        Scores and curves are made once, so that another target takes no pass. Of ``plan`` all but
+        the sparsity counts. Raises InputError."""
         if plan.propagation != "dense":
-            raise InputError("A plan for a target is made from the dense model's curves alone.")
+            raise InputError("A plan for a target is made from the dense model's scores alone.")
         criterion = find_criterion(spec.criterion)
         if target.kind == "latency":
             shape = Adapter(self.bench.model(spec.model)[0]).shape
             unit = resolve(plan, criterion, shape).unit
             target = timed_target(self.bench, spec.model, unit, target)
-            target.limit(shape)  # refused before there are curves
-        curves = self.curves(spec)
+            target.limit(shape)  # refused before anything is scored
+        settings = criterion.curves and criterion.curve_settings(
+            criterion.resolve(dict(spec.options))
+        )
+        if settings and settings.fisher:
+            made = self._of_least_loss(spec, plan, target)
+        else:
+            scores = self.scores(spec, plan)
+            made = meet(lambda share: plan_of(scores, spec, replace(plan, sparsity=share)), target)
+        facts = {**made.spec, "target": target.text}
+        if target.kind == "latency":
+            facts |= {"latency": latency_facts(self.bench, spec.model, made, target)}
+        return replace(made, spec=facts)
+
+    def _of_least_loss(self, spec: ScoreSpec, plan: PlanSpec, target: Target) -> PruningPlan:
+        """The knapsack over the curves of a criterion."""
+        criterion, curves = find_criterion(spec.criterion), self.curves(spec)
         resolved = resolve(plan, criterion, curves.shape)
         blocks = tuple(BlockPlan(*kept) for kept in keep_within(curves, resolved, target))
         made = PruningPlan(curves.shape, blocks)
         facts = {"criterion": spec.criterion, "options": criterion.resolve(dict(spec.options))}
         facts |= resolved.choice | {"sparsity": made.realised, "allocation": "budget"}
-        facts |= {"target": target.text}
-        if target.kind == "latency":
-            facts |= {"latency": latency_facts(self.bench, spec.model, made, target)}
         return describe(replace(made, spec=facts), spec, resolved)
 
     def outline(self, spec: ScoreSpec, plan: PlanSpec) -> PruningPlan | None:

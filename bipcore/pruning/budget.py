@@ -138,11 +138,11 @@ class _Options:
         was, block = self.curves.shape.blocks[index], self.curves.blocks[index]
         curve = block.heads if self.plan.unit == UNITS.QUERY_HEAD else block.kv_groups
         rounds = range(1 if self.plan.unit == UNITS.NONE else len(curve.order) + 1)
-        return self._of(curve, was, {gone: _shorter(was, self.plan.unit, gone) for gone in rounds})
+        return self._of(curve, was, {gone: shorter(was, self.plan.unit, gone) for gone in rounds})
 
     def ffn(self, index: int) -> list[Option]:
         was, curve = self.curves.shape.blocks[index], self.curves.blocks[index].ffn
-        widths = _widths(was.channels, self.plan.round_to)
+        widths = widths_of(was.channels, self.plan.round_to)
         left = {was.channels - width: replace(was, channels=width) for width in widths}
         return self._of(curve, was, left)
 
@@ -157,7 +157,7 @@ class _Options:
         ]
 
 
-def _widths(channels: int, round_to: int) -> list[int]:
+def widths_of(channels: int, round_to: int) -> list[int]:
     """The FFN widths to choose from, descending: all, and multiples of a step down to 0."""
     apart = channels / STEPS
     if round_to > 1:
@@ -168,7 +168,7 @@ def _widths(channels: int, round_to: int) -> list[int]:
     return [channels, *below]
 
 
-def _shorter(was: BlockShape, unit: str, gone: int) -> BlockShape:
+def shorter(was: BlockShape, unit: str, gone: int) -> BlockShape:
     """The widths of a block whose attention is ``gone`` rounds shorter."""
     if unit == UNITS.QUERY_HEAD:
         heads = (was.group - gone) * was.kv_heads

@@ -12,7 +12,7 @@ from ..models.adapters import Adapter, Block
 from ..models.streaming import name_in, present, put, stream_of
 from ..specs import COMPENSATIONS
 from ..store.scratch import Scratch
-from .plan import PruningPlan
+from .plan import BlockPlan, PruningPlan
 from .refit import TOKENS_A_CHANNEL, refit, refit_held_out, wide
 
 
@@ -47,24 +47,47 @@ def compensate(
     stream = stream_of(pruned)
     scratch = Scratch(stream.room) if stream else None
     for index, (block, before, keep) in enumerate(blocks):
-        changes: dict[tuple[str, str], Tensor] = {}
-        with present(before.module):
-            for site, kept in _kept_inputs(before, keep).items():
-                old = before.sites[site]
-                if len(kept) == old.in_features:
-                    continue
-                if kind == "bias":
-                    mean = getattr(statistics.blocks[index], site).mean
-                    changes[site, "bias"] = _with_missing(old, mean, kept)
-                elif len(kept):
-                    fitted = _refitted(old.weight, moments, (index, site), kept, ridge)
-                    changes[site, "weight"] = fitted
-        _change(block, changes, scratch, f"block-{index}")
+        sources = {"statistics": statistics, "moments": moments, "ridge": ridge}
+        changes = made_up(before, index, keep, kind, **sources)
+        change(block, changes, scratch, f"block-{index}")
     return pruned
 
 
-def _change(
-    block: Block, changes: Mapping[tuple[str, str], Tensor], scratch: Scratch | None, label: str
+@torch.no_grad()
+def made_up(
+    before: Block,
+    index: int,
+    keep: BlockPlan,
+    kind: str,
+    *,
+    statistics: Statistics | None = None,
+    moments: SecondMoments | None = None,
+    ridge: float | None = None,
+) -> dict[tuple[str, str], Tensor]:
+    """The new weights and biases of block ``index``, ``before`` it is cut down to ``keep``, by
+    their sites and kinds, as `compensate` has them."""
+    changes: dict[tuple[str, str], Tensor] = {}
+    if kind == "none":
+        return changes
+    with present(before.module):
+        for site, kept in _kept_inputs(before, keep).items():
+            old = before.sites[site]
+            if len(kept) == old.in_features:
+                continue
+            if kind == "bias":
+                mean = getattr(statistics.blocks[index], site).mean
+                changes[site, "bias"] = _with_missing(old, mean, kept)
+            elif len(kept):
+                fitted = _refitted(old.weight, moments, (index, site), kept, ridge)
+                changes[site, "weight"] = fitted
+    return changes
+
+
+def change(
+    block: Block,
+    changes: Mapping[tuple[str, str], Tensor],
+    scratch: Scratch | None = None,
+    label: str = "",
 ) -> None:
     """Give the parameters of ``block``, by site and kind, other values; those of a streamed model
     are written to ``scratch``."""

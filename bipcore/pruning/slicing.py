@@ -12,7 +12,7 @@ from ..errors import InputError
 from ..models.adapters import Adapter, Block, Selection
 from ..models.pruned_classes import block_configs
 from ..models.streaming import cut, is_streamed
-from .plan import PruningPlan
+from .plan import BlockPlan, PruningPlan
 
 
 def shallow_clone(model: nn.Module) -> nn.Module:
@@ -81,6 +81,17 @@ def prune_block(block: Block, heads: Sequence[int], channels: Sequence[int]) -> 
         inner = f"{block.family.attention}."
         names = (path.removeprefix(inner) for path in (block.family.qkv[0], block.family.output))
         block.attention.forward = partial(_attend_nothing, block.attention, *names)
+
+
+@torch.no_grad()
+def sliced_block(adapter: Adapter, index: int, keep: BlockPlan) -> Block:
+    """Block ``index`` cut down to ``keep``, as `apply_plan` does it, by itself: a copy that shares
+    the tensors from which nothing was cut."""
+    config = adapter.model.config
+    block = Block(shallow_clone(adapter.blocks[index].module), adapter.family)
+    prune_block(block, keep.heads, keep.channels)
+    block.sync_attributes(config)
+    return block
 
 
 def _attend_nothing(

@@ -1,4 +1,4 @@
-"""`plan make` with a target of latency, in one go: measured, planned, written and shown."""
+"""`plan make` with a target of latency and a search, in one go: measured, written and shown."""
 
 import pytest
 
@@ -61,4 +61,22 @@ def test_a_latency_that_cannot_be_is_refused_in_one_sentence(
     errors = [line for line in printed.err.splitlines() if line.startswith("error:")]
     assert len(errors) == 1
     assert said in errors[0]
+    assert not (tmp_path / "a.json").exists()
+
+
+def test_a_search_goes_on_from_the_plan_of_a_target(run, run_json, model, tmp_path):
+    words = ("plan", "make", model, *SETTINGS, "--output", tmp_path / "a.json", "--search", "4")
+    words += ("--search-samples", "2", "--target", "latency=80%@20")
+    found = run_json(*words)["plan"]
+    assert found["search"]["steps"] == 4
+    assert found["latency"]["predicted"] <= found["latency"]["asked"]
+    said = run("plan", "show", tmp_path / "a.json")
+    assert "4 trials on 32 held-out tokens" in said
+    assert f"to {found['search']['divergence']:.4f} nats a token" in said
+
+
+def test_a_search_without_a_step_is_refused(capsys, cache, model, tmp_path):
+    words = ["plan", "make", model, *SETTINGS, "--output", str(tmp_path / "a.json")]
+    assert main([*words, "--search", "0"]) == 2
+    assert "at least 1 step" in capsys.readouterr().err
     assert not (tmp_path / "a.json").exists()

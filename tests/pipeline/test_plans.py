@@ -288,10 +288,25 @@ def test_a_plan_for_a_target_is_cut_and_another_target_takes_no_pass(pipeline, s
     assert passes == []
     assert smaller.pruned_shape.parameters < made.pruned_shape.parameters
     assert smaller.blocks[0] == made.blocks[0]
-    with pytest.raises(InputError, match="the dense model's curves alone"):
+    with pytest.raises(InputError, match="the dense model's scores alone"):
         pipeline.plans.budgeted(obs, replace(plan, propagation="pruned"), target)
-    with pytest.raises(InputError, match="compared from sublayer to sublayer"):
-        pipeline.plans.budgeted(replace(spec, criterion="slimgpt"), plan, target)
+
+
+@pytest.mark.parametrize("criterion", ["magnitude", "slimgpt"])
+def test_a_criterion_without_curves_meets_a_target_by_its_allocation(pipeline, spec, criterion):
+    scored, plan = replace(spec, criterion=criterion), PlanSpec(protect_first=1)
+    found = pipeline.plans.budgeted(scored, plan, read_target("params=75%"))
+    cost, dense = found.pruned_shape.parameters, found.shape.parameters
+    assert 0.74 * dense < cost <= 0.75 * dense
+    assert found.spec["target"] == "params=75%"
+    alone = pipeline.plan(scored, replace(plan, sparsity=found.spec["sparsity"]))
+    assert alone.blocks == found.blocks
+    with counted_passes() as passes:
+        smaller = pipeline.plans.budgeted(scored, plan, read_target("macs=70%"))
+    assert passes == []
+    assert smaller.pruned_shape.macs(512) <= 0.7 * smaller.shape.macs(512)
+    with pytest.raises(InputError, match="is below the smallest plan with these settings"):
+        pipeline.plans.budgeted(scored, plan, read_target("params=1%"))
 
 
 def test_a_latency_is_planned_by_stored_times_and_the_plan_is_timed(pipeline, spec):
