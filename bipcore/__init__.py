@@ -50,6 +50,7 @@ _HOMES = {
     "TaskResult": "evaluation.zero_shot",
     "RecoverySpec": "specs",
     "recover": "recovery.training",
+    "recovered_model": "recovery.weights",
     "LoraAdapter": "recovery.lora",
     "merged": "recovery.lora",
     "Profile": "evaluation.profiling",
