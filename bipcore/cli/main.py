@@ -23,6 +23,7 @@ from .recover import recover_command
 from .reproduce import reproduce_command
 from .score import prune_command, score_command
 from .shared import check_shared, interrupted, run_shared
+from .shrink import shrink_command
 from .signals import terminable
 from .sweep import sweep_command
 
@@ -39,6 +40,7 @@ COMMANDS: dict[str, Callable | typer.Typer] = {
     "sweep": sweep_command,
     "zero-shot": zero_shot_command,
     "recover": recover_command,
+    "shrink": shrink_command,
     "merge": merge_command,
     "dequantise": dequantise_command,
     "reproduce": reproduce_command,

@@ -42,11 +42,12 @@ SearchSteps = Annotated[
         help="Go on from that plan by so many trials: widths are moved from sublayers that "
         "need them less to others, at the same cost, and kept where the divergence from the "
         "dense model falls on calibration text that is held out. Every step is stored.",
+        min=1,
         max=MOST,
     ),
 ]
 SearchSamples = Annotated[
-    int, typer.Option(help="How many samples are held out for --search.", max=MOST)
+    int, typer.Option(help="How many samples are held out for --search.", min=1, max=MOST)
 ]
 
 

@@ -31,14 +31,15 @@ _PARAMETERS = Target("params", 1.0, share=True, dtype="", text="params")
 @dataclass(frozen=True)
 class WidthSearch:
     """How long a search goes on: so many ``steps``, each a trial on ``samples`` of the calibration
-    text, as long as those and none of them. Raises InputError."""
+    text, as long as those and none of them. Without steps the plan it begins with is measured.
+    Raises InputError."""
 
     steps: int
     samples: int = 8
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.samples < 1:
-            raise InputError("A search takes at least 1 step on at least 1 sample.")
+        if self.steps < 0 or self.samples < 1:
+            raise InputError("A search takes steps, or none, on at least 1 sample.")
 
 
 def search_widths(
@@ -95,6 +96,11 @@ def _check(start: PruningPlan, plan: Resolved) -> None:
         raise InputError("A search begins with a plan that removes something; ask for more.")
 
 
+def _untimed(plan: PruningPlan) -> dict:
+    """The spec of ``plan`` without times, which are others whenever they are taken."""
+    return {name: said for name, said in plan.spec.items() if name != "latency"}
+
+
 class _Trying:
     """The plans of a search, measured or read; the second moments are read when the first is."""
 
@@ -130,7 +136,7 @@ class _Trying:
         """`divergence`, but for the first steps of a search within ``limit`` that are stored; the
         others are added to them."""
         identity = {
-            "search": digest(self._start.to_json()),
+            "search": digest(replace(self._start, spec=_untimed(self._start)).to_json()),
             "model": self._model.identity(),
             "tokens": digest(self._tokens.tolist()),
             "levels": digest(self._ladders.costs),

@@ -129,7 +129,7 @@ class PruningPlan:
 
 PLANS = Kind(
     "plans",
-    "plans that were edited by hand",
+    "plans that were edited by hand, or chosen for a target",
     write=lambda plan: ({}, {"plan": plan.to_json()}),
     read=lambda tensors, data: PruningPlan.from_json(data["plan"]),
 )

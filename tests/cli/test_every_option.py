@@ -28,6 +28,7 @@ COMMANDS = {
     "sweep": f"{{model}} --criteria magnitude --sparsities 0.2 --sizes 2 --seq-len 8 {TEXT}",
     "zero-shot": f"{SMALL} --tasks piqa",
     "recover": f"{SMALL} --train-text {{text}} --no-evaluate",
+    "shrink": f"{SMALL} {TEXT} --target params=1% --output out --tokens 0",
     "merge": "{text} --base {model} --output out",
     "dequantise": "{model} --output out",
     "estimate": f"{SMALL} {TEXT} --for prune",

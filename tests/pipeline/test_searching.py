@@ -136,7 +136,7 @@ def test_what_cannot_be_searched_is_refused(pipeline, spec, tried, plan, search,
     assert tried == []
 
 
-@pytest.mark.parametrize(("steps", "samples"), [(0, 1), (1, 0)])
+@pytest.mark.parametrize(("steps", "samples"), [(-1, 1), (1, 0)])
 def test_a_search_takes_a_step_and_a_sample(steps, samples):
-    with pytest.raises(InputError, match="at least 1 step on at least 1 sample"):
+    with pytest.raises(InputError, match="takes steps, or none, on at least 1 sample"):
         searching.WidthSearch(steps, samples)

@@ -1,0 +1,84 @@
+"""From a target to a smaller model, in one go: the best plan that is known for it, and training."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from ..pruning.plan import PLANS, PruningPlan
+from ..pruning.targets import Target
+from ..settings import PRESETS
+from ..specs import PlanSpec, ScoreSpec
+from .pipeline import Pipeline
+from .searching import WidthSearch, search_widths
+
+_WIDTHS = {"flap": "the same widths in every block", "obs-fisher": "the least predicted loss"}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A way to a target: the scores and the settings that ``plan`` follows from, in ``words``."""
+
+    words: str
+    score: ScoreSpec
+    settings: PlanSpec
+    plan: PruningPlan
+
+    @property
+    def divergence(self) -> float:
+        """Of the model that it leads to from the dense one, on held-out text, nats a token."""
+        return self.plan.spec["search"]["divergence"]
+
+
+def best_plan(
+    pipeline: Pipeline, score: ScoreSpec, target: Target, search: WidthSearch, round_to: int = 1
+) -> tuple[Candidate, tuple[Candidate, ...]]:
+    """The best plan that is known for ``target``, and the candidates it was chosen among.
+
+    Of the preset recommended with the widths that meet the target, and of what obs-fisher's curves
+    predict the least loss of, the one whose model is nearer to the dense one on held-out text is
+    taken, and its widths searched. All is stored: once made, it is the same. The criterion of
+    ``score`` does not count. Raises InputError.
+    """
+    with pipeline.progress.within(0.0, 0.6):
+        candidates = tuple(_candidates(pipeline, score, target, search, round_to))
+    best = min(candidates, key=lambda one: one.divergence)
+    if search.steps:
+        with pipeline.progress.within(0.6, 1.0):
+            best = _searched(pipeline, best, target, search)
+    return best, candidates
+
+
+def _candidates(
+    pipeline: Pipeline, score: ScoreSpec, target: Target, search: WidthSearch, round_to: int
+) -> Iterator[Candidate]:
+    recommended = dict(PRESETS["recommended"].values)
+    recommended.pop("criterion")
+    settings = PlanSpec(**recommended, round_to=round_to)
+    for number, (criterion, words) in enumerate(_WIDTHS.items()):
+        scored = replace(score, criterion=criterion, options=())
+        with pipeline.progress.share(number, len(_WIDTHS), "{}".format):
+            yield _searched(
+                pipeline, Candidate(words, scored, settings, None), target, replace(search, steps=0)
+            )
+
+
+def _searched(
+    pipeline: Pipeline, candidate: Candidate, target: Target, search: WidthSearch
+) -> Candidate:
+    """``candidate`` with its plan, and its widths searched by so many steps; read where stored."""
+    score, settings = candidate.score, candidate.settings
+    pipeline.bench.ensure_content(score.model)
+
+    def make() -> PruningPlan:
+        start = pipeline.plans.budgeted(score, settings, target)
+        return search_widths(pipeline.plans, score, settings, start, search, target)
+
+    identity: dict[str, Any] = {
+        "model": score.model.identity(),
+        "calibration": score.calibration.identity(),
+        "criterion": score.criterion,
+        "settings": asdict(settings),
+        "target": target.text,
+        "search": asdict(search),
+    }
+    return replace(candidate, plan=pipeline.store.get(PLANS, identity, make))
