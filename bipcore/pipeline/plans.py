@@ -50,6 +50,19 @@ def plan_of(scores: Scores, spec: ScoreSpec, plan: PlanSpec) -> PruningPlan:
     return describe(planned(scores, resolved), spec, resolved, beginning=scores.beginning)
 
 
+def plan_within(curves: Curves, spec: ScoreSpec, plan: PlanSpec, target: Target) -> PruningPlan:
+    """The plan of the least predicted loss that costs at most ``target``, by the ``curves`` of
+    ``spec``, and where it comes from."""
+    criterion = find_criterion(spec.criterion)
+    resolved = resolve(plan, criterion, curves.shape)
+    blocks = tuple(BlockPlan(*kept) for kept in keep_within(curves, resolved, target))
+    made = PruningPlan(curves.shape, blocks)
+    facts = {"criterion": spec.criterion, "options": criterion.resolve(dict(spec.options))}
+    facts |= resolved.choice | {"sparsity": made.realised, "allocation": "budget"}
+    facts |= {"target": target.text}
+    return describe(replace(made, spec=facts), spec, resolved)
+
+
 class Plans:
     """Scores models, plans what goes, and prunes them, on a workbench."""
 
@@ -183,7 +196,7 @@ class Plans:
             criterion.resolve(dict(spec.options))
         )
         if settings and settings.fisher:
-            made = self._of_least_loss(spec, plan, target)
+            made = plan_within(self.curves(spec), spec, plan, target)
         else:
             scores = self.scores(spec, plan)
             made = meet(lambda share: plan_of(scores, spec, replace(plan, sparsity=share)), target)
@@ -191,16 +204,6 @@ class Plans:
         if target.kind == "latency":
             facts |= {"latency": latency_facts(self.bench, spec.model, made, target)}
         return replace(made, spec=facts)
-
-    def _of_least_loss(self, spec: ScoreSpec, plan: PlanSpec, target: Target) -> PruningPlan:
-        """The knapsack over the curves of a criterion."""
-        criterion, curves = find_criterion(spec.criterion), self.curves(spec)
-        resolved = resolve(plan, criterion, curves.shape)
-        blocks = tuple(BlockPlan(*kept) for kept in keep_within(curves, resolved, target))
-        made = PruningPlan(curves.shape, blocks)
-        facts = {"criterion": spec.criterion, "options": criterion.resolve(dict(spec.options))}
-        facts |= resolved.choice | {"sparsity": made.realised, "allocation": "budget"}
-        return describe(replace(made, spec=facts), spec, resolved)
 
     def outline(self, spec: ScoreSpec, plan: PlanSpec) -> PruningPlan | None:
         """A plan with the widths that `plan` will give, known before anything is scored or loaded;

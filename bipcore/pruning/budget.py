@@ -47,19 +47,7 @@ def least_error(sublayers: Sequence[Sequence[Option]], needed: float) -> list[Op
     """
     unit = _measure(sublayers)
     goal = math.ceil(needed / unit - 1e-9)
-    best = numpy.full(goal + 1, math.inf)  # the least error by what is saved, goal: so much or more
-    best[0] = 0.0
-    choices = []
-    for options in sublayers:
-        after, choice = numpy.full(goal + 1, math.inf), numpy.zeros(goal + 1, numpy.int32)
-        for number, option in enumerate(options):
-            saved = min(math.floor(option.saving / unit + 1e-9), goal)
-            moved = numpy.full(goal + 1, math.inf)
-            moved[saved:] = best[: goal + 1 - saved] + option.error
-            moved[goal] = best[goal - saved :].min() + option.error
-            better = moved < after
-            after[better], choice[better] = moved[better], number
-        best, choices = after, [*choices, (best, choice)]
+    best, choices = _filled(sublayers, goal, unit)
     if not math.isfinite(best[goal]):  # by what rounding down left of the savings
         return [options[-1] for options in sublayers]
     found, at = [], goal
@@ -72,6 +60,37 @@ def least_error(sublayers: Sequence[Sequence[Option]], needed: float) -> list[Op
             at -= saved
         found.append(option)
     return found[::-1]
+
+
+def least_errors(sublayers: Sequence[Sequence[Option]], needed: Sequence[float]) -> list[float]:
+    """The sum of errors that `least_error` has for each of ``needed``, from one pass over all."""
+    unit = _measure(sublayers)
+    goals = [math.ceil(one / unit - 1e-9) for one in needed]
+    best, _ = _filled(sublayers, max(goals, default=0), unit)
+    enough = numpy.minimum.accumulate(best[::-1])[::-1]  # the least of so much or more
+    most = sum(options[-1].error for options in sublayers)
+    return [float(enough[goal]) if math.isfinite(enough[goal]) else most for goal in goals]
+
+
+def _filled(
+    sublayers: Sequence[Sequence[Option]], goal: int, unit: float
+) -> tuple[numpy.ndarray, list[tuple[numpy.ndarray, numpy.ndarray]]]:
+    """The least error for every saving of 0 to ``goal`` units (the last: so much or more), and for
+    every sublayer what it was before it, with the number of the option that was best."""
+    best = numpy.full(goal + 1, math.inf)
+    best[0] = 0.0
+    choices = []
+    for options in sublayers:
+        after, choice = numpy.full(goal + 1, math.inf), numpy.zeros(goal + 1, numpy.int32)
+        for number, option in enumerate(options):
+            saved = min(math.floor(option.saving / unit + 1e-9), goal)
+            moved = numpy.full(goal + 1, math.inf)
+            moved[saved:] = best[: goal + 1 - saved] + option.error
+            moved[goal] = best[goal - saved :].min() + option.error
+            better = moved < after
+            after[better], choice[better] = moved[better], number
+        best, choices = after, [*choices, (best, choice)]
+    return best, choices
 
 
 def _measure(sublayers: Sequence[Sequence[Option]]) -> float:
@@ -95,16 +114,9 @@ def keep_within(curves: Curves, plan: Resolved, target: Target) -> tuple[Kept, .
     apart. Raises InputError for a
     target below the smallest plan, or not below the dense model, and for other curves.
     """
-    if not curves.settings.fisher:
-        raise InputError(
-            "A target takes errors that can be compared from sublayer to sublayer, which only the "
-            "curves of obs-fisher have; use the criterion obs-fisher."
-        )
-    shape, cost = curves.shape, block_costs(target, curves.shape)
-    needed = target.cost(shape) - target.limit(shape)
+    needed, sublayers = _sublayers(curves, plan, target)
+    shape = curves.shape
     open_blocks = range(plan.protect_first, len(shape.blocks) - plan.protect_last)
-    found = _Options(curves, plan, cost)
-    sublayers = [each(index) for index in open_blocks for each in (found.attention, found.ffn)]
     most = sum(options[-1].saving for options in sublayers)
     if needed > most:
         smallest = target.cost(shape) - most
@@ -124,6 +136,34 @@ def keep_within(curves: Curves, plan: Resolved, target: Target) -> tuple[Kept, .
         channels = block.ffn.order[ffn.rounds :, 0].sort().values.tolist()
         kept.append((_heads(block, was, plan.unit, attention.rounds), tuple(channels)))
     return tuple(kept)
+
+
+def tradeoff(
+    curves: Curves, plan: Resolved, target: Target, shares: Sequence[float]
+) -> list[tuple[float, float]]:
+    """What plans cost, of the kind that ``target`` counts, and the loss that is predicted of each,
+    in nats: of those of `keep_within` for ``shares`` of the dense model's cost, as far as there
+    are."""
+    whole, (_, sublayers) = target.cost(curves.shape), _sublayers(curves, plan, target)
+    most = sum(options[-1].saving for options in sublayers)
+    costs = [share * whole for share in shares if whole * (1 - share) <= most]
+    return list(zip(costs, least_errors(sublayers, [whole - cost for cost in costs]), strict=True))
+
+
+def _sublayers(curves: Curves, plan: Resolved, target: Target) -> tuple[float, list[list[Option]]]:
+    """What ``target`` asks to be saved, and the options of the sublayers, of every block that is
+    open its attention and its FFN."""
+    if not curves.settings.fisher:
+        raise InputError(
+            "A target takes errors that can be compared from sublayer to sublayer, which only the "
+            "curves of obs-fisher have; use the criterion obs-fisher."
+        )
+    shape, cost = curves.shape, block_costs(target, curves.shape)
+    needed = target.cost(shape) - target.limit(shape)
+    open_blocks = range(plan.protect_first, len(shape.blocks) - plan.protect_last)
+    found = _Options(curves, plan, cost)
+    sublayers = [each(index) for index in open_blocks for each in (found.attention, found.ffn)]
+    return needed, sublayers
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from bipcore.criteria.curves import Curves
 from bipcore.criteria.elimination import Elimination
 from bipcore.errors import InputError
 from bipcore.models.shapes import ModelShape
-from bipcore.pruning.budget import Option, keep_within, least_error
+from bipcore.pruning.budget import Option, keep_within, least_error, least_errors, tradeoff
 from bipcore.pruning.plan import BlockPlan, PruningPlan
 from bipcore.pruning.resolving import resolve
 from bipcore.pruning.targets import read_target
@@ -121,3 +121,35 @@ def test_a_new_target_at_the_shape_of_a_large_model_takes_under_two_seconds():
 def test_a_target_that_cannot_be_is_refused_in_a_sentence(target, said):
     with pytest.raises(InputError, match=said):
         _within(_curves(SMOLLM2), target)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_all_errors_at_once_are_those_of_each_alone(seed):
+    generator = torch.Generator().manual_seed(seed)
+    sublayers = []
+    for _ in range(6):
+        errors = torch.rand(5, generator=generator).tolist()  # not even in order
+        savings = torch.randint(0, 40, (5,), generator=generator).sort().values.tolist()
+        rows = zip(range(5), [0, *savings[1:]], [0.0, *errors[1:]], strict=True)
+        sublayers.append([Option(rounds, saving, error) for rounds, saving, error in rows])
+    most = sum(options[-1].saving for options in sublayers)
+    needed = [share * most for share in (0.05, 0.3, 0.6, 0.95, 1.0)]
+    alone = [sum(one.error for one in least_error(sublayers, each)) for each in needed]
+    assert least_errors(sublayers, needed) == pytest.approx(alone)
+
+
+def test_the_tradeoff_is_of_the_plans_that_the_targets_give():
+    curves = _curves(SMOLLM2)
+    plan = resolve(PlanSpec(protect_first=1), CRITERIA["obs"], curves.shape)
+    shares = [0.9, 0.8, 0.6, 0.01]
+    found = tradeoff(curves, plan, read_target("params=50%"), shares)
+    assert len(found) == 3  # the last is below the smallest plan
+    for share, (cost, loss) in zip(shares, found, strict=False):
+        made = _within(curves, f"params={100 * share:g}%", protect_first=1)
+        assert made.pruned_shape.parameters <= cost == share * curves.shape.parameters
+        gone = zip(curves.blocks, made.blocks, curves.shape.blocks, strict=True)
+        expected = 0.0
+        for of_block, keep, was in gone:
+            expected += float(of_block.ffn.errors[was.channels - len(keep.channels)])
+            expected += float(of_block.heads.errors[(was.heads - len(keep.heads)) // was.kv_heads])
+        assert loss == pytest.approx(expected)
