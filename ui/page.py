@@ -33,6 +33,7 @@ PAGES = (
     ("pages/scores.py", "Scores", ":material/bar_chart:"),
     ("pages/compare.py", "Compare", ":material/compare_arrows:"),
     ("pages/plan.py", "Plan", ":material/edit:"),
+    ("pages/budget.py", "Budget", ":material/savings:"),
     ("pages/reconstruction.py", "Reconstruction error", ":material/show_chart:"),
     ("pages/changes.py", "What changed", ":material/difference:"),
     ("pages/sweep.py", "Sweep", ":material/stacked_line_chart:"),
@@ -187,13 +188,13 @@ def _preset_control(settings: Settings) -> None:
 
 
 def _edited_plan(settings: Settings) -> None:
-    """Say so where a plan edited by hand is in use, and offer to drop it."""
+    """Say so where a stored plan is in use, and offer to drop it."""
 
     def drop() -> None:
         write_settings(replace(read_settings()[0], source=""))
 
     if settings.source:
-        st.info("A plan edited by hand is in use.", icon=":material/edit:")
+        st.info("A plan made by hand or for a budget is in use.", icon=":material/edit:")
         st.button("Back to the controls below", key="drop-plan", width="stretch", on_click=drop)
 
 

@@ -8,6 +8,8 @@ from bipcore.models.shapes import BlockShape
 from bipcore.pruning.compensation import too_few_tokens
 from bipcore.pruning.plan import NOTHING, PruningPlan
 
+from .words import plain
+
 
 def plan_metrics(plan: PruningPlan) -> None:
     """A row of metrics: asked and realised sparsity, parameters, MACs, widths."""
@@ -76,6 +78,9 @@ def _warn_of_noise(plan: PruningPlan) -> None:
 
 def _asked(plan: PruningPlan) -> str | None:
     """What was asked for; a plan that was changed or made by hand is what it is."""
+    if isinstance(target := plan.spec.get("target"), str):
+        searched = ", then searched" if plan.spec.get("search") else ""
+        return f"asked {plain(target)}{searched}" + (", edited" if plan.spec.get("edited") else "")
     asked = plan.spec.get("sparsity")
     if not isinstance(asked, float):
         return None

@@ -18,7 +18,7 @@ from ..criteria.elimination import Elimination
 from ..errors import InputError
 from ..models.shapes import BlockShape
 from ..specs import UNITS
-from .plan import Kept
+from .plan import Kept, PruningPlan
 from .resolving import Resolved
 from .targets import Target, block_costs
 
@@ -148,6 +148,19 @@ def tradeoff(
     most = sum(options[-1].saving for options in sublayers)
     costs = [share * whole for share in shares if whole * (1 - share) <= most]
     return list(zip(costs, least_errors(sublayers, [whole - cost for cost in costs]), strict=True))
+
+
+def predicted_loss(curves: Curves, plan: PruningPlan, unit: str) -> float:
+    """The loss, in nats, that ``curves`` predict of a plan: the sum over its sublayers, as if what
+    went of each was the first of its curve. ``unit``: that of its attention."""
+    total = 0.0
+    for block, keep, was in zip(curves.blocks, plan.blocks, plan.shape.blocks, strict=True):
+        heads = block.heads if unit == UNITS.QUERY_HEAD else block.kv_groups
+        total += float(block.ffn.errors[was.channels - len(keep.channels)])
+        if was.heads:
+            rounds = round((1 - len(keep.heads) / was.heads) * len(heads.order))
+            total += float(heads.errors[rounds])
+    return total
 
 
 def _sublayers(curves: Curves, plan: Resolved, target: Target) -> tuple[float, list[list[Option]]]:

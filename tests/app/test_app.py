@@ -24,6 +24,7 @@ PAGES = {
     "pages/scores.py": "Scores",
     "pages/compare.py": "Compare",
     "pages/plan.py": "Plan",
+    "pages/budget.py": "Budget",
     "pages/reconstruction.py": "Reconstruction error",
     "pages/sweep.py": "Sweep",
     "pages/zero_shot.py": "Zero-shot",

@@ -269,7 +269,7 @@ def test_a_plan_changed_by_a_click_is_what_is_measured_and_exported(server, page
         assert metric(page, "Parameters") != before
         changed = metric(page, "Parameters")
         page.get_by_role("button", name="Use this plan").click()
-        page.get_by_text("A plan edited by hand is in use.").wait_for()
+        page.get_by_text("A plan made by hand or for a budget is in use.").wait_for()
         picture(page, "plan")
 
     with no_error_box(page):

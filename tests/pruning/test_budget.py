@@ -12,7 +12,14 @@ from bipcore.criteria.curves import Curves
 from bipcore.criteria.elimination import Elimination
 from bipcore.errors import InputError
 from bipcore.models.shapes import ModelShape
-from bipcore.pruning.budget import Option, keep_within, least_error, least_errors, tradeoff
+from bipcore.pruning.budget import (
+    Option,
+    keep_within,
+    least_error,
+    least_errors,
+    predicted_loss,
+    tradeoff,
+)
 from bipcore.pruning.plan import BlockPlan, PruningPlan
 from bipcore.pruning.resolving import resolve
 from bipcore.pruning.targets import read_target
@@ -147,9 +154,9 @@ def test_the_tradeoff_is_of_the_plans_that_the_targets_give():
     for share, (cost, loss) in zip(shares, found, strict=False):
         made = _within(curves, f"params={100 * share:g}%", protect_first=1)
         assert made.pruned_shape.parameters <= cost == share * curves.shape.parameters
-        gone = zip(curves.blocks, made.blocks, curves.shape.blocks, strict=True)
+        assert loss == pytest.approx(predicted_loss(curves, made, "query-head"))
         expected = 0.0
-        for of_block, keep, was in gone:
+        for of_block, keep, was in zip(curves.blocks, made.blocks, made.shape.blocks, strict=True):
             expected += float(of_block.ffn.errors[was.channels - len(keep.channels)])
             expected += float(of_block.heads.errors[(was.heads - len(keep.heads)) // was.kv_heads])
         assert loss == pytest.approx(expected)
