@@ -1,4 +1,4 @@
-"""Minitron, zeroth-order Taylor and LoRAPrune against slow versions of themselves."""
+"""Minitron, MoDeGPT, zeroth-order Taylor and LoRAPrune against slow versions of themselves."""
 
 import copy
 
@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from bipcore.criteria import score
 from bipcore.criteria.loraprune import SCALE, _with_adapters
+from bipcore.criteria.modegpt_ffn import leverage
 from bipcore.criteria.spsa import _noise, estimate_gradients
 from bipcore.data.samples import CalibrationSet
 from bipcore.errors import Cancelled, InputError
@@ -50,6 +51,43 @@ def test_minitron_is_the_norm_over_samples_of_mean_activations(name):
         torch.testing.assert_close(block.ffn.double(), expected, rtol=1e-4, atol=0)
         heads = (means["o"] ** 2).sum(0).view(len(block.heads), -1).sum(1)
         torch.testing.assert_close(block.heads.double(), heads, rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_modegpt_is_the_leverage_of_the_activations(name):
+    model, seen = tiny_model(name), {}
+    handles = [
+        module.register_forward_pre_hook(lambda m, args, key=(i, site): seen.update({key: args[0]}))
+        for i, block in enumerate(Adapter(model).blocks)
+        for site, module in (("o", block.o), ("down", block.down))
+    ]
+    with torch.no_grad():
+        model(input_ids=CALIBRATION.tokens)
+    for handle in handles:
+        handle.remove()
+    scores = score(model, None, "modegpt-ffn", calibration=CALIBRATION, ridge=0.1)
+    for index, block in enumerate(scores.blocks):
+        for site, found in (("o", block.attention), ("down", block.ffn)):
+            x = seen[index, site].double().flatten(0, -2)
+            moments = x.T @ x / len(x)
+            level = 0.1 * moments.diagonal().mean()
+            expected = (moments @ (moments + level * torch.eye(len(moments))).inverse()).diagonal()
+            torch.testing.assert_close(found.double(), expected, rtol=1e-3, atol=1e-5)
+
+
+def test_leverage_of_copies_is_shared_and_of_silence_is_none():
+    one = torch.randn(50, 1, generator=torch.Generator().manual_seed(0)).double()
+    x = torch.cat([one, one, torch.zeros(50, 1)], 1)
+    found = leverage(x.T @ x, 1e-6)
+    assert found.tolist() == pytest.approx([0.5, 0.5, 0.0], abs=1e-5)
+    assert leverage(torch.zeros(4, 4), 0.1).tolist() == [0.0] * 4
+    assert leverage(torch.zeros(0, 0), 0.1).tolist() == []
+
+
+@pytest.mark.parametrize("ridge", [0.0, -1.0, 1e9])
+def test_a_ridge_that_cannot_be_is_refused(ridge):
+    with pytest.raises(InputError, match="The ridge is a number from"):
+        score(tiny_model("llama"), None, "modegpt-ffn", calibration=CALIBRATION, ridge=ridge)
 
 
 def test_a_perturbation_gives_the_slope_along_its_noise():
