@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from ui.changes import changes_job, show_changes
+from ui.changes import changes_job, show_changes, show_depth
 from ui.page import begin
 from ui.recoveries import choose_recovery
 from ui.results import need_scores
@@ -27,3 +27,4 @@ with st.form("changes-form"):
 
 job = changes_job(settings, plan, recovery, text, pressed=pressed)
 show_changes(job, recovered=recovery is not None)
+show_depth(settings, plan, recovery, text)

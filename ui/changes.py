@@ -1,17 +1,28 @@
 """Comparing what two models expect of a text, and showing where they part."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import streamlit as st
 
 from bipcore.errors import InputError
+from bipcore.evaluation.depth import Depth
 from bipcore.pipeline.pipeline import Pipeline
 from bipcore.pipeline.recoveries import Recovery
 from bipcore.pruning.plan import PruningPlan
 from bipcore.specs import EvaluationSpec
 from bipcore.store.kinds import digest
-from bipcore.views.differences import FULL, coloured_text, likeliest_ids, worst_frame
+from bipcore.views.differences import (
+    FULL,
+    coloured_text,
+    depth_chart,
+    depth_frame,
+    likeliest_ids,
+    worst_frame,
+)
 
+from .figures import show_chart
 from .jobs import DONE, FAILED, Job, worker
 from .results import error_box, show_progress
 from .settings import Settings
@@ -42,17 +53,30 @@ def changes_job(
 ) -> Job | None:
     """The job that compares the models on ``text``: started when the button is ``pressed``."""
     tuned = recovery.spec if recovery else None
-    with error_box():
-        model = settings.model_spec
-        made = [plan.to_json(), model.identity(), recovery.name if recovery else None, text]
+    key, model = _key("changes", settings, plan, recovery, text), settings.model_spec
 
     def work(pipeline: Pipeline, job: Job) -> Changes:
         return _changes(pipeline, model, plan, tuned, text)
 
-    key = "changes-" + digest(made)
+    return _job(key, "Comparing the models on a text", work, pressed=pressed)
+
+
+def _key(
+    what: str, settings: Settings, plan: PruningPlan, recovery: Recovery | None, text: str
+) -> str:
+    with error_box():
+        name = recovery.name if recovery else None
+        made = [plan.to_json(), settings.model_spec.identity(), name, text]
+        return f"{what}-" + digest(made)
+
+
+def _job(
+    key: str, title: str, work: Callable[[Pipeline, Job], Any], *, pressed: bool
+) -> Job | None:
+    """The job under ``key``, started anew where its button is ``pressed``."""
     if pressed:
         worker().forget(key)
-        return worker().submit(key, "Comparing the models on a text", work)
+        return worker().submit(key, title, work)
     return worker().find(key)
 
 
@@ -78,11 +102,7 @@ def show_changes(job: Job | None, *, recovered: bool) -> None:
     if job is None:
         st.info("Press Compare: each model reads the text once.")
         return
-    if job.active:
-        show_progress(job)
-        return
-    if job.state != DONE:
-        (st.error if job.state == FAILED else st.info)(plain(job.error or "Stopped."))
+    if not _finished(job):
         return
     found: Changes = job.result
     tokens, divergence, agreement = st.columns(3)
@@ -107,3 +127,36 @@ def show_changes(job: Job | None, *, recovered: bool) -> None:
         column_config={"Divergence, nats": st.column_config.NumberColumn(format="%.2f")},
         key="changes-worst",
     )
+
+
+def show_depth(settings: Settings, plan: PruningPlan, recovery: Recovery | None, text: str) -> None:
+    """Where in their depth the models part on the beginning of ``text``, when it is asked for."""
+    st.subheader("Block by block")
+    st.caption(
+        "After every block: how far the hidden states point away from the original's (1 − cosine), "
+        "and how far apart the two next tokens are that the final norm and head would make of them "
+        "there, the logit lens. Of the first 256 tokens."
+    )
+    pressed = st.button("Compare block by block", key="changes-depth", disabled=not text.strip())
+    key, model = _key("depth", settings, plan, recovery, text), settings.model_spec
+    tuned = recovery.spec if recovery else None
+
+    def work(pipeline: Pipeline, job: Job) -> Depth:
+        return pipeline.depth(model, _LIMIT, plan, tuned, own=text)
+
+    job = _job(key, "Comparing the models block by block", work, pressed=pressed)
+    if job is None or not _finished(job):
+        return
+    frame = depth_frame(job.result)
+    for column, place in zip(("distance", "divergence"), st.columns(2), strict=True):
+        with place:
+            show_chart(depth_chart(frame, column), frame, f"depth-{column}")
+
+
+def _finished(job: Job) -> bool:
+    """Whether there is a result to show; how it goes or ended otherwise is shown."""
+    if job.active:
+        show_progress(job)
+    elif job.state != DONE:
+        (st.error if job.state == FAILED else st.info)(plain(job.error or "Stopped."))
+    return job.state == DONE

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import InputError
+from ..evaluation.depth import Depth
 from ..specs import EvaluationSpec, PlanSpec, ScoreSpec
 from . import console
 from .console import plan_facts
@@ -13,6 +14,13 @@ from .fitting import fitting
 from .options import MOST, Json, with_specs
 from .recover import RecoveryName, chosen_states
 
+Worst = Annotated[
+    int, typer.Option(help="How many of the tokens with the largest divergence.", max=MOST)
+]
+ByDepth = Annotated[
+    bool,
+    typer.Option("--depth", help="Also compare them after every block, on the first 256 tokens."),
+]
 _SHOWN = 24  # characters of the text before a token in the table
 
 
@@ -23,9 +31,8 @@ def diff_command(
     plan: PlanSpec | None,
     test_text: EvaluationSpec,
     recovery: RecoveryName = None,
-    worst: Annotated[
-        int, typer.Option(help="How many of the tokens with the largest divergence.", max=MOST)
-    ] = 10,
+    worst: Worst = 10,
+    depth: ByDepth = False,
     json: Json = False,
 ) -> None:
     """Where a pruned model's predictions depart from the dense model's, token by token of a text.
@@ -47,6 +54,7 @@ def diff_command(
         pipeline = fitting(progress, "evaluate", score, plan, text=counted)
         chosen, recovered = chosen_states(pipeline, score, plan, recovery)
         found = pipeline.differences(score.model, test_text, chosen, recovered)
+        by_block = pipeline.depth(score.model, test_text, chosen, recovered) if depth else None
         _, tokenizer = pipeline.model(score.model)
     listed = list(rows(found, tokenizer, worst))
     facts = {
@@ -57,9 +65,18 @@ def diff_command(
     }
     if json:
         about = {"spec": asdict(score), "evaluation": test_text.facts, **plan_facts(chosen)}
-        console.emit_json(facts | {"worst": listed} | about)
+        deep = {"depth": asdict(by_block)} if by_block else {}
+        console.emit_json(facts | {"worst": listed} | deep | about)
         return
     _emit(f"{score.model.name} on {test_text.text}", facts, listed)
+    if by_block:
+        _emit_depth(by_block)
+
+
+def _emit_depth(found: Depth) -> None:
+    from ..views.differences import depth_frame
+
+    console.emit_frame(f"After every block, on {found.tokens:,} tokens", depth_frame(found))
 
 
 def _emit(title: str, facts: dict[str, Any], listed: list[dict[str, Any]]) -> None:

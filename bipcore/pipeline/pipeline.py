@@ -90,6 +90,7 @@ class Pipeline:
 
     evaluate = _verb("measurements", Measurements.evaluate)
     differences = _verb("measurements", Measurements.differences)
+    depth = _verb("measurements", Measurements.depth)
     reconstruction = _verb("measurements", Measurements.reconstruction)
     check_zero_shot = _verb("measurements", Measurements.check_zero_shot)
     zero_shot = _verb("measurements", Measurements.zero_shot)

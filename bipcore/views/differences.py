@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from .style import REMOVED
+from .style import KEPT, REMOVED, styled
 
 if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+    from ..evaluation.depth import Depth
     from ..evaluation.differences import Differences, Predictions
 
 FULL = 4.0
@@ -74,3 +77,32 @@ def worst_frame(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> pd.Data
             ],
         }
     )
+
+
+def depth_frame(depth: Depth) -> pd.DataFrame:
+    """A row a block: columns block, distance (1 − cosine of the hidden states) and divergence (of
+    the logit lens, nats a token)."""
+    blocks = range(len(depth.distance))
+    return pd.DataFrame(
+        {"block": blocks, "distance": depth.distance, "divergence": depth.divergence}
+    )
+
+
+def depth_chart(frame: pd.DataFrame, column: str) -> go.Figure:
+    """One column of a `depth_frame` against the block."""
+    import plotly.graph_objects as go
+
+    said = {
+        "distance": ("1 − cosine", "Hidden states: distance from the original's", KEPT),
+        "divergence": ("KL, nats a token", "Logit lens: divergence from the original's", REMOVED),
+    }
+    unit, title, color = said[column]
+    figure = go.Figure()
+    figure.add_scatter(
+        x=frame["block"],
+        y=frame[column],
+        mode="lines+markers",
+        line={"color": color, "width": 2},
+        hovertemplate="after block %{x}: %{y:.4f}<extra></extra>",
+    )
+    return styled(figure, "After block", unit, title=title).update_yaxes(rangemode="tozero")

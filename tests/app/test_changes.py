@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.helpers.apptest import open_page, settle
+from tests.helpers.apptest import charts, open_page, settle
 from tests.helpers.folders import model_folder
 
 
@@ -26,6 +26,14 @@ def test_a_text_is_compared_when_the_button_is_pressed(model):
     table = app.dataframe[-1].value
     assert table["Divergence, nats"].is_monotonic_decreasing
     assert not app.info
+
+
+def test_the_models_are_compared_block_by_block_when_asked(model):
+    app = open_page("pages/changes.py", model=model, sparsity="0.5")
+    assert charts(app) == 0
+    app.button(key="changes-depth").click().run()
+    settle(app)
+    assert charts(app) == 2
 
 
 def test_no_text_is_an_error_box(model):

@@ -44,6 +44,16 @@ def test_a_short_text_of_ones_own_is_read_to_its_end(run, run_json, model, text)
         assert f"{row['kl']:.2f}" in table
 
 
+def test_the_models_are_compared_after_every_block(run, run_json, model, text):
+    words = ("diff", model, *CUT, "--text", text, "--window", "16", "--depth")
+    found = run_json(*words)["depth"]
+    assert found["tokens"] == 16
+    assert len(found["distance"]) == len(found["divergence"]) == 3
+    assert max(found["distance"]) > 0
+    said = run(*words, "--worst", "0")
+    assert "After every block, on 16 tokens" in said
+
+
 def test_a_plan_of_a_file_is_compared_and_nothing_removed_differs_nowhere(
     tmp_path, run, run_json, model, text
 ):
