@@ -65,10 +65,10 @@ def glance(folder: Path) -> Glance:
     return Glance(manifest, size, fault)
 
 
-def plain_data(folder: Path, manifest: Mapping[str, Any]) -> dict:
-    """The plain data of an entry, checked; its tensors are left unread. Empty where it has none, or
-    more than `MOST_DATA` bytes of it. Raises Damaged."""
-    said = manifest["files"].get(DATA)
+def plain_data(folder: Path, files: Mapping[str, Any]) -> dict:
+    """The plain data of an entry of these ``files``, checked; its tensors are left unread. Empty
+    where it has none, or more than `MOST_DATA` bytes of it. Raises Damaged."""
+    said = files.get(DATA)
     if said is None or said["size"] > MOST_DATA:
         return {}
     try:

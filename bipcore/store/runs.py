@@ -73,9 +73,9 @@ class Entry:
     """What `RunStore.entries` lists: size in bytes, age as a POSIX time; ``whole`` is False for
     what is damaged, was set aside or is still being written, which has no spec.
 
-    ``version`` is that of the kind when it was written, ``made`` what was said about how it came to
-    be (see `RunStore.get`), empty for entries of older versions; ``fault`` why it is not as it was
-    written, as far as a look at manifest and sizes shows.
+    ``version`` is that of the kind when it was written, ``made`` what was said of how it came to be
+    (see `RunStore.get`), empty for entries of older versions, ``files`` what the manifest says of
+    its files; ``fault`` why it is not as it was written, as far as manifest and sizes show.
     """
 
     kind: str
@@ -88,6 +88,7 @@ class Entry:
     version: Any = None
     made: Mapping[str, Any] = field(default_factory=dict)
     fault: str = ""
+    files: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
 Made = Callable[[], Mapping[str, Any]]
@@ -262,13 +263,9 @@ class RunStore:
 
 
 def plain_data_of(entry: Entry) -> dict:
-    """The plain data of an entry, checked, its tensors unread: empty where it is damaged, has none,
-    or very much of it."""
-    try:
-        manifest = glance(entry.path).manifest if entry.whole and not entry.fault else None
-        return {} if manifest is None else plain_data(entry.path, manifest)
-    except (Damaged, OSError):
-        return {}
+    """The plain data of a whole entry, checked, its tensors unread: empty where it has none, or
+    very much of it. Raises Damaged."""
+    return plain_data(entry.path, entry.files)
 
 
 def timed(compute: Callable[[], Result], made: Made) -> tuple[Result, dict[str, Any]]:
@@ -332,6 +329,7 @@ def _entry(path: Path) -> Entry:
         version=manifest.get("version"),
         made=made if isinstance(made, dict) else {},
         fault=found.fault,
+        files=manifest.get("files", {}),
     )
 
 
