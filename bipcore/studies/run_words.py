@@ -19,13 +19,15 @@ Data = Mapping[str, Any]
 @dataclass(frozen=True)
 class Said:
     """The ``model`` as the user named it, what it was made with, its figures, the main one first,
-    and what the model costs (by the names of `points.Point`), each as far as the entry says."""
+    and what the model costs (by the names of `points.Point`), each as far as the entry says.
+    ``by_text``: of a sweep point the values of each metric by the digests of the texts."""
 
     model: str = ""
     settings: Data = field(default_factory=dict)
     figures: Mapping[str, float] = field(default_factory=dict)
     costs: Mapping[str, float] = field(default_factory=dict)
     seconds: float | None = None
+    by_text: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
 _PLAN = (
@@ -89,6 +91,8 @@ def short_words(settings: Data) -> str:
     """Settings in a line; what is as usual is left out."""
     said = []
     for name, value in settings.items():
+        if (name, value) == ("state", "pruned") and "criterion" in settings:
+            continue  # its plan says so
         usual = _USUAL.get(name, "")
         if usual is not ... and value != usual and value is not None:
             said.append(_WORDS.get(name, str)(value))
@@ -151,11 +155,14 @@ def _state(spec: Data, made: Data, text: dict | None = None) -> dict:
     if spec.get("plan") is None:
         return {"state": "dense"} | (text or {})
     recovered = spec.get("recovery")
-    said = {"state": "recovered" if recovered else "pruned"} | (text or {})
-    plan = made.get("plan")
-    said |= _planned(plan["spec"]) if plan else {"plan": str(spec["plan"])[:6]}
-    said |= {"realised": plan["realised"]} if plan else {}
-    return said | (_trained(recovered) if recovered else {})
+    said: dict = {"state": "recovered" if recovered else "pruned"}
+    plan, calibration = made.get("plan"), {}
+    if plan is None:
+        said["plan"] = str(spec["plan"])[:6]
+    else:
+        said |= _planned(plan["spec"]) | {"realised": plan["realised"]}
+        calibration = {name: said.pop(name) for name in ("calibration",) if name in said}
+    return said | (text or {}) | calibration | (_trained(recovered) if recovered else {})
 
 
 def _scores(spec: Data, made: Data, data: Data) -> Said:
@@ -223,10 +230,10 @@ def _point(spec: Data, made: Data, data: Data) -> Said:
     model, kind = _model_of(scores["model"])
     texts = made.get("texts", {})
     on = _text(next(iter(texts.values()))) if len(texts) == 1 else {}
-    said: dict = {"state": "dense"} | on
+    said: dict = {"state": "dense", **on}
     if spec["plan"] is not None:
-        said = {"state": "pruned"} | on | {"criterion": scores["criterion"]}
-        said |= _planned(spec["plan"] | {"options": scores["options"]})
+        said = {"state": "pruned", "criterion": scores["criterion"]}
+        said |= _planned(spec["plan"] | {"options": scores["options"]}) | on
         said |= _calibration(scores["calibration"] or spec["plan"]["compensation_calibration"])
         if made.get("label", said["criterion"]) != said["criterion"]:
             said["preset"] = made["label"]
@@ -234,12 +241,13 @@ def _point(spec: Data, made: Data, data: Data) -> Said:
         said["texts"] = " and ".join(f"{t['text']}@{t['window']}" for t in texts.values())
     names = ("parameters", "macs", "seq_len", "latency", "peak_memory")
     costs = {name: data[name] for name in names if data.get(name) is not None}
-    return Said(model, kind | said, _of_texts(data, texts), costs, data.get("seconds"))
-
-
-def _of_texts(data: Data, texts: Data) -> dict[str, float]:
-    """The figures of a point by metric, and by text where there are several."""
     measured = {PERPLEXITY: data.get("perplexity", {}), **data.get("more", {})}
+    figures = _of_texts(measured, texts)
+    return Said(model, kind | said, figures, costs, data.get("seconds"), measured)
+
+
+def _of_texts(measured: Data, texts: Data) -> dict[str, float]:
+    """The figures of a point by metric, and by text where there are several."""
     found = {}
     for metric, values in measured.items():
         for key, value in values.items():
@@ -285,12 +293,12 @@ class Words:
 
 
 WORDS: Mapping[str, Words] = {
-    "evaluations": Words("Figure on a text", _evaluation),
+    "evaluations": Words("Evaluation", _evaluation),
     "points": Words("Sweep point", _point),
     "recoveries": Words("Recovery", _recovery),
     "zero-shot": Words("Zero-shot task", _task),
-    "reconstruction": Words("Reconstruction error", _reconstruction),
-    "reproductions": Words("Row of the paper", _row),
+    "reconstruction": Words("Reconstruction", _reconstruction),
+    "reproductions": Words("Paper row", _row),
     "scores": Words("Scores", _scores),
     "plans": Words("Edited plan", _edited),
     "curves": Words("Curves", _of_a_pass),
@@ -300,6 +308,6 @@ WORDS: Mapping[str, Words] = {
     "checkpoints": Words("Stopped fine-tuning", _checkpoint),
     "decode-times": Words("Decoding times", _times),
     "models": Words("Demo model", _demo),
-    "hashes": Words("Checksum of a file", _hash),
+    "hashes": Words("Checksum", _hash),
 }
 """By the names of the kinds, those that a user asked for first."""

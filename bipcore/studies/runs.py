@@ -49,6 +49,7 @@ class Run:
     settings: Mapping[str, Any] = field(default_factory=dict)
     figures: Mapping[str, float] = field(default_factory=dict)
     costs: Mapping[str, float] = field(default_factory=dict)
+    by_text: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     seconds: float | None = None
     words: str = ""
     fault: str = ""
@@ -161,6 +162,7 @@ def _run(entry: Entry, versions: Mapping[str, int]) -> Run:
         settings=said.settings,
         figures=_numbers(said.figures),
         costs=_numbers(said.costs),
+        by_text={metric: _numbers(values) for metric, values in said.by_text.items()},
         seconds=seconds,
         words=fault if state == DAMAGED else words,
         fault=fault if state == DAMAGED else "",

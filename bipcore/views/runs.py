@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import PurePath
 from typing import Any
 
 import pandas as pd
@@ -12,6 +13,7 @@ from ..studies.runs import Run
 COSTS = ("parameters", "macs", "seq_len", "latency", "peak_memory")
 _NAMES = {"macs": "MACs", "seq_len": "tokens of a pass"}
 _ABSENT = "–"
+_READABLE = ["Kind", "Figure", "Value", "Settings", "Model", "When", "Took", "Size", "State"]
 
 
 def runs_frame(runs: Sequence[Run]) -> pd.DataFrame:
@@ -49,19 +51,23 @@ def readable(runs: Sequence[Run]) -> pd.DataFrame:
         rows.append(
             {
                 "Kind": run.title,
-                "Model": run.model or _ABSENT,
-                "Settings": run.words or _ABSENT,
                 "Figure": figure_words(name, value).rpartition(" ")[0] if name else _ABSENT,
                 "Value": value,
+                "Settings": run.words or _ABSENT,
+                "Model": _last_part(run.model) or _ABSENT,
                 "When": datetime.fromtimestamp(run.when),
                 "Took": run.seconds,
                 "Size": run.size / 2**20,
                 "State": run.state,
             }
         )
-    names = ("Kind", "Model", "Settings", "Figure", "Value", "When", "Took", "Size", "State")
-    frame = pd.DataFrame(rows, columns=list(names))
+    frame = pd.DataFrame(rows, columns=_READABLE)
     return frame.astype({"Value": float, "Took": float, "Size": float})
+
+
+def _last_part(model: str) -> str:
+    """The name of a model; of a folder by its whole path only what tells it from others."""
+    return f"…/{PurePath(model).name}" if model.startswith(("/", "~")) else model
 
 
 def cells(run: Run) -> list[str]:
@@ -93,14 +99,20 @@ def size(count: int) -> str:
 
 
 def compared(runs: Sequence[Run]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Runs side by side, a column for each: the settings in which they differ, and their figures,
-    costs and times. A cell is empty where a run does not say."""
+    """Runs side by side, a column for each: the settings in which they differ, of one run all that
+    it says, and their figures, costs and times. A cell is empty where a run does not say."""
     settings = [{"kind": run.title, "model": run.model, **run.settings} for run in runs]
+    several = len(runs) > 1
     names = dict.fromkeys(name for said in settings for name in said)
-    differing = [name for name in names if len({str(said.get(name)) for said in settings}) > 1]
+    differing = [
+        name for name in names if not several or len({str(said.get(name)) for said in settings}) > 1
+    ]
     figures = [_measured(run) for run in runs]
     shown = dict.fromkeys(name for said in figures for name in said)
-    return _side_by_side(settings, differing), _side_by_side(figures, list(shown))
+    titles = [f"{n}: {run.title}" if several else run.title for n, run in enumerate(runs, 1)]
+    tables = (settings, differing), (figures, list(shown))
+    settings_table, figures_table = (_side_by_side(*table, titles) for table in tables)
+    return settings_table, figures_table
 
 
 def _measured(run: Run) -> dict[str, str]:
@@ -109,10 +121,12 @@ def _measured(run: Run) -> dict[str, str]:
     return found | costs | {"took": duration(run.seconds), "size on the disk": size(run.size)}
 
 
-def _side_by_side(said: Sequence[dict], names: Sequence[str]) -> pd.DataFrame:
+def _side_by_side(
+    said: Sequence[dict], names: Sequence[str], titles: Sequence[str]
+) -> pd.DataFrame:
     columns = {
-        f"Run {index + 1}": [_cell(one.get(name)) for name in names]
-        for index, one in enumerate(said)
+        title: [_cell(one.get(name)) for name in names]
+        for title, one in zip(titles, said, strict=True)
     }
     return pd.DataFrame({"": [_name(name) for name in names], **columns})
 
