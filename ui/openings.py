@@ -1,5 +1,7 @@
 """Which page shows a stored run, and what has to be set there for it."""
 
+import contextlib
+import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -123,16 +125,37 @@ def _state(spec: Mapping, run: Run, edited: Edited) -> tuple[Settings, str]:
         return settings, ""
     said = {name: spec[name] for name in ("model", "plan", "recovery") if name in spec}
     recovery = _recovery_name(said) if "recovery" in said else ""
-    if spec["plan"] in edited:
-        return replace(settings, source=edited[spec["plan"]]), recovery
-    if "plan" not in run.entry.made:
-        raise _CannotOpen("It does not say with which plan it was made, as it is of an older time.")
-    plan = run.entry.made["plan"]["spec"]
+    plan = run.entry.made["plan"]["spec"] if "plan" in run.entry.made else None
+    try:
+        if plan is None:
+            raise _CannotOpen("It was stored by a version that did not say with which plan.")
+        return _said(settings, plan), recovery
+    except (_CannotOpen, InputError):
+        if spec["plan"] not in edited:
+            raise
+    return _kept(settings, plan or {}, edited[spec["plan"]]), recovery
+
+
+def _said(settings: Settings, plan: Mapping[str, Any]) -> Settings:
+    """The settings that make a plan; raises where there are none that do."""
     if plan.get("edited") or plan.get("allocation") == "budget":
-        raise _CannotOpen("Its plan was edited or made for a target, and is kept nowhere.")
+        raise _CannotOpen("Its plan was edited or made for a target, and is not kept.")
+    return _planned(_scored(settings, plan), plan)
+
+
+def _kept(settings: Settings, plan: Mapping[str, Any], name: str) -> Settings:
+    """The settings for a plan that is kept by that name, with the scores it was made from as far
+    as they can be set."""
+    with contextlib.suppress(_CannotOpen, InputError, LookupError):
+        settings = _scored(settings, plan)
+    return replace(settings, source=name)
+
+
+def _scored(settings: Settings, plan: Mapping[str, Any]) -> Settings:
+    """The settings of the scores that a plan was made from."""
     settings = _criterion(settings, plan["criterion"], plan["options"])
     text = plan.get("compensation_calibration") or calibration_of(plan["calibration_text"])
-    return _planned(_calibrated(settings, text), plan), recovery
+    return _calibrated(settings, text)
 
 
 def _recovery_name(identity: Mapping[str, Any]) -> str:
@@ -220,7 +243,8 @@ def _checkpoint(run: Run, edited: Edited) -> Opening:
 
 def _plan(run: Run, edited: Edited) -> Opening:
     model = DEMO if run.model == DEMO_HUB else run.model
-    return Opening("pages/plan.py", Settings(model=model, source=run.name))
+    said = json.loads(run.entry.spec["plan"])["spec"]
+    return Opening("pages/plan.py", _kept(Settings(model=model), said, run.name))
 
 
 def _row(run: Run, edited: Edited) -> Opening:

@@ -81,7 +81,7 @@ _WORDS: Mapping[str, Callable[[Any], str]] = {
     "rows": lambda rows: f"{rows:,} rows" if isinstance(rows, int) else rows,
     "examples": lambda count: f"{count} examples",
     "steps": lambda count: f"{count} steps",
-    "step": lambda step: f"at step {step}",
+    "step": lambda step: f"stopped at step {step}",
     "context": lambda tokens: f"{tokens} tokens before",
     "limit": lambda limit: f"limit {limit}",
 }

@@ -201,15 +201,19 @@ _AT_ONCE = ("steps", "checkpoints", "plans", "hashes")
 
 def _number(value: Any) -> float | None:
     """``value`` where it is a finite number."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return None
-    return value if math.isfinite(value) else None
+    return value if _is_number(value) and math.isfinite(value) else None
+
+
+def _is_number(value: Any) -> bool:
+    """Whether it is a number, an infinite one too: a ruined model's perplexity may be."""
+    is_one = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return is_one and not math.isnan(value)
 
 
 def _numbers(values: Any) -> dict[str, float]:
     if not isinstance(values, Mapping):
         return {}
-    return {str(name): one for name, one in values.items() if _number(one) is not None}
+    return {str(name): one for name, one in values.items() if _is_number(one)}
 
 
 def _scored(entries: Iterable[Entry]) -> set[str]:

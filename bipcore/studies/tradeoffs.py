@@ -2,6 +2,7 @@
 them nothing else beats."""
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -97,7 +98,7 @@ def _figures(run: Run) -> list[tuple[tuple[str, str, str], dict | None, float]]:
     for metric, name, value in ((m, n, v) for m in values for n, v in values[m].items()):
         text = of_texts.get(name)
         key = identity, name if text is None else digest(text), metric
-        if metric in METRICS:
+        if metric in METRICS and math.isfinite(value):
             found.append((key, text, value))
     return found
 
