@@ -65,8 +65,8 @@ _USUAL = {
 _AT, _PLAIN = "at ", f", {said_of(NONE)}"
 _WORDS: Mapping[str, Callable[[Any], str]] = {
     "sparsity": lambda share: f"{_AT}{100 * share:.3g} %",
-    "protect_first": lambda count: f"first {count} protected",
-    "protect_last": lambda count: f"last {count} protected",
+    "protect_first": lambda count: f"{'first block' if count == 1 else f'first {count}'} protected",
+    "protect_last": lambda count: f"{'last block' if count == 1 else f'last {count}'} protected",
     "round_to": lambda to: f"widths by {to}",
     "floor": lambda share: f"floor {share:g}",
     "propagation": lambda kind: f"{kind} propagation",
