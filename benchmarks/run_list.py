@@ -3,8 +3,8 @@
     PYTHONPATH=. python benchmarks/run_list.py [entries]
 
 The entries are made in a temporary folder by the run store itself, with specs of the form that
-evaluations, sweep points and scores have. Prints seconds: the first list, the best of five, and those
-of the processor that this one took, which do not depend on what else the machine does.
+evaluations, sweep points and scores have. Prints seconds: the first list, the best of five, and
+how long the processor worked for that one, whatever else the machine does.
 """
 
 import sys

@@ -93,12 +93,14 @@ def _of_model(identity: Mapping[str, Any]) -> Settings:
 
 
 def _calibrated(settings: Settings, said: Mapping[str, Any] | CalibrationSpec | None) -> Settings:
+    """The settings of a calibration set, which is checked; of none the settings as they are."""
     if said is None:
         return settings
-    names = {one.name: one.name for one in fields(CalibrationSpec)} | {"source": "text"}
-    get = said.get if isinstance(said, Mapping) else lambda name: getattr(said, name)
-    values = {ours: get(name) for name, ours in names.items()}
-    return replace(settings, **{name: one for name, one in values.items() if one is not None})
+    names = [one.name for one in fields(CalibrationSpec)]
+    if not isinstance(said, CalibrationSpec):
+        said = CalibrationSpec(**{name: said[name] for name in names if name in said})
+    values = {name: getattr(said, name) for name in names if name != "source"}
+    return replace(settings, text=said.source, **values)
 
 
 def _criterion(settings: Settings, name: str, options: Mapping[str, Any]) -> Settings:

@@ -253,8 +253,9 @@ class RunStore:
             mark(self.root)
         for entry in asked:
             folder = self.root / entry.kind
-            ours = entry.path == folder / entry.digest and is_entry_name(entry.digest)
-            if not ours or folder.parent != self.root or not _is_folder(folder):
+            named = entry.path == folder / entry.digest and is_entry_name(entry.digest)
+            is_kind = entry.kind not in ("", ".", "..") and os.sep not in entry.kind
+            if not (named and is_kind and _is_folder(folder)):
                 continue
             there = os.path.lexists(entry.path)
             if there and _removed(entry.path, unfinished_older_than, named=True):
@@ -334,11 +335,12 @@ def _entry(path: Path) -> Entry:
 
 
 def _look(path: Path) -> Glance:
-    """A look at an entry; what is a file instead of a folder is damaged."""
+    """A look at an entry; what cannot be listed, as a file instead of a folder, is damaged. Raises
+    OSError where it is gone."""
     try:
         return glance(path)
-    except NotADirectoryError:
-        return Glance(None, path.lstat().st_size, "it is no folder")
+    except OSError as error:
+        return Glance(None, path.lstat().st_size, f"it cannot be read: {reason_of(error)}")
 
 
 def _write_result(folder: Path, tensors: dict[str, Tensor], data: dict) -> None:

@@ -233,7 +233,7 @@ def test_the_settings_that_are_opened_give_the_digest_of_what_is_opened(full):
             assert names == [run.name]
 
 
-def test_open_goes_to_the_page_and_shows_what_was_stored(full, monkeypatch):
+def test_open_goes_to_the_page_and_shows_what_was_stored(full):
     app = start("app.py", **model_address(full))
     settle(app)
     app.switch_page(PAGE).run()

@@ -349,7 +349,11 @@ def test_nothing_outside_of_the_store_is_deleted(store, tmp_path):
     shutil.copytree(entry.path, aside)
     for path in (aside, entry.path.parent, store.root):
         assert store.delete([replace(entry, path=path)]) == 0
-    assert store.delete([replace(entry, kind="..", path=aside)]) == 0
+    for kind in ("..", "../scores", "."):
+        path = store.root / kind / entry.digest
+        shutil.copytree(entry.path, path, dirs_exist_ok=True)
+        assert store.delete([replace(entry, kind=kind, path=path)]) == 0
+        assert path.exists()
     assert aside.exists()
     assert store.delete([entry]) == entry.size
     assert not entry.path.exists()
