@@ -3,8 +3,9 @@ them nothing else beats."""
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..evaluation.metrics import METRICS, Metric
 from ..store.kinds import canonical, digest
@@ -65,8 +66,12 @@ def groups(runs: Iterable[Run]) -> list[Group]:
             same = value, run.costs["parameters"]
             before = points[same].costs if same in points else {}
             points[same] = _point(run, value, {**before, **run.costs})
-    made = [_group(key, texts, points.values()) for key, points in found.items()]
-    return sorted(made, key=lambda one: (-len(one.points), str(one)))
+    made = {key: _group(key, texts, points.values()) for key, points in found.items()}
+    alike = Counter((one.model, one.text, one.metric.name) for one in made.values())
+    for key, one in made.items():
+        if alike[one.model, one.text, one.metric.name] > 1:  # files of these names have changed
+            made[key] = replace(one, text=f"{one.text}, files {digest(key)[:6]}")
+    return sorted(made.values(), key=lambda one: (-len(one.points), str(one)))
 
 
 def frontier(points: Sequence[Measured], cost: str, metric: Metric) -> list[Measured]:

@@ -6,6 +6,7 @@ import pytest
 
 from bipcore.evaluation.metrics import METRICS
 from bipcore.kinds import KINDS
+from bipcore.pipeline.pipeline import Pipeline
 from bipcore.specs import EvaluationSpec
 from bipcore.store.runs import RunStore
 from bipcore.studies.runs import list_runs
@@ -84,3 +85,15 @@ def test_the_chart_shows_every_point_the_dense_one_first_and_the_frontier(found)
     assert sorted(line.y) == sorted(frame[frame["on_frontier"]]["perplexity"])
     assert "calibrated on builtin" in drawn[2].text[0].replace("<br>", " ")
     assert "(128 tokens)" in chart.layout.xaxis.title.text
+
+
+def test_a_model_that_was_changed_in_its_folder_is_another_group(tmp_path):
+    store, folder = RunStore(tmp_path / "store"), tmp_path / "model"
+    for seed in (0, 1):
+        model_folder(folder, seed=seed)
+        text = EvaluationSpec(window=16, max_tokens=64)
+        Pipeline(store).evaluate(model_spec(folder), text)
+    first, second = groups(list_runs(store, KINDS))
+    assert first.model == second.model
+    assert len({str(first), str(second)}) == 2
+    assert first.points[0].figure != second.points[0].figure
