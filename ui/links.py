@@ -61,6 +61,11 @@ def admit(settings: Settings, *, pressed: bool) -> None:
     st.stop()
 
 
+def adopt(settings: Settings) -> None:
+    """Take settings that the user chose with a button for the user's own (see `admit`)."""
+    _remember(settings)
+
+
 def _own(settings: Settings) -> bool:
     if st.session_state.get(_PRESSED) or settings == Settings():
         return True

@@ -42,6 +42,7 @@ PAGES = (
     ("pages/generate.py", "Generate", ":material/chat:"),
     ("pages/export.py", "Export", ":material/download:"),
     ("pages/paper.py", "Paper", ":material/menu_book:"),
+    ("pages/runs.py", "Runs", ":material/inventory_2:"),
 )
 
 

@@ -47,6 +47,11 @@ def choose_recovery(settings: Settings, plan: PruningPlan, *, optional: bool) ->
     return found.get(chosen)
 
 
+def choose(name: str) -> None:
+    """Choose a recovery by its name, wherever one is chosen next."""
+    st.session_state[_CHOSEN] = name
+
+
 def choose_latest() -> None:
     """Forget the choice, so that the latest recovery is chosen next."""
     st.session_state.pop(_CHOSEN, None)

@@ -1,5 +1,7 @@
 """Perplexity, and other metrics, of the dense, the pruned and the recovered model."""
 
+from typing import Any
+
 import pandas as pd
 import streamlit as st
 
@@ -50,6 +52,12 @@ def compare_states(settings: Settings, plan: PruningPlan, recovery: RecoverySpec
     st.dataframe(figures, hide_index=True)
     for metric in chosen_metrics(metrics):
         st.caption(metric.explanation)
+
+
+def ask_for(text: str, window: int, tokens: int, metric: str) -> dict[str, Any]:
+    """What of the session has the form ask for one figure, and the page measure it."""
+    said = {"texts": [text], "windows": [window], "tokens": tokens, "metrics": [metric]}
+    return {f"states-{name}": value for name, value in said.items()} | {_ASKED: True}
 
 
 def choose_metrics(place, key: str) -> tuple[str, ...]:

@@ -30,11 +30,15 @@ def cache_list(json: Json = False) -> None:
     store = _store()
     entries = list(store.entries())
     if json:
-        rows = [asdict(e) | {"path": str(e.path)} for e in entries]
+        rows = [_without_files(asdict(e)) | {"path": str(e.path)} for e in entries]
         console.emit_json({"root": str(store.root), "entries": rows})
         return
     rows = [[e.kind, e.digest, console.megabytes(e.size), _state(e)] for e in entries]
     console.emit_table(str(store.root), ["Kind", "Digest", "Size", "State"], rows)
+
+
+def _without_files(said: dict) -> dict:
+    return {name: value for name, value in said.items() if name != "files"}
 
 
 def _state(entry: Entry) -> str:

@@ -21,6 +21,7 @@ from .merge import dequantise_command, merge_command
 from .plans import compare_command, plan_app
 from .recover import recover_command
 from .reproduce import reproduce_command
+from .runs import runs_command
 from .score import prune_command, score_command
 from .shared import check_shared, interrupted, run_shared
 from .shrink import shrink_command
@@ -46,6 +47,7 @@ COMMANDS: dict[str, Callable | typer.Typer] = {
     "reproduce": reproduce_command,
     "estimate": estimate_command,
     "plan": plan_app,
+    "runs": runs_command,
     "cache": cache_app,
 }
 """The commands by name, in the order of the help. To add one, write it in a file and list it."""

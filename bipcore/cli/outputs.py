@@ -14,6 +14,7 @@ TABLES = (
     "task,state,metric,value,stderr",
     "label,criterion,sparsity",
     "row,method,sparsity,tuned",
+    "kind,name,model,settings",
 )
 """How the first lines begin of the tables that commands write: a file that begins so is ours."""
 

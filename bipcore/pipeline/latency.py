@@ -28,7 +28,10 @@ def timed_target(bench: Workbench, spec: ModelSpec, unit: str, target: Target) -
         with bench.progress.within(0.2, 0.25) as progress:
             return measure_decode_times(model, unit, target.context, progress=progress)
 
-    return replace(target, times=bench.store.get(DECODE_TIMES, identity, measure))
+    def made() -> dict:
+        return {"model": spec.name}
+
+    return replace(target, times=bench.store.get(DECODE_TIMES, identity, measure, made))
 
 
 def times_identity(model: nn.Module, spec: ModelSpec, unit: str, context: int) -> dict:

@@ -2,6 +2,7 @@
 
 import functools
 import operator
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -45,8 +46,10 @@ from ..pruning.plan import PruningPlan
 from ..pruning.resolving import resolve
 from ..specs import EvaluationSpec, ModelSpec, PlanSpec, RecoverySpec, ScoreSpec, ZeroShotSpec
 from ..store.kinds import digest
+from ..store.runs import timed
 from .ahead import Ahead
 from .kept import resident_bytes
+from .provenance import made_with
 from .recoveries import Recoveries, State, states_of
 
 
@@ -74,10 +77,11 @@ class Measurements:
         identity = self.states.variant_identity(spec, plan, recovery)
         identity |= {"evaluation": evaluation.identity()}
         identities = {metric.name: identity | metric.identity for metric in metrics}
-        store, made = self.bench.store, {}
+        store, measured, took = self.bench.store, {}, [0.0]
 
         def compute(name: str) -> dict:
-            if name not in made:
+            if name not in measured:
+                started = time.perf_counter()
                 self.states.prepare(spec, plan, recovery)
                 missing = (
                     other
@@ -85,11 +89,15 @@ class Measurements:
                     if other == name or store.find(EVALUATIONS, one) is None
                 )
                 asked = tuple(missing), evaluation, spec, plan, recovery
-                made.update(together(self, Measurements.measure, *asked))
-            return made[name]
+                measured.update(together(self, Measurements.measure, *asked))
+                took[0] = time.perf_counter() - started
+            return measured[name]
+
+        def made() -> dict:
+            return self.states.made(spec, plan, recovery) | {"seconds": took[0]}
 
         found = {
-            name: store.get(EVALUATIONS, one, functools.partial(compute, name))
+            name: store.get(EVALUATIONS, one, functools.partial(compute, name), made)
             for name, one in identities.items()
         }
         values = {name: of_text[name] for name, of_text in found.items()}
@@ -179,11 +187,15 @@ class Measurements:
             for name, one in identities.items()
             if self.bench.store.find(RECONSTRUCTION, one) is None
         }
-        measured = self._reconstruct(spec, missing, text) if missing else {}
-        return {
-            name: self.bench.store.get(RECONSTRUCTION, one, lambda n=name: measured[n])
-            for name, one in identities.items()
-        }
+        compute = functools.partial(self._reconstruct, spec, missing, text)
+        measured, took = timed(compute, dict) if missing else ({}, {})
+
+        def result(name: str) -> ReconstructionErrors:
+            made = functools.partial(made_with, plans[name].shape, plans[name])
+            kept = RECONSTRUCTION, identities[name], lambda: measured[name], lambda: made() | took
+            return self.bench.store.get(*kept)
+
+        return {name: result(name) for name in plans}
 
     def _reconstruct(
         self, spec: ModelSpec, plans: Mapping[str, PruningPlan], text: EvaluationSpec
@@ -309,7 +321,8 @@ class Measurements:
         identities = self._task_identities(spec, tasks, plan, recovery)
         for (task, one), (start, end) in zip(identities.items(), shares(tasks), strict=True):
             with self.bench.progress.within(start, end):
-                result = self.bench.store.get(ZERO_SHOT, one, lambda t=task: compute(t))
+                made = functools.partial(self.states.made, spec, plan, recovery)
+                result = self.bench.store.get(ZERO_SHOT, one, lambda t=task: compute(t), made)
             yield result
 
     def profile(

@@ -6,10 +6,12 @@ from typing import Any
 from ..criteria import find_criterion
 from ..criteria.curves import CurveSettings
 from ..errors import InputError
+from ..evaluation.profiling import SEQ_LEN
 from ..models.loading import DEMO, DEMO_HUB
+from ..models.shapes import ModelShape
 from ..pruning.plan import PruningPlan
 from ..pruning.resolving import BY_DEPTH, Resolved
-from ..specs import CalibrationSpec, PlanSpec, ScoreSpec
+from ..specs import CalibrationSpec, PlanSpec, RecoverySpec, ScoreSpec
 
 
 def is_propagated(plan: PlanSpec | None) -> bool:
@@ -79,6 +81,25 @@ def _said(spec: ScoreSpec, beginning: str) -> str:
     """The calibration set in words, with the beginning of text that "auto" stood for."""
     asked = spec.calibration
     return str(replace(asked, beginning=beginning) if beginning else asked)
+
+
+def counted(shape: ModelShape) -> dict[str, int]:
+    """What the sizes say of the cost: parameters, and the MACs of ``seq_len`` tokens."""
+    seq_len = min(SEQ_LEN, shape.max_positions or SEQ_LEN)
+    return {"parameters": shape.parameters, "macs": shape.macs(seq_len), "seq_len": seq_len}
+
+
+def made_with(
+    shape: ModelShape, plan: PruningPlan | None = None, recovery: RecoverySpec | None = None
+) -> dict[str, Any]:
+    """What is kept beside a result of a model in one of its states, and no result depends on: the
+    settings of what its spec has digests of, and what the model costs. ``shape`` is the dense
+    model's."""
+    said: dict[str, Any] = {"cost": counted(plan.pruned_shape if plan else shape)}
+    if plan is not None:
+        shares = {"realised": plan.realised, "realised_total": plan.realised_total}
+        said["plan"] = {"spec": dict(plan.spec), **shares}
+    return said | ({"recovery": asdict(recovery)} if recovery else {})
 
 
 def compensated_on(plan: PruningPlan) -> CalibrationSpec:

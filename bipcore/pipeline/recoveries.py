@@ -1,5 +1,6 @@
 """The three states of a model, dense, pruned, and recovered by fine-tuning, and the last made."""
 
+import functools
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -8,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..models.adapters import Adapter
 from ..models.processes import place
 from ..models.streaming import check_whole
 from ..pruning.plan import PruningPlan
@@ -21,6 +23,7 @@ from ..store.resume import Checkpoints
 from ..store.runs import RunStore
 from .kept import RECOVERED, TOKENS
 from .plans import Plans
+from .provenance import made_with
 
 RECOVERIES: Kind[Stored] = Kind(
     "recoveries",
@@ -111,6 +114,16 @@ class Recoveries:
         }
         return identity | ({"recovery": recovery.identity()} if recovery else {})
 
+    def made(
+        self,
+        spec: ModelSpec,
+        plan: PruningPlan | None = None,
+        recovery: RecoverySpec | None = None,
+    ) -> dict[str, Any]:
+        """What is kept beside a result of `variant` (see `made_with`); the model is at hand."""
+        shape = plan.shape if plan else Adapter(self.bench.model(spec)[0]).shape
+        return made_with(shape, plan, recovery)
+
     def check_recovery(self, spec: ModelSpec, recovery: RecoverySpec) -> None:
         """Raise InputError for a recovery that cannot be done to this model, before hours of work:
         wrong settings, unknown layers, too little text."""
@@ -147,7 +160,8 @@ class Recoveries:
         that is kept (see `recovery.training.recover` for the rest).
         """
         identity = self.variant_identity(spec, plan, recovery)
-        kept = Checkpoints(checkpoints or self.bench.store, identity)
+        made = functools.partial(made_with, plan.shape, plan, recovery)
+        kept = Checkpoints(checkpoints or self.bench.store, identity, made)
         if checkpoints is not None:
             kept.check_alone()
 
@@ -163,7 +177,7 @@ class Recoveries:
             facts["history"] = [asdict(step) for step in tuned.history]
             return tuned.tensors, facts | {"plan": plan.to_json(), "recovery": asdict(recovery)}
 
-        _, data = self.bench.store.get(RECOVERIES, identity, compute)
+        _, data = self.bench.store.get(RECOVERIES, identity, compute, made)
         kept.clear()
         return _recovery(self.bench.store.path(RECOVERIES, identity).name, data)
 

@@ -1,5 +1,6 @@
 """Specs of texts: which one calibrates, and which one is measured on."""
 
+import re
 from dataclasses import asdict, dataclass
 
 from ..data.beginnings import BEGINNINGS, said_of
@@ -93,6 +94,18 @@ class CalibrationSpec(Checked):
     def __str__(self) -> str:
         said = f"{self.source}, {self.samples} × {self.seq_len} tokens, seed {self.seed}"
         return said + ("" if self.beginning == "auto" else f", {said_of(self.beginning)}")
+
+
+_SAID = re.compile(r"(.+), (\d+) × (\d+) tokens, seed (\d+)(?:, .*)?")
+
+
+def calibration_of(said: str) -> CalibrationSpec | None:
+    """The calibration set whose words (``str``) these are, but for its text field, and with the
+    beginning of text left to the model; None where they are of none."""
+    match = _SAID.fullmatch(said)
+    if match is None:
+        return None
+    return CalibrationSpec(match[1], *(int(number) for number in match.groups()[1:]))
 
 
 def _content(source: str) -> str:

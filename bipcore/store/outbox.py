@@ -1,24 +1,25 @@
 """The run store of a process that leaves the writing to another one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
 from .kinds import Kind, Result, Stored, canonical, stored_as_it_is
-from .runs import RunStore
+from .runs import Made, RunStore, timed
 
 
 @dataclass(frozen=True, eq=False)
 class Parcel:
     """One result on its way to the store: its kind's name and version, its spec as plain data, and
-    what lies in the store of it."""
+    what lies in the store of it, and how it was made."""
 
     kind: str
     version: int
     spec: Any
     stored: Stored
+    made: Mapping[str, Any]
 
 
 class Outbox(RunStore):
@@ -29,17 +30,26 @@ class Outbox(RunStore):
         super().__init__(root)
         self._waiting: dict[Path, Parcel] = {}
 
-    def get(self, kind: Kind[Result], spec: Any, compute: Callable[[], Result]) -> Result:
+    def get(
+        self,
+        kind: Kind[Result],
+        spec: Any,
+        compute: Callable[[], Result],
+        made: Made = dict,
+    ) -> Result:
         """The stored result of ``spec``, one that waits, or that of ``compute()``, which will."""
         result, path = self.stored(kind, spec), self.path(kind, spec)
         if result is not None:
             return result
         if path not in self._waiting:
-            stored = kind.write(compute())
-            self._waiting[path] = Parcel(kind.name, kind.version, canonical(spec), stored)
+            result, facts = timed(compute, made)
+            said = canonical(spec), kind.write(result), facts
+            self._waiting[path] = Parcel(kind.name, kind.version, *said)
         return kind.read(*self._waiting[path].stored)
 
-    def folder(self, kind: Kind, spec: Any, build: Callable[[Path], None]) -> Path:
+    def folder(
+        self, kind: Kind, spec: Any, build: Callable[[Path], None], made: Mapping | None = None
+    ) -> Path:
         """The entry's folder; raises InputError where there is none."""
         found = self.find(kind, spec)
         if found is None:
@@ -62,4 +72,4 @@ class Outbox(RunStore):
 def keep(store: RunStore, parcel: Parcel) -> None:
     """Store what an `Outbox` handed over."""
     kind = stored_as_it_is(parcel.kind, version=parcel.version)
-    store.get(kind, parcel.spec, lambda: parcel.stored)
+    store.get(kind, parcel.spec, lambda: parcel.stored, lambda: parcel.made)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from .kinds import Kind, canonical, stored_as_it_is
-from .runs import RunStore
+from .runs import Made, RunStore
 
 
 class Journal(Protocol):
@@ -60,11 +60,12 @@ CHECKPOINTS = stored_as_it_is("checkpoints", "where a fine-tuning that was stopp
 class Checkpoints:
     """The checkpoints of one run in a store; ``identity`` is what the run is a function of.
 
-    Only the last is kept. It is written whole before the one before it goes.
+    Only the last is kept. It is written whole before the one before it goes. ``made`` says what a
+    list tells of them (see `RunStore.get`).
     """
 
-    def __init__(self, store: RunStore, identity: Any) -> None:
-        self._store, self._identity = store, canonical(identity)
+    def __init__(self, store: RunStore, identity: Any, made: Made = dict) -> None:
+        self._store, self._identity, self._made = store, canonical(identity), made
 
     def steps(self) -> list[int]:
         """The steps at which there is a whole checkpoint of this run."""
@@ -79,7 +80,7 @@ class Checkpoints:
 
     def keep(self, step: int, tensors: dict[str, Tensor], state: dict) -> None:
         """Keep a checkpoint, then let those before it go."""
-        self._store.get(CHECKPOINTS, self._spec(step), lambda: (tensors, state))
+        self._store.get(CHECKPOINTS, self._spec(step), lambda: (tensors, state), self._made)
         for other in self.steps():
             if other != step:
                 self._store.remove(CHECKPOINTS, self._spec(other))

@@ -9,9 +9,10 @@ Its root is marked, and only entries below a marked root are ever removed.
 import contextlib
 import json
 import os
+import time
 import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..errors import InputError, reason_of
-from .entries import SPEC, Damaged, check_entry, spec_of, write_manifest
+from .entries import (
+    DATA,
+    SPEC,
+    Damaged,
+    Glance,
+    check_entry,
+    glance,
+    plain_data,
+    write_manifest,
+)
 from .inputs import named_path
 from .kinds import Kind, Result, digest, is_digest
 from .roots import UNMARKED_KINDS, check_root, is_entry_name, is_store, mark, unwritable
@@ -61,7 +71,12 @@ def cache_root() -> Path:
 @dataclass(frozen=True)
 class Entry:
     """What `RunStore.entries` lists: size in bytes, age as a POSIX time; ``whole`` is False for
-    what is damaged, was set aside or is still being written, which has no spec."""
+    what is damaged, was set aside or is still being written, which has no spec.
+
+    ``version`` is that of the kind when it was written, ``made`` what was said of how it came to be
+    (see `RunStore.get`), empty for entries of older versions, ``files`` what the manifest says of
+    its files; ``fault`` why it is not as it was written, as far as manifest and sizes show.
+    """
 
     kind: str
     digest: str
@@ -70,6 +85,14 @@ class Entry:
     written: float
     spec: Any
     whole: bool
+    version: Any = None
+    made: Mapping[str, Any] = field(default_factory=dict)
+    fault: str = ""
+    files: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+
+Made = Callable[[], Mapping[str, Any]]
+"""Says how a result was made, once it is: plain data."""
 
 
 class RunStore:
@@ -82,8 +105,14 @@ class RunStore:
         """Where the entry of ``spec`` lies, or would lie."""
         return self.root / kind.name / digest(spec, version=kind.version)
 
-    def folder(self, kind: Kind, spec: Any, build: Callable[[Path], None]) -> Path:
-        """The entry's folder; where there is none, ``build(folder)`` fills a new one first."""
+    def folder(
+        self, kind: Kind, spec: Any, build: Callable[[Path], None], made: Mapping | None = None
+    ) -> Path:
+        """The entry's folder; where there is none, ``build(folder)`` fills a new one first.
+
+        ``made`` is kept beside its spec, with the time that it is written ``at`` and, unless it
+        says otherwise, the ``seconds`` that this took.
+        """
         path = self.path(kind, spec)
         if self.find(kind, spec) is not None:
             return path
@@ -92,8 +121,10 @@ class RunStore:
             path.parent.mkdir(exist_ok=True)
             sweep(path.parent)
             with temporary(path.parent, f"{path.name}.tmp", is_folder=True) as unfinished:
+                started = time.perf_counter()
                 build(unfinished)
-                write_manifest(unfinished, kind, spec)
+                facts = {"at": time.time(), "seconds": time.perf_counter() - started}
+                write_manifest(unfinished, kind, spec, facts | dict(made or {}))
                 let_read(unfinished)
                 _publish(unfinished, path)
         except (OSError, safetensors.SafetensorError) as error:
@@ -112,14 +143,25 @@ class RunStore:
             return None
         return path
 
-    def get(self, kind: Kind[Result], spec: Any, compute: Callable[[], Result]) -> Result:
-        """The stored result of ``spec``, or that of ``compute()``, stored."""
+    def get(
+        self,
+        kind: Kind[Result],
+        spec: Any,
+        compute: Callable[[], Result],
+        made: Made = dict,
+    ) -> Result:
+        """The stored result of ``spec``, or that of ``compute()``, stored.
+
+        With it is kept how long that took, in ``seconds``, and what ``made()`` says afterwards:
+        what a list of results tells of it and the spec does not, as a plan of which that has the
+        digest alone. No result may depend on it.
+        """
         result = self.stored(kind, spec)
         if result is None:
             check_root(self.root)  # before hours of work, not after them
-            result = compute()
+            result, facts = timed(compute, made)
             written = kind.write(result)
-            self.folder(kind, spec, lambda new: _write_result(new, *written))
+            self.folder(kind, spec, lambda new: _write_result(new, *written), facts)
         return result
 
     def stored(self, kind: Kind[Result], spec: Any) -> Result | None:
@@ -180,8 +222,7 @@ class RunStore:
         if not is_store(self.root):
             return
         for folder in sorted(self.root.iterdir()):
-            is_kind = folder.is_dir() and not folder.is_symlink()
-            if is_kind and (kind is None or folder.name == kind.name):
+            if _is_folder(folder) and (kind is None or folder.name == kind.name):
                 for entry in _entries_in(folder):
                     if kind is not None and not entry.whole and is_digest(entry.digest):
                         name = f"{kind.name}/{entry.digest}"
@@ -204,6 +245,41 @@ class RunStore:
                 freed += entry.size
         return freed
 
+    def delete(self, entries: Iterable[Entry], *, unfinished_older_than: float = 3600) -> int:
+        """Remove these entries of this store, damaged ones too; the bytes freed. What is gone by
+        now, and what `clear` leaves, is left. Raises InputError as `clear` does."""
+        asked, freed = list(entries), 0
+        if asked:
+            mark(self.root)
+        for entry in asked:
+            folder = self.root / entry.kind
+            named = entry.path == folder / entry.digest and is_entry_name(entry.digest)
+            is_kind = entry.kind not in ("", ".", "..") and os.sep not in entry.kind
+            if not (named and is_kind and _is_folder(folder)):
+                continue
+            there = os.path.lexists(entry.path)
+            if there and _removed(entry.path, unfinished_older_than, named=True):
+                freed += entry.size
+        return freed
+
+
+def plain_data_of(entry: Entry) -> dict:
+    """The plain data of a whole entry, checked, its tensors unread: empty where it has none, or
+    very much of it. Raises Damaged."""
+    return plain_data(entry.path, entry.files)
+
+
+def timed(compute: Callable[[], Result], made: Made) -> tuple[Result, dict[str, Any]]:
+    """What ``compute()`` gives, and how it was made: the seconds it took, unless ``made()`` says
+    them otherwise, and what else that says."""
+    started = time.perf_counter()
+    result = compute()
+    return result, {"seconds": time.perf_counter() - started} | dict(made())
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
+
 
 def _publish(unfinished: Path, path: Path) -> None:
     """Rename into place; where another process was first and is whole, keep its entry."""
@@ -217,10 +293,12 @@ def _publish(unfinished: Path, path: Path) -> None:
             os.rename(unfinished, path)
 
 
-def _removed(path: Path, older_than: float) -> bool:
-    """Remove one entry, if it is one and nobody is writing it; whether it was."""
+def _removed(path: Path, older_than: float, *, named: bool = False) -> bool:
+    """Remove one entry, if it is one, or is ``named`` by the user as one, and nobody is writing it;
+    whether it was."""
     if not is_temporary(path.name):
-        if not os.path.lexists(path / SPEC) and path.parent.name not in UNMARKED_KINDS:
+        sure = named or path.parent.name in UNMARKED_KINDS or os.path.lexists(path / SPEC)
+        if not sure:
             return False
         discard(path)
     elif ".damaged-" in path.name:
@@ -238,24 +316,35 @@ def _entries_in(folder: Path) -> Iterator[Entry]:
 
 
 def _entry(path: Path) -> Entry:
-    try:
-        spec, whole = spec_of(path), True
-    except Damaged:
-        spec, whole = None, False
-    files = [file for file in path.rglob("*") if file.is_file()]
+    found = _look(path)
+    manifest = found.manifest or {}
+    made = manifest.get("made")
     return Entry(
         kind=path.parent.name,
         digest=path.name,
         path=path,
-        size=sum(file.stat().st_size for file in files),
+        size=found.size,
         written=path.lstat().st_mtime,
-        spec=spec,
-        whole=whole,
+        spec=manifest.get("spec"),
+        whole=found.manifest is not None,
+        version=manifest.get("version"),
+        made=made if isinstance(made, dict) else {},
+        fault=found.fault,
+        files=manifest.get("files", {}),
     )
 
 
+def _look(path: Path) -> Glance:
+    """A look at an entry; what cannot be listed, as a file instead of a folder, is damaged. Raises
+    OSError where it is gone."""
+    try:
+        return glance(path)
+    except OSError as error:
+        return Glance(None, path.lstat().st_size, f"it cannot be read: {reason_of(error)}")
+
+
 def _write_result(folder: Path, tensors: dict[str, Tensor], data: dict) -> None:
-    (folder / "data.json").write_text(json.dumps(data))
+    (folder / DATA).write_text(json.dumps(data))
     if tensors:
         save_file({k: v.contiguous() for k, v in tensors.items()}, folder / "data.safetensors")
 
@@ -267,4 +356,4 @@ def _read_result(kind: Kind[Result], folder: Path) -> Result:
 
 
 def _read_data(folder: Path) -> dict:
-    return json.loads((folder / "data.json").read_text())
+    return json.loads((folder / DATA).read_text())

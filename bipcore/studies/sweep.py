@@ -19,7 +19,7 @@ from ..models.devices import resolve_device
 from ..models.processes import place
 from ..pipeline.ahead import Ahead
 from ..pipeline.pipeline import Pipeline
-from ..pipeline.provenance import is_propagated, score_identity
+from ..pipeline.provenance import counted, is_propagated, score_identity
 from ..progress import Progress
 from ..pruning.plan import PruningPlan
 from ..pruning.resolving import compensation_for, for_criterion
@@ -78,7 +78,8 @@ class _Measure:
             self.pipeline.model(self.spec.model)
         self.ahead(wanted)
         store = self.pipeline.store
-        found = store.get(POINTS, self._identity(wanted), lambda: self._compute(wanted))
+        identity, facts = self._identity(wanted), self._made(wanted)
+        found = store.get(POINTS, identity, lambda: self._compute(wanted), lambda: facts)
         stored = {PERPLEXITY: found["perplexity"], **found.get("more", {})}
         values = {
             metric: {name: of_text[key] for name, key in self.digests.items() if key in of_text}
@@ -97,6 +98,11 @@ class _Measure:
         made_up = wanted.score.calibration.identity() if plan.compensation != "none" else None
         settings |= {"compensation": plan.compensation, "compensation_calibration": made_up}
         return common | {"scores": score_identity(wanted.score, wanted.plan), "plan": settings}
+
+    def _made(self, wanted: PointSpec) -> dict:
+        """What a list of results tells of a point: what texts it has digests of, and its line."""
+        texts = {self.digests[name]: text.identity() for name, text in self.texts.items()}
+        return {"label": wanted.label, "texts": texts}
 
     def _compute(self, wanted: PointSpec) -> dict:
         pipeline, progress, started = self.pipeline, self.pipeline.progress, time.perf_counter()
@@ -186,14 +192,10 @@ def _make_point(pipeline: Pipeline, arguments: tuple[SweepSpec, PointSpec]) -> N
 
 def _counted(plan: PruningPlan | None, dense: nn.Module) -> dict:
     """What the sizes say, by the names of `Point`."""
-    shape = plan.pruned_shape if plan else Adapter(dense).shape
-    seq_len = min(SEQ_LEN, shape.max_positions or SEQ_LEN)
     return {
         "realised": plan.realised if plan else 0.0,
         "realised_total": plan.realised_total if plan else 0.0,
-        "parameters": shape.parameters,
-        "macs": shape.macs(seq_len),
-        "seq_len": seq_len,
+        **counted(plan.pruned_shape if plan else Adapter(dense).shape),
     }
 
 

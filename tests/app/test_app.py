@@ -33,6 +33,7 @@ PAGES = {
     "pages/generate.py": "Generate",
     "pages/export.py": "Export",
     "pages/paper.py": "Paper",
+    "pages/runs.py": "Runs",
 }
 
 

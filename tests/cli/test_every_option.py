@@ -37,6 +37,7 @@ COMMANDS = {
     "plan show": "{plan}",
     "plan diff": "{plan} {plan}",
     "plan edit": "{plan} --output new.json --protect-block 0",
+    "runs": "",
     "cache list": "",
     "cache size": "",
     "cache clear": "--kind no-such-kind",

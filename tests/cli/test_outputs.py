@@ -12,6 +12,7 @@ from bipcore.views.reconstruction import reconstruction_frame
 from bipcore.views.recovery import history_frame
 from bipcore.views.report import write_report
 from bipcore.views.reproduction_tables import comparison_frame
+from bipcore.views.runs import runs_frame
 from bipcore.views.sweep_tables import sweep_frame
 from bipcore.views.zero_shot import results_frame
 from tests.helpers.folders import model_folder
@@ -121,8 +122,9 @@ def test_a_table_and_a_report_in_one_file_are_refused(tmp_path, capsys, cache):
         reconstruction_frame({}, {}),
         comparison_frame(load_reproduction("table1"), []),
         comparison_frame(load_reproduction("figure3"), []),
+        runs_frame([]),
     ],
-    ids=["history", "sweep", "zero-shot", "errors", "bounds", "table1", "figure3"],
+    ids=["history", "sweep", "zero-shot", "errors", "bounds", "table1", "figure3", "runs"],
 )
 def test_every_table_is_known_by_its_first_line(tmp_path, frame):
     frame.to_csv(tmp_path / "x.csv", index=False)

@@ -47,6 +47,7 @@ LONG = (
     "app/test_sweep.py",
     "pipeline/test_presets.py",
     "app/test_reconstruction.py",
+    "app/test_runs.py",
     "pruning/test_slicing.py",
     "pruning/test_compensation.py",
     "pruning/test_slicing_sublayers.py",

@@ -2,16 +2,19 @@
 
 import json
 import shutil
+import time
 import warnings
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 import torch
 
 from bipcore.errors import InputError
 from bipcore.specs import CalibrationSpec, ScoreSpec
+from bipcore.store.entries import Damaged
 from bipcore.store.kinds import Kind, digest, stored_as_it_is
-from bipcore.store.runs import RunStore, cache_root
+from bipcore.store.outbox import Outbox, keep
+from bipcore.store.runs import RunStore, cache_root, plain_data_of
 from tests.helpers.folders import tree, truncate
 
 SPEC = {"model": "demo", "samples": 4}
@@ -282,3 +285,75 @@ def test_an_entry_that_another_process_removes_meanwhile_is_left_out(store):
         if folder.is_dir() and folder != first.path:
             shutil.rmtree(folder)
     assert list(entries) == []
+
+
+def test_how_an_entry_was_made_is_kept_and_is_no_part_of_what_it_is(store):
+    before = time.time()
+    kind = Kind("evaluations")
+    store.get(kind, SPEC, lambda: {"a": 1}, lambda: {"plan": "30 %"})
+    store.get(kind, SPEC, _never, _never)
+    (entry,) = store.entries(kind)
+    assert entry.digest == digest(SPEC)
+    assert before <= entry.made["at"] <= time.time()
+    assert 0 <= entry.made["seconds"] < 60
+    assert entry.made["plan"] == "30 %"
+    assert (entry.version, entry.fault) == (kind.version, "")
+
+
+def test_what_says_its_own_seconds_is_believed_and_a_folder_is_timed_too(store):
+    store.get(Kind("evaluations"), SPEC, dict, lambda: {"seconds": 12.5})
+    store.folder(Kind("models"), SPEC, lambda folder: (folder / "x").write_text("x"))
+    said = {entry.kind: entry.made["seconds"] for entry in store.entries()}
+    assert said["evaluations"] == 12.5
+    assert 0 <= said["models"] < 60
+
+
+def test_a_manifest_of_before_is_read_and_says_nothing_of_how_it_was_made(store):
+    folder = _stored(store)
+    manifest = json.loads((folder / "spec.json").read_text())
+    del manifest["made"]
+    (folder / "spec.json").write_text(json.dumps(manifest))
+    again = RunStore(store.root)
+    assert again.get(stored_as_it_is("scores"), SPEC, _never)[1] == _result()[1]
+    (entry,) = again.entries()
+    assert (entry.whole, entry.made) == (True, {})
+
+
+def test_a_process_that_leaves_the_writing_to_another_says_how_it_was_made(store):
+    outbox = Outbox(store.root)
+    outbox.get(Kind("evaluations"), SPEC, lambda: {"a": 1}, lambda: {"plan": "30 %"})
+    (parcel,) = outbox.hand_over()
+    keep(store, parcel)
+    (entry,) = store.entries()
+    assert entry.made["plan"] == "30 %"
+    assert entry.made["seconds"] == parcel.made["seconds"]
+
+
+def test_plain_data_is_read_without_the_tensors_and_checked(store):
+    folder = _stored(store)
+    (folder / "data.safetensors").write_bytes(bytes((folder / "data.safetensors").stat().st_size))
+    (entry,) = store.entries()
+    assert plain_data_of(entry) == _result()[1]
+    text = (folder / "data.json").read_text()
+    (folder / "data.json").write_text(text.replace("ab", "cd"))
+    (entry,) = store.entries()
+    assert entry.fault == ""  # sizes show nothing
+    with pytest.raises(Damaged, match="has changed"):
+        plain_data_of(entry)
+
+
+def test_nothing_outside_of_the_store_is_deleted(store, tmp_path):
+    _stored(store)
+    (entry,) = store.entries()
+    aside = tmp_path / "scores" / entry.digest
+    shutil.copytree(entry.path, aside)
+    for path in (aside, entry.path.parent, store.root):
+        assert store.delete([replace(entry, path=path)]) == 0
+    for kind in ("..", "../scores", "."):
+        path = store.root / kind / entry.digest
+        shutil.copytree(entry.path, path, dirs_exist_ok=True)
+        assert store.delete([replace(entry, kind=kind, path=path)]) == 0
+        assert path.exists()
+    assert aside.exists()
+    assert store.delete([entry]) == entry.size
+    assert not entry.path.exists()
