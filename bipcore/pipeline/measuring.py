@@ -7,14 +7,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from ..criteria import find_criterion
 from ..data.samples import CalibrationSet
 from ..data.tasks import check_data
 from ..errors import InputError
-from ..evaluation.depth import MOST_TOKENS, Depth, divergence_by_depth
-from ..evaluation.differences import Differences, differences
 from ..evaluation.metrics import (
     EVALUATIONS,
     chosen_metrics,
@@ -119,51 +117,6 @@ class Measurements:
         with self.bench.progress.within(start, 1.0) as progress:
             chosen = [find_metric(name) for name in metrics]
             return figures(chosen, model, tokenizer, evaluation, dense=dense, progress=progress)
-
-    def differences(
-        self,
-        spec: ModelSpec,
-        text: EvaluationSpec,
-        plan: PruningPlan | None,
-        recovery: RecoverySpec | None = None,
-        *,
-        own: str | None = None,
-    ) -> Differences:
-        """Where a pruned or recovered model differs from the dense one, token by token, on the
-        text that is named, or on a text of the user's ``own``."""
-        model, dense, tokens = self._beside(spec, text, (plan, recovery), own)
-        most = getattr(dense.config, "max_position_embeddings", None) or text.window
-        window = text.window if own is None else min(text.window, most)
-        with self.bench.progress.within(0.6, 1.0) as progress:
-            return differences(model, dense, tokens, window=window, progress=progress)
-
-    def depth(
-        self,
-        spec: ModelSpec,
-        text: EvaluationSpec,
-        plan: PruningPlan | None,
-        recovery: RecoverySpec | None = None,
-        *,
-        own: str | None = None,
-    ) -> Depth:
-        """How far the models of `differences` are apart after every block, on the beginning of the
-        same text."""
-        model, dense, tokens = self._beside(spec, text, (plan, recovery), own)
-        most = getattr(dense.config, "max_position_embeddings", None) or MOST_TOKENS
-        tokens = tokens[None, : min(MOST_TOKENS, text.window, most)]
-        with self.bench.progress.within(0.6, 1.0) as progress:
-            return divergence_by_depth(model, dense, tokens, progress=progress)
-
-    def _beside(
-        self, spec: ModelSpec, text: EvaluationSpec, state: State, own: str | None
-    ) -> tuple[nn.Module, nn.Module, Tensor]:
-        """The model in a state, the dense one, and the tokens (n,) to compare them on."""
-        dense, tokenizer = self.bench.model(spec)
-        tokens, _ = tokens_of(text, dense, tokenizer, own)
-        if len(tokens) < 2:
-            raise InputError("A text to compare models on has at least 2 tokens; write more.")
-        with self.bench.progress.within(0.2, 0.6):
-            return self.states.variant(spec, *state), dense, tokens
 
     def reconstruction(
         self, spec: ModelSpec, plans: Mapping[str, PruningPlan], text: EvaluationSpec

@@ -33,6 +33,7 @@ from ..specs import (
 from ..store.files import check_destination
 from ..store.kinds import digest
 from ..store.runs import RunStore
+from .comparing import Comparisons
 from .kept import Kept
 from .measuring import Measurements
 from .plans import Plans
@@ -52,8 +53,8 @@ class Pipeline:
     """Computes results of specs, or reads them from the run store.
 
     The verbs on top of a `Workbench`: those about scores and plans are `Plans`', those about
-    fine-tuning `Recoveries`', and what is measured is `Measurements`'. ``progress`` is told how far
-    the work is, and never goes back.
+    fine-tuning `Recoveries`', what is measured is `Measurements`' and what is compared
+    `Comparisons`'. ``progress`` is told how far the work is, and never goes back.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Pipeline:
         self.plans = Plans(self.bench)
         self.states = Recoveries(self.plans)
         self.measurements = Measurements(self.states)
+        self.comparisons = Comparisons(self.states)
         self.store, self.progress = self.bench.store, self.bench.progress
 
     model = _verb("bench", Workbench.model)
@@ -89,8 +91,8 @@ class Pipeline:
     stored_recovery = _verb("states", Recoveries.stored_recovery)
 
     evaluate = _verb("measurements", Measurements.evaluate)
-    differences = _verb("measurements", Measurements.differences)
-    depth = _verb("measurements", Measurements.depth)
+    differences = _verb("comparisons", Comparisons.differences)
+    depth = _verb("comparisons", Comparisons.depth)
     reconstruction = _verb("measurements", Measurements.reconstruction)
     check_zero_shot = _verb("measurements", Measurements.check_zero_shot)
     zero_shot = _verb("measurements", Measurements.zero_shot)
