@@ -8,13 +8,14 @@ import typer
 
 from ..data.beginnings import said_of
 from ..evaluation.metrics import chosen_metrics
-from ..export.formats import AUTO
+from ..export.formats import AUTO, find_kind
+from ..export.places import check_target
 from ..specs import EvaluationSpec, PlanSpec, ScoreSpec
 from . import console
 from .console import plan_facts
 from .fitting import fitting
-from .options import ExportFormat, Force, Json, SaveType, with_specs
-from .outputs import check_outputs
+from .options import ExportFormat, Force, Json, Quantize, SaveType, with_specs
+from .outputs import check_outputs, show_smaller
 
 
 @with_specs("score", "maybe_plan")
@@ -58,21 +59,22 @@ def prune_command(
     score: ScoreSpec,
     plan: PlanSpec,
     evaluation: EvaluationSpec,
-    output: Annotated[Path, typer.Option(help="The folder to export to.")],
+    output: Annotated[Path, typer.Option(help="The folder to export to, or the GGUF file.")],
     format: ExportFormat = AUTO,
     save_dtype: SaveType = "auto",
+    quantize: Quantize = AUTO,
     evaluate: Annotated[
         bool, typer.Option(help="Measure the perplexity before and after, for the model card.")
     ] = True,
     json: Json = False,
 ) -> None:
-    """Prune a model and export it as a folder that stock transformers loads."""
-    from ..store.files import check_destination
-
-    check_destination(output)
-    written = {"format": format, "save_dtype": save_dtype}
+    """Prune a model and export it as a folder that stock transformers loads, or as a GGUF file."""
+    check_target(output, format)
+    types = {"save_dtype": save_dtype, "quantize": quantize}
+    written = {"format": format, **types}
     with console.progress_bar() as progress:
-        pipeline = fitting(progress, "prune", score, plan, text=evaluation, save_dtype=save_dtype)
+        find_kind(format, quantize, save_dtype)
+        pipeline = fitting(progress, "prune", score, plan, text=evaluation, **types)
         pipeline.check_export(score, plan, **written)
         cached = pipeline.has_scores(score, plan)
         chosen = pipeline.plan(score, plan)
@@ -94,3 +96,4 @@ def prune_command(
         shown = {name: value for name, value in facts.items() if name not in hidden}
         criterion = chosen.spec.get("criterion", "hand")
         console.emit_facts(f"{score.model.name}, pruned by {criterion}", shown)
+        show_smaller(export)

@@ -15,11 +15,13 @@ from torch import nn
 from ..evaluation.metrics import chosen_metrics
 from ..evaluation.zero_shot import TaskResult, shares
 from ..export.card import figure_rows
-from ..export.export import Export, check_removes, same_export, save_pruned
-from ..export.formats import AUTO, choose_format, find_format
+from ..export.export import Export, check_removes, check_tokenizer, same_export, save_pruned
+from ..export.formats import AUTO, choose_format, find_kind
 from ..export.number_types import Checkpoint, read_checkpoint
+from ..export.places import check_target
 from ..models.families import family_of
-from ..models.loading import check_save_dtype, load_config
+from ..models.loading import check_save_dtype, find_model, load_config
+from ..models.tokenizer import load_tokenizer
 from ..progress import Progress
 from ..pruning.plan import PruningPlan
 from ..specs import (
@@ -30,7 +32,6 @@ from ..specs import (
     ScoreSpec,
     ZeroShotSpec,
 )
-from ..store.files import check_destination
 from ..store.kinds import digest
 from ..store.runs import RunStore
 from .kept import Kept
@@ -105,21 +106,30 @@ class Pipeline:
         *,
         format: str = AUTO,
         save_dtype: str = "auto",
+        quantize: str = "auto",
     ) -> None:
         """Raise InputError for an export of these specs that is sure to be refused: before anything
         is scored."""
         check_save_dtype(save_dtype)
-        if format != AUTO:
-            find_format(format)
+        find_kind(format, quantize, save_dtype)
         likely = self.plans.outline(score, plan)
         if likely is not None:
-            self._check_plan(score.model, likely, recovery, format)
+            self._check_plan(score.model, likely, recovery, format, quantize)
 
     def _check_plan(
-        self, spec: ModelSpec, plan: PruningPlan, recovery: RecoverySpec | None, format: str
+        self,
+        spec: ModelSpec,
+        plan: PruningPlan,
+        recovery: RecoverySpec | None,
+        format: str,
+        quantize: str,
     ) -> None:
         check_removes(plan, recovered=recovery is not None)
-        choose_format(plan, load_config(spec.name, store=self.store), name=format)
+        config = load_config(spec.name, store=self.store)
+        chosen, _ = choose_format(plan, config, name=format, kind=quantize)
+        if chosen.tokenizer_problem is not None:
+            found = find_model(spec.name, store=self.store)
+            check_tokenizer(chosen, load_tokenizer(found.name, found.folder, config), config)
 
     def export(
         self,
@@ -131,22 +141,26 @@ class Pipeline:
         recovery: RecoverySpec | None = None,
         format: str = AUTO,
         save_dtype: str = "auto",
+        quantize: str = "auto",
     ) -> Export:
         """Export the pruned model, or the recovered one with its adapter; what is already there,
         whole and the same, is left as it is.
 
         With ``evaluation`` the card says its metrics before and after. ``format`` is one of
         `export.formats.FORMATS`, or "auto"; ``save_dtype`` the type that weights are written in,
-        "auto" for the checkpoint's own (see `save_pruned`). Raises InputError, before anything is
-        computed, where the format cannot hold the plan, or it leaves the dense model.
+        "auto" for the checkpoint's own, and ``quantize`` what they are quantised to in its place
+        (see `save_pruned`). Raises InputError, before anything is computed, where the format cannot
+        hold the plan, or it leaves the dense model.
         """
-        check_destination(folder)
+        check_target(folder, format)
         check_save_dtype(save_dtype)
+        find_kind(format, quantize, save_dtype)
         if evaluation:
             chosen_metrics(evaluation.metrics)  # refuses an unknown one before anything is loaded
         self.bench.ensure_content(spec)
-        source = _made_from(spec, plan, evaluation, recovery, {"as": format, "type": save_dtype})
-        self._check_plan(spec, plan, recovery, format)
+        written = {"as": format, "type": save_dtype if quantize == AUTO else quantize}
+        source = _made_from(spec, plan, evaluation, recovery, written)
+        self._check_plan(spec, plan, recovery, format, quantize)
         if done := same_export(folder, source):
             return done
         _, tokenizer = self.model(spec)
@@ -166,6 +180,7 @@ class Pipeline:
                 **self._trained(spec, plan, recovery),
                 format=format,
                 save_dtype=save_dtype,
+                quantize=quantize,
                 checkpoint=self._checkpoint(model),
                 progress=progress,
             )

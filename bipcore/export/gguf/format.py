@@ -49,7 +49,8 @@ def _write(form: nn.Module, tokenizer, file: Path, *, kind: str) -> None:
     architecture = architecture_of(form)
     held = form.get_input_embeddings().weight.dtype
     chosen = kind_of(held) if kind == _AUTO else KINDS[kind]
-    write_file(file, form, keys_of(form, tokenizer, architecture, chosen), architecture, chosen)
+    keys = keys_of(form, tokenizer, architecture, chosen.file_type)
+    write_file(file, form, keys, architecture, chosen)
 
 
 def _read_back(file: Path, form: nn.Module) -> nn.Module:
@@ -98,6 +99,7 @@ file, best of one in f16 or f32, and where the widths are multiples of 256.""",
         tokenizer_problem=tokenizer_problem,
         reader_class=_reader_class,
         on_request=True,
+        smaller_code=quantising_code,
     )
 
 

@@ -7,7 +7,6 @@ from torch import nn
 
 from ...models.adapters import Adapter
 from .architectures import Architecture
-from .kinds import Kind
 from .rope import rope_keys
 from .tensors import layout_of
 from .tokens import token_keys
@@ -19,11 +18,14 @@ Key = tuple[str, str, Any]
 """Its name, its type and its value."""
 
 
-def keys_of(form: nn.Module, tokenizer, architecture: Architecture, kind: Kind) -> Iterator[Key]:
-    """All of them, but for the name of the architecture, which comes first by itself."""
+def keys_of(
+    form: nn.Module, tokenizer, architecture: Architecture, file_type: int
+) -> Iterator[Key]:
+    """All of them, but for the name of the architecture, which comes first by itself;
+    ``file_type`` is that of a kind."""
     yield MARK, "string", "bipcore-gguf/1"
     yield "general.type", "string", "model"
-    yield "general.file_type", "uint32", kind.file_type
+    yield "general.file_type", "uint32", file_type
     yield "general.quantization_version", "uint32", 2
     for name, type, value in (
         *_size_keys(form, architecture),
