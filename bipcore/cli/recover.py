@@ -93,9 +93,7 @@ def recover_command(
 
         console.write_csv(history_frame(done.history), csv)
     if json:
-        steps = {"steps": [asdict(step) for step in done.history]}
-        said = {name: asdict(export) for name, export in exported.items()}
-        console.emit_json(_facts(done) | plan_facts(done.plan) | figures | said | steps)
+        _emit_json(done, figures, exported)
     else:
         _show(done, score.model, evaluation, figures, exported)
 
@@ -203,6 +201,12 @@ def _facts(done: Recovery) -> dict[str, Any]:
         "validation_kl_before": apart[0] if apart else None,
         "validation_kl_best": min(apart) if apart else None,
     }
+
+
+def _emit_json(done: Recovery, figures: Mapping[str, dict], exported: Mapping[str, Export]) -> None:
+    steps = {"steps": [asdict(step) for step in done.history]}
+    said = {name: asdict(export) for name, export in exported.items()}
+    console.emit_json(_facts(done) | plan_facts(done.plan) | figures | said | steps)
 
 
 def _show(

@@ -8,7 +8,7 @@ import typer
 
 from ..data.beginnings import said_of
 from ..evaluation.metrics import chosen_metrics
-from ..export.formats import AUTO, find_kind
+from ..export.formats import AUTO
 from ..export.places import check_target
 from ..specs import EvaluationSpec, PlanSpec, ScoreSpec
 from . import console
@@ -73,7 +73,6 @@ def prune_command(
     types = {"save_dtype": save_dtype, "quantize": quantize}
     written = {"format": format, **types}
     with console.progress_bar() as progress:
-        find_kind(format, quantize, save_dtype)
         pipeline = fitting(progress, "prune", score, plan, text=evaluation, **types)
         pipeline.check_export(score, plan, **written)
         cached = pipeline.has_scores(score, plan)
@@ -91,9 +90,9 @@ def prune_command(
             facts[f"{metric.name}_{name}"] = result[metric.name]
     if json:
         console.emit_json(facts)
-    else:
-        hidden = ("spec", "plan", "cached")
-        shown = {name: value for name, value in facts.items() if name not in hidden}
-        criterion = chosen.spec.get("criterion", "hand")
-        console.emit_facts(f"{score.model.name}, pruned by {criterion}", shown)
-        show_smaller(export)
+        return
+    hidden = ("spec", "plan", "cached")
+    shown = {name: value for name, value in facts.items() if name not in hidden}
+    title = f"{score.model.name}, pruned by {chosen.spec.get('criterion', 'hand')}"
+    console.emit_facts(title, shown)
+    show_smaller(export)

@@ -69,14 +69,14 @@ async function greedy(sequence, prompt, count) {
 }
 
 async function loss(sequence, ids) {
-    const asked = ids.slice(0, -1).map((id, place) => [id, {generateNext: {
-        logits: {filter: {tokens: [ids[place + 1]], includeMax: true}},
-        totalLogitWeight: true,
-    }}]);
-    const places = await sequence.controlledEvaluate(asked);
-    return places.reduce((sum, {next}, place) => {
-        const largest = Math.max(...next.logits.values());
-        const own = next.logits.get(ids[place + 1]);
-        return sum + Math.log(next.totalLogitWeight) + largest - own;
-    }, 0);
+    let sum = 0;
+    const asked = ids.slice(0, -1).map((id) => [id, {generateNext: {logits: true}}]);
+    await sequence.controlledEvaluate(asked, {onTokenResult(place, {next}) {
+        let largest = -Infinity, weight = 0;
+        for (const value of next.logits.values()) largest = Math.max(largest, value);
+        for (const value of next.logits.values()) weight += Math.exp(value - largest);
+        sum += Math.log(weight) + largest - next.logits.get(ids[place + 1]);
+        next.logits = undefined;
+    }});
+    return sum;
 }

@@ -23,6 +23,6 @@ def ask(jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         asked, found = Path(scratch, "jobs.json"), Path(scratch, "found.json")
         asked.write_text(json.dumps(jobs))
         command = ["node", str(SCRIPT), os.environ[VARIABLE], str(asked), str(found)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=280)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=1800)
         assert done.returncode == 0, done.stdout + done.stderr
         return json.loads(found.read_text())

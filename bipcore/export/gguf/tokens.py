@@ -109,10 +109,10 @@ def _read(tokenizer, size: int) -> Tokens:
     texts, kinds = _vocabulary(tokenizer, said, size)
     if said["model"].get("byte_fallback"):
         return _sentencepiece(said, texts, kinds)
-    merges = [_merge(each) for each in said["model"]["merges"]]
-    return Tokens(
-        "gpt2", _pre_tokenizer(said), texts, kinds, None, list(map(" ".join, merges)), None
-    )
+    merges = [" ".join(_merge(each)) for each in said["model"]["merges"]]
+    if not merges:
+        raise ValueError("it merges nothing")
+    return Tokens("gpt2", _pre_tokenizer(said), texts, kinds, None, merges, None)
 
 
 def _merge(said: str | list[str]) -> list[str]:
