@@ -79,11 +79,8 @@ def prune_command(
         chosen = pipeline.plan(score, plan)
         wanted = evaluation if evaluate else None
         export = pipeline.export(score.model, chosen, output, evaluation=wanted, **written)
-        results = (
-            [pipeline.evaluate(score.model, evaluation, which) for which in (None, chosen)]
-            if evaluate
-            else []
-        )
+        states = (None, chosen) if evaluate else ()
+        results = [pipeline.evaluate(score.model, evaluation, which) for which in states]
     facts = {"spec": asdict(score), "cached": cached, **plan_facts(chosen), **asdict(export)}
     for metric in chosen_metrics(evaluation.metrics):
         for name, result in zip(("before", "after"), results, strict=False):
