@@ -14,13 +14,14 @@ from ..errors import InputError, reason_of, short
 SENTENCEPIECE = "tokenizer.model"
 _SPACE = "▁"
 _CONTROL, _OF_USERS = 3, 4
-PROBES = (
+PROBES: tuple[str, ...] = (
     "Hello, world! It's 1234.5 o'clock; isn't it?",
     "two  spaces,\ttabs\n\nand    lines \n",
     "def f(x):\n    return x ** 2  # <a href='x'>",
     "Grüße, señor ☃ ½ ﬁ №",
     "日本語のテキスト 🤗 и русский",
 )
+"""Texts that tokenizers are compared on."""
 
 
 def load_tokenizer(name: str, folder: Path, config):

@@ -7,6 +7,8 @@ import gguf
 import numpy as np
 import pytest
 import torch
+import transformers as tf
+from tokenizers import Tokenizer
 from torch import nn
 
 from bipcore.errors import InputError
@@ -14,6 +16,7 @@ from bipcore.export.export import Export, read_export, same_export, save_pruned
 from bipcore.export.formats import choose_format
 from bipcore.export.gguf import format as gguf_format
 from bipcore.export.gguf.rope import rope_factors
+from bipcore.export.gguf.tokens import token_keys, tokenizer_problem
 from bipcore.models.adapters import Adapter
 from bipcore.models.loading import load_model
 from bipcore.pruning.editing import drop_attention, drop_ffn
@@ -21,7 +24,14 @@ from bipcore.pruning.plan import PruningPlan, load_plan
 from bipcore.pruning.slicing import apply_plan, shallow_clone
 from bipcore.specs import RecoverySpec
 from tests.helpers.folders import text_tokenizer, tree
-from tests.helpers.gguf import merging_tokenizer, plan_of, readable_model
+from tests.helpers.gguf import (
+    CUTS,
+    merging_tokenizer,
+    piece_tokenizer,
+    plan_of,
+    readable_model,
+    trained_tokenizer,
+)
 from tests.helpers.tiny import one_thread as one_thread
 from tests.helpers.tiny import word_tokenizer
 
@@ -365,6 +375,46 @@ def test_a_tokenizer_that_llama_cpp_has_not_is_refused(tmp_path, tokenizer, sent
     with pytest.raises(InputError, match=f"no tokenizer like this model's: {sentence}"):
         save_pruned(model, tokenizer, tmp_path / "x.gguf", plan=plan, format="gguf")
     assert tree(tmp_path) == []
+
+
+@pytest.mark.parametrize("cut", CUTS)
+def test_a_pre_tokenizer_is_named_by_its_regular_expressions(cut):
+    tokenizer = trained_tokenizer(cut)
+    config = readable_model("llama", vocabulary=len(tokenizer)).config
+    keys = {name: value for name, _, value in token_keys(tokenizer, config)}
+    assert keys["tokenizer.ggml.pre"] == cut
+    assert len(keys["tokenizer.ggml.tokens"]) == len(tokenizer)
+
+
+def test_rows_of_the_embedding_without_a_token_are_not_used():
+    tokenizer = merging_tokenizer()
+    config = readable_model("llama", vocabulary=len(tokenizer) + 2).config
+    keys = {name: value for name, _, value in token_keys(tokenizer, config)}
+    assert keys["tokenizer.ggml.tokens"][-2:] == ["[PAD260]", "[PAD261]"]
+    assert keys["tokenizer.ggml.token_type"][-3:] == [3, 5, 5]
+    assert keys["tokenizer.ggml.eos_token_id"] == 259
+
+
+def test_pieces_are_worth_the_more_the_earlier_they_are_merged():
+    tokenizer = piece_tokenizer()
+    config = readable_model("llama", vocabulary=len(tokenizer)).config
+    assert tokenizer_problem(tokenizer, config) is None
+    keys = {name: value for name, _, value in token_keys(tokenizer, config)}
+    assert keys["tokenizer.ggml.model"] == "llama"
+    assert keys["tokenizer.ggml.add_space_prefix"] is True
+    kinds, texts = keys["tokenizer.ggml.token_type"], keys["tokenizer.ggml.tokens"]
+    assert (kinds[0], kinds[1], kinds[texts.index("<0x41>")]) == (2, 3, 6)
+    first = json.loads(tokenizer.backend_tokenizer.to_str())["model"]["merges"][0]
+    assert keys["tokenizer.ggml.scores"][texts.index("".join(first))] == 0
+
+
+def test_merges_that_do_not_follow_from_scores_are_refused():
+    tokenizer = piece_tokenizer()
+    said = json.loads(tokenizer.backend_tokenizer.to_str())
+    said["model"]["merges"] = said["model"]["merges"][:5]
+    own = tf.PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(said)))
+    config = readable_model("llama", vocabulary=len(tokenizer)).config
+    assert "do not follow from a score" in tokenizer_problem(own, config)
 
 
 def test_a_file_is_no_model_to_load(file):

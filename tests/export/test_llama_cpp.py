@@ -10,12 +10,20 @@ from bipcore.models.tokenizer import PROBES
 from bipcore.pruning.editing import drop_attention, drop_ffn
 from bipcore.pruning.plan import PruningPlan
 from bipcore.pruning.slicing import apply_plan
-from tests.helpers.gguf import merging_tokenizer, piece_tokenizer, plan_of, readable_model
+from tests.helpers.gguf import (
+    CUTS,
+    merging_tokenizer,
+    piece_tokenizer,
+    plan_of,
+    readable_model,
+    trained_tokenizer,
+)
 from tests.helpers.llama_cpp import ask
 from tests.helpers.tiny import one_thread as one_thread
 
 pytestmark = pytest.mark.llama_cpp
 
+TEXTS = [*PROBES, "HelloWorld's IT'S 12345 /a/b//\n\n  \tx", "ÀÉîõ ÑandÜ 3.14e-5 --\r\n/", ""]
 PROMPT, COUNT = [11, 45, 78, 200, 31, 99, 150, 7, 22, 9, 87, 201, 4, 5, 61, 17, 80, 91], 12
 UNIFORM, MIXED = {"sparsity": 0.5}, {"sparsity": 0.4, "protect_first": 1}
 CHANNELS = {"sparsity": 0.3, "unit": "none"}
@@ -137,15 +145,14 @@ def test_what_rounding_does_to_weights_is_all_that_differs(tmp_path):
 
 
 def test_llama_cpp_reads_texts_as_the_tokenizer_does(tmp_path):
-    model = readable_model("llama")
-    plan, jobs = plan_of(model), []
-    tokenizers = [merging_tokenizer(), piece_tokenizer(), piece_tokenizer(spaced=False)]
+    tokenizers = [*map(trained_tokenizer, CUTS), piece_tokenizer(), piece_tokenizer(spaced=False)]
+    jobs = []
     for number, tokenizer in enumerate(tokenizers):
         sized = readable_model("llama", vocabulary=len(tokenizer))
         file = tmp_path / f"{number}.gguf"
         plan = plan_of(sized)
         save_pruned(apply_plan(sized, plan), tokenizer, file, plan=plan, format="gguf")
-        jobs.append({"file": str(file), "texts": list(PROBES)})
+        jobs.append({"file": str(file), "texts": TEXTS})
     for tokenizer, said in zip(tokenizers, ask(jobs), strict=True):
-        expected = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in PROBES]
+        expected = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in TEXTS]
         assert said["texts"] == expected

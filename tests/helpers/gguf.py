@@ -5,7 +5,16 @@ from functools import cache
 
 import transformers as tf
 from sentencepiece import SentencePieceTrainer
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
+from tokenizers import (
+    AddedToken,
+    Regex,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    trainers,
+)
 from torch import nn
 
 from bipcore.criteria import score
@@ -42,6 +51,51 @@ def merging_tokenizer() -> tf.PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.BPE(vocabulary, merges))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
+    return tf.PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>")
+
+
+_ENDINGS = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+_PATH_ENDINGS = r" ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+_MARKS = r"[^\r\n\p{L}\p{N}]?"
+_LARGE, _SMALL = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+_SHORT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+CUTS = {
+    "gpt-2": None,
+    "smollm": "digits",
+    "dbrx": rf"{_SHORT}|{_MARKS}\p{{L}}+|\p{{N}}{{1,3}}|{_ENDINGS}",
+    "llama-bpe": rf"{_SHORT}|{_MARKS}\p{{L}}+|\p{{N}}{{1,3}}|{_ENDINGS}",
+    "qwen2": rf"{_SHORT}|{_MARKS}\p{{L}}+|\p{{N}}|{_ENDINGS}",
+    "tekken": (rf"{_MARKS}{_LARGE}*{_SMALL}+|{_MARKS}{_LARGE}+{_SMALL}*|\p{{N}}|{_PATH_ENDINGS}"),
+    "gpt-4o": (
+        rf"{_MARKS}{_LARGE}*{_SMALL}+{_SHORT}?|{_MARKS}{_LARGE}+{_SMALL}*{_SHORT}?|"
+        rf"\p{{N}}{{1,3}}|{_PATH_ENDINGS}"
+    ),
+}
+"""By llama.cpp's name of a pre-tokenizer the regular expression of what it stands for."""
+
+
+@cache
+def trained_tokenizer(cut: str) -> tf.PreTrainedTokenizerFast:
+    """Byte-level BPE trained on a few lines, which are cut as one of `CUTS` says."""
+    whole = pre_tokenizers.ByteLevel(
+        add_prefix_space=False, use_regex=CUTS[cut] in (None, "digits")
+    )
+    steps = [whole]
+    if CUTS[cut] == "digits":
+        steps = [pre_tokenizers.Digits(individual_digits=True), whole]
+    elif CUTS[cut]:
+        steps = [pre_tokenizers.Split(Regex(CUTS[cut]), "isolated"), whole]
+    tokenizer = Tokenizer(models.BPE(ignore_merges=cut in ("llama-bpe", "tekken")))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(steps)
+    tokenizer.decoder = decoders.ByteLevel()
+    letters = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=420,
+        special_tokens=["</s>"],
+        initial_alphabet=letters,
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(PROBES * 3, trainer)
     return tf.PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>")
 
 

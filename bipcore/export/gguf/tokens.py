@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ...errors import reason_of
 from ...models.tokenizer import PROBES
 
 _NORMAL, _UNKNOWN, _CONTROL, _OF_USERS, _UNUSED, _BYTE = range(1, 7)
@@ -198,7 +199,10 @@ def _check_sentencepiece(tokenizer, tokens: Tokens) -> None:
     proto.normalizer_spec.remove_extra_whitespaces = False
     for text, kind, score in zip(tokens.texts, tokens.kinds, tokens.scores or (), strict=True):
         proto.pieces.add(piece=text, score=score, type=kind)
-    reader = SentencePieceProcessor(model_proto=proto.SerializeToString())
+    try:
+        reader = SentencePieceProcessor(model_proto=proto.SerializeToString())
+    except RuntimeError as error:
+        raise ValueError(f"sentencepiece refuses its pieces ({reason_of(error)})") from None
     for text in PROBES:
         found = tokenizer(text, add_special_tokens=False)["input_ids"]
         if reader.encode(text) != found:
