@@ -3,6 +3,7 @@
 from torch import nn
 
 from ..errors import InputError, short
+from ..models.loading import check_save_dtype
 from ..pruning.plan import PruningPlan
 from . import modelling_file, stock
 from .base import Format
@@ -33,7 +34,9 @@ def find_format(name: str) -> Format:
 
 def find_kind(name: str, kind: str, save_dtype: str = AUTO) -> Format | None:
     """The format ``name``, "auto" for none yet, that quantises weights to ``kind``, "auto" for what
-    ``save_dtype`` says. Raises InputError where it cannot, or both say something."""
+    ``save_dtype`` says. Raises InputError where it cannot, or both say something, or there is no
+    such type."""
+    check_save_dtype(save_dtype)
     found = None if name == AUTO else find_format(name)
     if kind == AUTO:
         return found

@@ -20,7 +20,7 @@ from ..export.formats import AUTO, choose_format, find_kind
 from ..export.number_types import Checkpoint, read_checkpoint
 from ..export.places import check_target
 from ..models.families import family_of
-from ..models.loading import check_save_dtype, find_model, load_config
+from ..models.loading import find_model, load_config
 from ..models.tokenizer import load_tokenizer
 from ..progress import Progress
 from ..pruning.plan import PruningPlan
@@ -110,7 +110,6 @@ class Pipeline:
     ) -> None:
         """Raise InputError for an export of these specs that is sure to be refused: before anything
         is scored."""
-        check_save_dtype(save_dtype)
         find_kind(format, quantize, save_dtype)
         likely = self.plans.outline(score, plan)
         if likely is not None:
@@ -153,17 +152,16 @@ class Pipeline:
         hold the plan, or it leaves the dense model.
         """
         check_target(folder, format)
-        check_save_dtype(save_dtype)
         find_kind(format, quantize, save_dtype)
         if evaluation:
             chosen_metrics(evaluation.metrics)  # refuses an unknown one before anything is loaded
         self.bench.ensure_content(spec)
-        written = {"as": format, "type": save_dtype if quantize == AUTO else quantize}
-        source = _made_from(spec, plan, evaluation, recovery, written)
+        how = {"format": format, "save_dtype": save_dtype, "quantize": quantize}
+        source = _made_from(spec, plan, evaluation, recovery, how)
         self._check_plan(spec, plan, recovery, format, quantize)
         if done := same_export(folder, source):
             return done
-        _, tokenizer = self.model(spec)
+        tokenizer = self.model(spec)[1]
         figures = self._figures(spec, evaluation, plan, recovery) if evaluation else None
         with self.progress.within(0.5, 0.8):
             model = self.variant(spec, plan, recovery)
@@ -173,24 +171,21 @@ class Pipeline:
                 tokenizer,
                 folder,
                 plan=plan,
-                base_model=base_name(spec.name),
-                licence=self.bench.found.licence,
                 figures=figures,
                 source=source,
-                **self._trained(spec, plan, recovery),
-                format=format,
-                save_dtype=save_dtype,
-                quantize=quantize,
                 checkpoint=self._checkpoint(model),
+                **self._origin(spec, plan, recovery),
+                **how,
                 progress=progress,
             )
 
-    def _trained(
+    def _origin(
         self, spec: ModelSpec, plan: PruningPlan, recovery: RecoverySpec | None
     ) -> dict[str, Any]:
-        """What an export says and keeps of a recovery."""
+        """What an export says of the model that it is made of, and says and keeps of a recovery."""
         adapter = self.adapter(spec, plan, recovery) if recovery else None
-        return {"recovery": recovery, "adapter": adapter}
+        trained = {"recovery": recovery, "adapter": adapter}
+        return trained | {"base_model": base_name(spec.name), "licence": self.bench.found.licence}
 
     def _checkpoint(self, model: nn.Module) -> Checkpoint:
         """How the dense model of ``model``, which is in memory, lies on the disk."""
@@ -211,9 +206,11 @@ def _made_from(
     plan: PruningPlan,
     evaluation: EvaluationSpec | None,
     recovery: RecoverySpec | None,
-    written: Mapping[str, str],
+    how: Mapping[str, str],
 ) -> str:
     """What identifies all that an export is made from, and how it is written."""
+    kind = how["save_dtype"] if how["quantize"] == AUTO else how["quantize"]
+    written = {"as": how["format"], "type": kind}
     measured = evaluation.asked() if evaluation else None
     tuned = recovery.identity() if recovery else None
     return digest([spec.identity(), plan.to_json(), measured, tuned, written])

@@ -18,7 +18,7 @@ from tests.helpers.gguf import (
     readable_model,
     trained_tokenizer,
 )
-from tests.helpers.llama_cpp import ask
+from tests.helpers.llama_cpp import ask, skip_without
 from tests.helpers.tiny import one_thread as one_thread
 
 pytestmark = pytest.mark.llama_cpp
@@ -102,6 +102,7 @@ MADE = [*CASES, *(name + more for name in GONE for more in ("", ", with biases")
 @pytest.fixture(scope="module")
 def found(tmp_path_factory) -> dict:
     """For each case the pruned model, the architecture, and what llama.cpp finds."""
+    skip_without()
     root, made = tmp_path_factory.mktemp("gguf"), _models()
     jobs = []
     for number, (_, model, plan) in enumerate(made.values()):

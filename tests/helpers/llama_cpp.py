@@ -14,11 +14,16 @@ VARIABLE = "BIPCORE_LLAMA_CPP"
 """Names the folder that it is installed in."""
 
 
+def skip_without() -> None:
+    """Skip a test where llama.cpp is not installed."""
+    if not os.environ.get(VARIABLE):
+        pytest.skip("make llama-cpp installs llama.cpp and runs this")
+
+
 def ask(jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """What it found of each of the ``jobs`` (see the script). Where it is not installed there is
     nothing to test."""
-    if not os.environ.get(VARIABLE):
-        pytest.skip("make llama-cpp installs llama.cpp and runs this")
+    skip_without()
     with TemporaryDirectory() as scratch:
         asked, found = Path(scratch, "jobs.json"), Path(scratch, "found.json")
         asked.write_text(json.dumps(jobs))
