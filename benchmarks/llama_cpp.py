@@ -36,7 +36,7 @@ def main() -> None:
     tokens = load_test_tokens(options.text, tokenizer, max_tokens=options.tokens)
     windows = cut_windows(model, tokens, options.window).tolist()
     for how in SHAPES.values():
-        asked = PlanSpec(sparsity=options.sparsity, unit="kv-group", **how)
+        asked = PlanSpec(sparsity=options.sparsity, unit="kv-group", round_to=32, **how)
         plan = pipeline.plan(ScoreSpec(spec, calibration, "flap"), asked)
         ours = pipeline.evaluate(spec, text, plan)["perplexity"]
         for kind in options.kinds.split(","):

@@ -6,8 +6,10 @@ import streamlit as st
 
 from bipcore.export.export import check_removes
 from bipcore.export.formats import choose_format
+from bipcore.export.runtimes import runtimes
 from bipcore.models.loading import load_config
 from bipcore.store.kinds import digest
+from bipcore.views.runtimes import runtimes_frame
 from ui.estimates import job_of, show_line
 from ui.exports import (
     choose_export_format,
@@ -64,6 +66,9 @@ with st.form("export-form"):
     fits = show_line(job_of(settings, "prune", **types))
     look = {"type": "primary", "disabled": not fits}
     pressed = st.form_submit_button("Export", key="export", **look)
+
+with st.expander("Which programs take this plan"):
+    st.dataframe(runtimes_frame(runtimes(plan, config)), hide_index=True)
 
 made = [plan.to_json(), settings.model_spec.identity(), *([recovery.name] if recovery else [])]
 key = "export-" + digest([*made, folder, measure, wanted, types])

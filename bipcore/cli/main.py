@@ -21,6 +21,7 @@ from .merge import dequantise_command, merge_command
 from .plans import compare_command, plan_app
 from .recover import recover_command
 from .reproduce import reproduce_command
+from .runtimes import runtimes_command
 from .score import prune_command, score_command
 from .shared import check_shared, interrupted, run_shared
 from .signals import terminable
@@ -43,6 +44,7 @@ COMMANDS: dict[str, Callable | typer.Typer] = {
     "dequantise": dequantise_command,
     "reproduce": reproduce_command,
     "estimate": estimate_command,
+    "runtimes": runtimes_command,
     "plan": plan_app,
     "cache": cache_app,
 }

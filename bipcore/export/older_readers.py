@@ -143,11 +143,11 @@ def readers_of(folder: Path) -> str:
     file = folder / "config.json"
     if not file.is_file():
         return ""
-    reason = _too_new(json.loads(file.read_text()))
+    reason = too_new(json.loads(file.read_text()))
     return f"transformers 5 or later: {reason}" if reason else f"transformers {OLDEST} or later."
 
 
-def _too_new(config: Mapping[str, Any]) -> str | None:
+def too_new(config: Mapping[str, Any]) -> str | None:
     """Why older readers cannot read the model of a config.json, in a sentence; None if they can."""
     family = check_supported(config["model_type"])
     rope, local = ropes_of(config)
