@@ -54,4 +54,5 @@ def show_smaller(export: Export) -> None:
     """Print the command that makes a smaller file of an export, where there is one."""
     smaller = find_format(export.format).smaller_code
     if smaller is not None:
-        console.emit_text("A smaller file, by llama.cpp's own tool", smaller(export.folder))
+        hint = "Rows that are no multiple of 256 get a larger type; --round-to 256 avoids that."
+        console.emit_text("A smaller file, by llama.cpp", f"{smaller(export.folder)}\n{hint}")

@@ -89,7 +89,8 @@ is `{model_class}`. Smaller types than Q8_0 are llama.cpp's own: `llama-quantize
 file, best of one in f16 or f32, and where the widths are multiples of 256.""",
         notice="A GGUF file, with its plan and card beside it: llama.cpp runs it. Smaller types "
         "than q8_0 are made of it by llama.cpp's own llama-quantize.",
-        caption="`llama-quantize` of llama.cpp makes smaller types of the file.",
+        caption="`llama-quantize` of llama.cpp makes smaller types of the file. Rows that are no "
+        "multiple of 256 get a larger one there; widths rounded to 256 avoid that.",
         language="bash",
         library="gguf",
         suffix=".gguf",
