@@ -42,8 +42,8 @@ class Format:
     does so; without any the number type says all. ``tokenizer_problem(tokenizer, config)``: why it
     cannot hold a tokenizer, in a sentence. ``reader_class(form, plan)``: what the model is called
     there, where that is not the class of ``form``. ``library``: what runs it, as model cards have
-    it. ``on_request``: "auto" never means it. ``smaller_code(place)``: the command by which another
-    tool makes a smaller file of the export.
+    it. ``on_request``: "auto" never means it. ``in_memory``: it needs the whole model in memory.
+    ``smaller_code(place)``: the command by which another tool makes a smaller file of the export.
     """
 
     name: str
@@ -68,4 +68,5 @@ class Format:
     tokenizer_problem: Callable[..., str | None] | None = None
     reader_class: Callable[..., str] | None = None
     on_request: bool = False
+    in_memory: bool = False
     smaller_code: Callable[[str], str] | None = None

@@ -16,14 +16,16 @@ from ..evaluation.metrics import chosen_metrics
 from ..evaluation.zero_shot import TaskResult, shares
 from ..export.card import figure_rows
 from ..export.export import Export, check_removes, check_tokenizer, same_export, save_pruned
-from ..export.formats import AUTO, choose_format, find_kind
+from ..export.formats import AUTO, Format, choose_format, find_kind
 from ..export.number_types import Checkpoint, read_checkpoint
 from ..export.places import check_target
+from ..models.adapters import Adapter
 from ..models.families import family_of
-from ..models.loading import find_model, load_config
+from ..models.loading import empty_model, find_model, load_config
+from ..models.streaming import check_whole
 from ..models.tokenizer import load_tokenizer
 from ..progress import Progress
-from ..pruning.plan import PruningPlan
+from ..pruning.plan import BlockPlan, PruningPlan
 from ..specs import (
     EvaluationSpec,
     ModelSpec,
@@ -113,7 +115,12 @@ class Pipeline:
         find_kind(format, quantize, save_dtype)
         likely = self.plans.outline(score, plan)
         if likely is not None:
-            self._check_plan(score.model, likely, recovery, format, quantize)
+            chosen = self._check_plan(score.model, likely, recovery, format, quantize)
+        else:  # what holds of any plan
+            whole = _everything(load_config(score.model.name, store=self.store))
+            chosen = self._check_format(score.model, whole, format, AUTO)
+        if chosen.in_memory and not self.has_scores(score, plan):
+            check_whole(self.model(score.model)[0], f"The format {chosen.name}")
 
     def _check_plan(
         self,
@@ -122,13 +129,18 @@ class Pipeline:
         recovery: RecoverySpec | None,
         format: str,
         quantize: str,
-    ) -> None:
+    ) -> Format:
         check_removes(plan, recovered=recovery is not None)
+        return self._check_format(spec, plan, format, quantize)
+
+    def _check_format(self, spec: ModelSpec, plan: PruningPlan, name: str, kind: str) -> Format:
+        """The format of that name, if it can hold the plan and the tokenizer; raises InputError."""
         config = load_config(spec.name, store=self.store)
-        chosen, _ = choose_format(plan, config, name=format, kind=quantize)
+        chosen, _ = choose_format(plan, config, name=name, kind=kind)
         if chosen.tokenizer_problem is not None:
             found = find_model(spec.name, store=self.store)
             check_tokenizer(chosen, load_tokenizer(found.name, found.folder, config), config)
+        return chosen
 
     def export(
         self,
@@ -199,6 +211,13 @@ class Pipeline:
             with self.progress.within(0.2 + 0.2 * index, 0.4 + 0.2 * index):
                 found.append(self.evaluate(spec, evaluation, *state))
         return figure_rows(evaluation, found)
+
+
+def _everything(config) -> PruningPlan:
+    """The plan that keeps all of a model of ``config``."""
+    shape = Adapter(empty_model(config)).shape
+    blocks = (BlockPlan(tuple(range(b.heads)), tuple(range(b.channels))) for b in shape.blocks)
+    return PruningPlan(shape, tuple(blocks))
 
 
 def _made_from(

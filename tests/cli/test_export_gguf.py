@@ -72,6 +72,28 @@ def test_a_tokenizer_that_cannot_be_written_is_refused_before_it_scores(
     assert passes == []
 
 
+UNKNOWN_WIDTHS = (*SMALL, "--allocation", "global", *GGUF)
+
+
+def test_what_no_plan_makes_possible_is_refused_before_it_scores(capsys, cache, tmp_path):
+    folder = tmp_path / "opt"
+    readable_model("opt").save_pretrained(folder)
+    merging_tokenizer().save_pretrained(folder)
+    words = ("prune", folder, *UNKNOWN_WIDTHS, "--output", tmp_path / "x.gguf")
+    with counted_passes() as passes:
+        assert main([str(word) for word in words]) == 2
+    assert "GGUF files of OPT are not written" in capsys.readouterr().err
+    assert passes == []
+
+
+def test_a_model_that_is_streamed_is_refused_before_it_scores(capsys, cache, model, tmp_path):
+    words = ("prune", model, *SMALL, *GGUF, "--memory", "400KiB", "--output", tmp_path / "x.gguf")
+    with counted_passes() as passes:
+        assert main([str(word) for word in words]) == 2
+    assert "The format gguf needs the whole model in memory" in capsys.readouterr().err
+    assert passes == []
+
+
 def test_the_page_exports_a_file(model, tmp_path):
     app = open_page("pages/export.py", model=model, seq_len="16", sparsity="0.5")
     app.selectbox(key="export-format").select("gguf").run()

@@ -36,7 +36,7 @@ def gguf_problem(
 
 def _form(model: nn.Module, plan: PruningPlan) -> nn.Module:
     """``model`` itself: what is gone of it is left out when it is written."""
-    check_whole(model, "A GGUF file")
+    check_whole(model, "The format gguf")
     return model
 
 
@@ -100,6 +100,7 @@ file, best of one in f16 or f32, and where the widths are multiples of 256.""",
         tokenizer_problem=tokenizer_problem,
         reader_class=_reader_class,
         on_request=True,
+        in_memory=True,
         smaller_code=quantising_code,
     )
 
