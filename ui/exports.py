@@ -1,5 +1,6 @@
 """The export's job, and what came of it."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import streamlit as st
@@ -26,10 +27,16 @@ def choose_export_format() -> str:
     return st.selectbox("Format", titles, key="export-format", format_func=titles.get)
 
 
-def choose_save_dtype() -> str:
-    """A choice among the types that weights are written in, at first the model's own."""
-    titles = {name: name for name in DTYPES} | {"auto": "that in which the model is stored"}
-    return st.selectbox("Number type", titles, key="save-dtype", format_func=titles.get)
+def choose_types(format: str) -> dict[str, str]:
+    """A choice among the types that weights are written in by a format, at first the model's own,
+    as the options of `Pipeline.export`."""
+    own = {AUTO: "that in which the model is stored"}
+    kinds = () if format == AUTO else find_format(format).kinds
+    titles = {name: name for name in kinds or DTYPES} | own
+    names, label = ((*own, *kinds), "Weights") if kinds else (DTYPES, "Number type")
+    key = f"quantize-{format}" if kinds else "save-dtype"
+    chosen = st.selectbox(label, names, key=key, format_func=titles.get)
+    return {"quantize" if kinds else "save_dtype": chosen}
 
 
 def measured_names() -> str:
@@ -52,14 +59,14 @@ def show_export(
     recovery: RecoverySpec | None = None,
     *,
     format: str,
-    save_dtype: str,
+    types: Mapping[str, str],
     start: bool,
 ) -> None:
     """Start the export where asked, and show its progress or its result; else nothing."""
 
     def work(pipeline: Pipeline, job: Job) -> Export:
         settled = {"evaluation": evaluation, "recovery": recovery}
-        written = {"format": format, "save_dtype": save_dtype}
+        written = {"format": format, **types}
         return pipeline.export(settings.model_spec, plan, folder, **settled, **written)
 
     if start:
@@ -80,14 +87,17 @@ def _before(export: Export) -> str:
 
 
 def _show(export: Export) -> None:
+    written_as = find_format(export.format)
+    kind = written_as.title if written_as.suffix else f"tier {export.tier}"
     st.success(
-        f"Exported to {plain(export.folder)}, tier {export.tier}: "
+        f"Exported to {plain(export.folder)}, {kind}: "
         f"{export.parameters / 1e6:,.1f} M parameters, {_size(export.bytes, export.dtype)}"
         f"{_before(export)}. "
         f"Read back as `{export.model_class}`; the largest difference of its logits from the "
         f"model in memory is {export.max_logit_difference:.2g}."
     )
-    written_as = find_format(export.format)
-    st.code(written_as.loading_code(export.folder), language="python")
+    st.code(written_as.loading_code(export.folder), language=written_as.language)
     if written_as.caption:
         st.caption(written_as.caption.format(folder=plain(export.folder)))
+    if written_as.smaller_code is not None:
+        st.code(written_as.smaller_code(export.folder), language="bash")

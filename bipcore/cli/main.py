@@ -22,6 +22,7 @@ from .plans import compare_command, plan_app
 from .recover import recover_command
 from .reproduce import reproduce_command
 from .runs import runs_command
+from .runtimes import runtimes_command
 from .score import prune_command, score_command
 from .shared import check_shared, interrupted, run_shared
 from .shrink import shrink_command
@@ -46,6 +47,7 @@ COMMANDS: dict[str, Callable | typer.Typer] = {
     "dequantise": dequantise_command,
     "reproduce": reproduce_command,
     "estimate": estimate_command,
+    "runtimes": runtimes_command,
     "plan": plan_app,
     "runs": runs_command,
     "cache": cache_app,

@@ -27,8 +27,8 @@ ExportFormat = Annotated[
     str,
     typer.Option(
         "--format",
-        help=f"How the folder is written: {', '.join(FORMATS)}, or {AUTO}, the first of them that "
-        "can hold the plan.",
+        help=f"How it is written: {', '.join(FORMATS)}, or {AUTO}, the first of them that is a "
+        "folder and can hold the plan.",
     ),
 ]
 MOST = 2**31 - 1
@@ -40,6 +40,15 @@ SaveType = Annotated[
         "--save-dtype",
         help="The type that weights are written in: float32, bfloat16, float16, or auto, that in "
         "which the model is stored.",
+    ),
+]
+Quantize = Annotated[
+    str,
+    typer.Option(
+        "--quantize",
+        help="What the weights of a GGUF file are written in: "
+        f"{', '.join(name for one in FORMATS.values() for name in one.kinds)}, or {AUTO}, what "
+        "--save-dtype says.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]

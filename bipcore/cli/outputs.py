@@ -3,8 +3,11 @@
 from pathlib import Path
 
 from ..errors import InputError
+from ..export.export import Export
+from ..export.formats import find_format
 from ..store.files import check_file
 from ..views.report import GENERATOR
+from . import console
 
 TABLES = (
     "block,kind,index,score",
@@ -46,3 +49,11 @@ def is_report(file: Path) -> bool:
 def _start(file: Path) -> str:
     with file.open("rb") as opened:
         return opened.read(_LINE).decode("utf-8-sig", errors="replace")
+
+
+def show_smaller(export: Export) -> None:
+    """Print the command that makes a smaller file of an export, where there is one."""
+    smaller = find_format(export.format).smaller_code
+    if smaller is not None:
+        hint = "Rows that are no multiple of 256 get a larger type; --round-to 256 avoids that."
+        console.emit_text("A smaller file, by llama.cpp", f"{smaller(export.folder)}\n{hint}")

@@ -10,20 +10,21 @@ import typer
 from ..data.beginnings import said_of
 from ..errors import InputError, short
 from ..evaluation.metrics import chosen_metrics
+from ..export.export import Export
 from ..export.formats import AUTO
+from ..export.places import check_target
 from ..pipeline.pipeline import Pipeline
 from ..pipeline.recoveries import Recovery
 from ..pruning.plan import PruningPlan
 from ..specs import EvaluationSpec, ModelSpec, PlanSpec, RecoverySpec, ScoreSpec
-from ..store.files import check_destination
 from ..store.inputs import named_path
 from ..store.roots import check_root, fault_of
 from ..store.runs import RunStore
 from . import console
 from .console import plan_facts
 from .fitting import fitting
-from .options import MOST, ExportFormat, Force, Json, SaveType, with_specs
-from .outputs import check_outputs
+from .options import MOST, ExportFormat, Force, Json, Quantize, SaveType, with_specs
+from .outputs import check_outputs, show_smaller
 
 RecoveryName = Annotated[
     str | None,
@@ -35,7 +36,8 @@ RecoveryName = Annotated[
 ]
 
 Output = Annotated[
-    Path | None, typer.Option(help="Export the recovered model to this folder, with its adapter.")
+    Path | None,
+    typer.Option(help="Export the recovered model to this folder, with its adapter, or GGUF file."),
 ]
 MicroBatch = Annotated[
     int | None,
@@ -58,6 +60,7 @@ def recover_command(
     checkpoints: CheckpointFolder = None,
     format: ExportFormat = AUTO,
     save_dtype: SaveType = "auto",
+    quantize: Quantize = AUTO,
     evaluate: Annotated[bool, typer.Option(help="Measure the perplexity of all three.")] = True,
     csv: Annotated[Path | None, typer.Option(help="Also write every step to a CSV file.")] = None,
     force: Force = False,
@@ -71,12 +74,12 @@ def recover_command(
     sizes that take minutes on a CPU.
     """
     if output is not None:
-        check_destination(output)
+        check_target(output, format)
     check_outputs(csv=csv, force=force)
     if evaluate:
         evaluation.identity()  # refuses a text that is not there before hours of work
     store = checkpoint_store(checkpoints)
-    written = {"format": format, "save_dtype": save_dtype}
+    written = {"format": format, "save_dtype": save_dtype, "quantize": quantize}
     with console.progress_bar() as progress:
         pipeline = fitting(progress, "recover", score, plan, recovery=recovery)
         if output is not None:
@@ -90,20 +93,19 @@ def recover_command(
 
         console.write_csv(history_frame(done.history), csv)
     if json:
-        steps = {"steps": [asdict(step) for step in done.history]}
-        console.emit_json(_facts(done) | plan_facts(done.plan) | figures | exported | steps)
+        _emit_json(done, figures, exported)
     else:
         _show(done, score.model, evaluation, figures, exported)
 
 
 def _export(
     pipeline: Pipeline, model: ModelSpec, done: Recovery, output: Path | None, **how: Any
-) -> dict[str, dict]:
+) -> dict[str, Export]:
     """What `Pipeline.export` says of the recovered model; nothing where no folder is given."""
     if output is None:
         return {}
     export = pipeline.export(model, done.plan, output, recovery=done.spec, **how)
-    return {"export": asdict(export)}
+    return {"export": export}
 
 
 def _recover(
@@ -201,12 +203,18 @@ def _facts(done: Recovery) -> dict[str, Any]:
     }
 
 
+def _emit_json(done: Recovery, figures: Mapping[str, dict], exported: Mapping[str, Export]) -> None:
+    steps = {"steps": [asdict(step) for step in done.history]}
+    said = {name: asdict(export) for name, export in exported.items()}
+    console.emit_json(_facts(done) | plan_facts(done.plan) | figures | said | steps)
+
+
 def _show(
     done: Recovery,
     model: ModelSpec,
     evaluation: EvaluationSpec,
     figures: Mapping[str, dict],
-    exported: Mapping[str, dict],
+    exported: Mapping[str, Export],
 ) -> None:
     facts = {k: v for k, v in _facts(done).items() if k != "settings" and v is not None}
     shown = {k: f"{v:,.4g}" if isinstance(v, float) else v for k, v in facts.items()}
@@ -214,4 +222,5 @@ def _show(
     if figures:
         emit_figures(evaluation, figures)
     for export in exported.values():
-        console.emit_facts("Exported", export)
+        console.emit_facts("Exported", asdict(export))
+        show_smaller(export)

@@ -9,12 +9,13 @@ import typer
 from ..data.beginnings import said_of
 from ..evaluation.metrics import chosen_metrics
 from ..export.formats import AUTO
+from ..export.places import check_target
 from ..specs import EvaluationSpec, PlanSpec, ScoreSpec
 from . import console
 from .console import plan_facts
 from .fitting import fitting
-from .options import ExportFormat, Force, Json, SaveType, with_specs
-from .outputs import check_outputs
+from .options import ExportFormat, Force, Json, Quantize, SaveType, with_specs
+from .outputs import check_outputs, show_smaller
 
 
 @with_specs("score", "maybe_plan")
@@ -58,39 +59,37 @@ def prune_command(
     score: ScoreSpec,
     plan: PlanSpec,
     evaluation: EvaluationSpec,
-    output: Annotated[Path, typer.Option(help="The folder to export to.")],
+    output: Annotated[Path, typer.Option(help="The folder to export to, or the GGUF file.")],
     format: ExportFormat = AUTO,
     save_dtype: SaveType = "auto",
+    quantize: Quantize = AUTO,
     evaluate: Annotated[
         bool, typer.Option(help="Measure the perplexity before and after, for the model card.")
     ] = True,
     json: Json = False,
 ) -> None:
-    """Prune a model and export it as a folder that stock transformers loads."""
-    from ..store.files import check_destination
-
-    check_destination(output)
-    written = {"format": format, "save_dtype": save_dtype}
+    """Prune a model and export it as a folder that stock transformers loads, or as a GGUF file."""
+    check_target(output, format)
+    types = {"save_dtype": save_dtype, "quantize": quantize}
+    written = {"format": format, **types}
     with console.progress_bar() as progress:
-        pipeline = fitting(progress, "prune", score, plan, text=evaluation, save_dtype=save_dtype)
+        pipeline = fitting(progress, "prune", score, plan, text=evaluation, **types)
         pipeline.check_export(score, plan, **written)
         cached = pipeline.has_scores(score, plan)
         chosen = pipeline.plan(score, plan)
         wanted = evaluation if evaluate else None
         export = pipeline.export(score.model, chosen, output, evaluation=wanted, **written)
-        results = (
-            [pipeline.evaluate(score.model, evaluation, which) for which in (None, chosen)]
-            if evaluate
-            else []
-        )
+        states = (None, chosen) if evaluate else ()
+        results = [pipeline.evaluate(score.model, evaluation, which) for which in states]
     facts = {"spec": asdict(score), "cached": cached, **plan_facts(chosen), **asdict(export)}
     for metric in chosen_metrics(evaluation.metrics):
         for name, result in zip(("before", "after"), results, strict=False):
             facts[f"{metric.name}_{name}"] = result[metric.name]
     if json:
         console.emit_json(facts)
-    else:
-        hidden = ("spec", "plan", "cached")
-        shown = {name: value for name, value in facts.items() if name not in hidden}
-        criterion = chosen.spec.get("criterion", "hand")
-        console.emit_facts(f"{score.model.name}, pruned by {criterion}", shown)
+        return
+    hidden = ("spec", "plan", "cached")
+    shown = {name: value for name, value in facts.items() if name not in hidden}
+    title = f"{score.model.name}, pruned by {chosen.spec.get('criterion', 'hand')}"
+    console.emit_facts(title, shown)
+    show_smaller(export)

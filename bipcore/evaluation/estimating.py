@@ -43,6 +43,8 @@ from .workload import (
     whole_windows,
 )
 
+_HALVES, _PACKED = ("f16", "bf16"), ("q8_0",)
+"""What weights are quantised to that is held in 2 bytes a number, and in 4."""
 TASKS = ("score", "prune", "evaluate", "reconstruct", "sweep", "zero-shot", "recover")
 """The commands that there are estimates of."""
 
@@ -52,7 +54,8 @@ class Job:
     """One of `TASKS` with its specs. ``plan`` is None where only the dense model is meant.
 
     ``criteria``: of a sweep or of reconstruction errors, by name, where they are not that of
-    ``score`` alone; ``points``: how many pruned models a sweep measures with each.
+    ``score`` alone; ``points``: how many pruned models a sweep measures with each. ``save_dtype``
+    and ``quantize`` are those of an export.
     """
 
     task: str
@@ -64,6 +67,7 @@ class Job:
     criteria: tuple[str, ...] = ()
     points: int = 1
     save_dtype: str = "auto"
+    quantize: str = "auto"
 
     def __post_init__(self) -> None:
         if self.task not in TASKS:
@@ -246,11 +250,14 @@ def _with_pruned(job: Job, held: Held, plan: PlanSpec, pruned: ModelShape) -> It
         compared = any(find_metric(name).needs_dense for name in job.text.metrics)
         yield from _measuring(job, held, compared=compared)
     if job.task == "prune":
-        yield from footprint.export_stages(held, pruned, _written(job, held))
+        written = _written(job, held)
+        yield from footprint.export_stages(held, pruned, written, rounded=job.quantize in _PACKED)
 
 
 def _written(job: Job, held: Held) -> int:
     """The bytes of a number in an export (see `number_types.type_to_write`)."""
+    if job.quantize != AUTO:
+        return 2 if job.quantize in _HALVES else footprint.WIDE
     if job.save_dtype == AUTO:
         return min(held.element, held.stored)
     return getattr(torch, job.save_dtype).itemsize

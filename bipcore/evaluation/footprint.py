@@ -288,10 +288,12 @@ def beside(held: Held, pruned: ModelShape, stages: Iterable[Stage]) -> Iterator[
         yield replace(stage, terms=stage.terms | ({"pruned model": size} if size else {}))
 
 
-def export_stages(held: Held, pruned: ModelShape, written: int) -> Iterator[Stage]:
+def export_stages(
+    held: Held, pruned: ModelShape, written: int, *, rounded: bool = False
+) -> Iterator[Stage]:
     """Writing the pruned model, ``written`` bytes a number, and reading it back: in memory it is
-    there again, in the type that is written and, where that is another, in that which it is made
-    from and compared in."""
+    there again, in the type that is written and, where that is another or numbers were ``rounded``
+    within it, in that which it is made from and compared in."""
     if held.budget is not None:
         tied = held.shape.other_parameters < 2 * held.end
         last = held.reading(held.block) if tied else held.reading_end  # read before it is written
@@ -301,7 +303,8 @@ def export_stages(held: Held, pruned: ModelShape, written: int) -> Iterator[Stag
         theirs = max(held.reading_end, held.reading(held.block))
         yield held.stage("reading back", {"part": ours, "part read back": theirs})
         return
-    copies = 0 if written == held.element else pruned.parameters * (written + held.element)
+    same = written == held.element and not rounded
+    copies = 0 if same else pruned.parameters * (written + held.element)
     logits = 2 * COMPARED * held.vocabulary * WIDE
     again = {"read back": pruned.parameters * written, "copies": copies, "logits": logits}
     yield held.stage("export", again)

@@ -13,8 +13,10 @@ from .base import Format
 from .public import is_hub_id, plain, public_name, public_plan
 
 ADAPTER = "adapter"
-CARD = "README.md"
 """The folder of an export that keeps the adapter of a recovery."""
+CARD = "README.md"
+MADE_WITH = "Made with bipcore."
+"""What every card says, by which one of ours is known."""
 
 _TEMPLATE = """---
 {metadata}---
@@ -22,11 +24,11 @@ _TEMPLATE = """---
 # {title}
 
 This is {base} with {total:.1%} of its parameters removed by structured pruning: whole attention
-heads and feed-forward channels are gone, not masked. Made with bipcore.
+heads and feed-forward channels are gone, not masked. {made_with}
 
 ## How to load it
 
-```python
+```{language}
 {code}
 ```
 
@@ -36,7 +38,7 @@ heads and feed-forward channels are gone, not masked. Made with bipcore.
 
 {removed}
 
-`plan.json` lists every head and channel that stayed, and the settings they were chosen with.
+`{plan}` lists every head and channel that stayed, and the settings they were chosen with.
 {recovered}
 ## Before and after
 
@@ -52,12 +54,14 @@ _RECOVERED = """
 """
 
 _TRAINED = {
-    "lora": "After pruning it was fine-tuned with LoRA; the adapter is merged into the weights. "
-    f"`{ADAPTER}/` has\nthe adapter as `peft` reads it: it belongs on the pruned model before the "
-    "merge, not on this one.",
+    "lora": "After pruning it was fine-tuned with LoRA; the adapter is merged into the weights.",
     "blocks": "After pruning all weights of its decoder blocks were trained.",
     "refit": "After pruning the projections that were cut were trained, with norms and biases.",
 }
+_ADAPTER_BESIDE = (
+    f" `{ADAPTER}/` has\nthe adapter as `peft` reads it: it belongs on the pruned model before the "
+    "merge, not on this one."
+)
 _OBJECTIVES = {
     "distill": "the divergence of the next token from the dense model's",
     "text": "the loss of the text",
@@ -67,7 +71,8 @@ _OBJECTIVES = {
 def model_card(
     plan: PruningPlan,
     *,
-    name: str,
+    place: str,
+    plan_file: str = "plan.json",
     written_as: Format,
     model_class: str,
     parameters: int,
@@ -85,6 +90,7 @@ def model_card(
 
     Names are shown as they are, whatever they hold, but for the folders of this machine.
 
+    ``place`` is that of the export, which is called so for others; a file has no adapter beside it.
     ``reason``: why a format before ``written_as`` could not hold the model, in a sentence; None
     where it is the one asked for. ``parameters``: how many it has.
     """
@@ -94,19 +100,22 @@ def model_card(
     rows |= {name: list(values) for name, values in figures.items()}
     said = public_plan(plan)
     return _TEMPLATE.format(
-        metadata=_metadata(base_model, licence),
-        title=plain(name),
+        metadata=_metadata(base_model, licence, written_as),
+        title=plain(place),
+        made_with=MADE_WITH,
         base=plain(public_name(base_model)) if base_model else "a causal language model",
         total=plan.realised_total,
-        code=written_as.loading_code(f"path/to/{name}"),
+        language=written_as.language,
+        code=written_as.loading_code(f"path/to/{place}"),
         loading=written_as.card.format(
-            name=plain(name),
+            name=plain(place),
             model_class=model_class,
             reason=plain(reason or "It was asked for in this form."),
         ),
         readers=f"\nRead by {readers}\n" if readers else "",
         removed=_table(("Setting", "Value"), _settings(said).items()),
-        recovered=_recovered(recovery) if recovery else "",
+        plan=plain(plan_file),
+        recovered=_recovered(recovery, beside=not written_as.suffix) if recovery else "",
         figures=_table(("", *states), ((k, *v) for k, v in rows.items())),
     )
 
@@ -134,7 +143,7 @@ def figure_rows(
     }
 
 
-def _recovered(spec: RecoverySpec) -> str:
+def _recovered(spec: RecoverySpec, *, beside: bool) -> str:
     size = f"{spec.samples:,} × {spec.seq_len} tokens"
     settings = {
         "Text": f"{public_name(spec.source)}, {size}, seed {spec.seed}",
@@ -150,11 +159,13 @@ def _recovered(spec: RecoverySpec) -> str:
         "Batch, epochs": f"{spec.batch_size}, {spec.epochs}",
     }
     table = _table(("Setting", "Value"), settings.items())
-    return _RECOVERED.format(how=_TRAINED[spec.train], settings=table)
+    how = _TRAINED[spec.train] + (_ADAPTER_BESIDE if beside and spec.train == "lora" else "")
+    return _RECOVERED.format(how=how, settings=table)
 
 
-def _metadata(base_model: str, licence: str) -> str:
-    facts = {"license": licence, "library_name": "transformers", "pipeline_tag": "text-generation"}
+def _metadata(base_model: str, licence: str, written_as: Format) -> str:
+    facts = {"license": licence, "library_name": written_as.library}
+    facts["pipeline_tag"] = "text-generation"
     if is_hub_id(base_model):
         facts["base_model"] = base_model
     facts["tags"] = ["pruned", "structured-pruning"]

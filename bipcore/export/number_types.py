@@ -2,12 +2,13 @@
 
 import re
 from collections import Counter
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..errors import InputError
 from ..models.adapters import Adapter
@@ -56,18 +57,46 @@ def type_to_write(wanted: str, model: nn.Module, stored: Checkpoint | None) -> t
     return own if own.itemsize < held.itemsize else held
 
 
+@dataclass(frozen=True)
+class Written:
+    """A model as its weights are written: ``form``, its parameters rounded; the name of their
+    ``type``, the ``bytes`` that they take in the files, and whether a weight is another number for
+    it (``rounded``)."""
+
+    form: nn.Module
+    type: str
+    bytes: int
+    rounded: bool
+
+
+def as_one_type(model: nn.Module, dtype: torch.dtype) -> Written:
+    """``model`` with all of its parameters in ``dtype``. Raises InputError as `in_type`."""
+    form = in_type(model, dtype)
+    size = sum(p.numel() * p.element_size() for p in form.parameters())
+    return Written(form, name_of(dtype), size, _loses(model, dtype))
+
+
 def in_type(model: nn.Module, dtype: torch.dtype) -> nn.Module:
     """``model``, or a copy with its parameters rounded to ``dtype``; buffers, which no checkpoint
     has, stay as they are. Raises InputError where a number is too large for it."""
     if all(parameter.dtype == dtype for parameter in model.parameters()):
         return model
+    return rounded_by(model, lambda name, weight: weight.to(dtype), dtype)
+
+
+def rounded_by(
+    model: nn.Module, rounding: Callable[[str, Tensor], Tensor], dtype: torch.dtype
+) -> nn.Module:
+    """A copy of ``model`` with ``rounding(name, weight)`` for its parameters, for most of them to
+    ``dtype``; parts that rest are read in that. Raises InputError where a number becomes too
+    large."""
     cast = shallow_clone(model)
     if is_streamed(cast):
         recast(cast, dtype)
     for name, parameter in cast.named_parameters():
         if parameter.is_meta:
             continue  # looked at when it is read
-        rounded = parameter.data.to(dtype)
+        rounded = rounding(name, parameter.data)
         if not is_finite(rounded) and is_finite(parameter.data):
             raise InputError(
                 f"The weights {name} have numbers too large for {name_of(dtype)}; write them in "
@@ -82,16 +111,15 @@ def name_of(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def disk_rows(
-    before: Checkpoint | None, model: nn.Module, dtype: torch.dtype, size: int
-) -> dict[str, tuple[str, str]]:
-    """How the weights lie on the disk, those of ``model`` in ``dtype`` and ``size`` bytes: rows of
-    the card."""
-    after = name_of(dtype)
-    after += ", rounded after it was measured" if _loses(model, dtype) else ""
+def disk_rows(before: Checkpoint | None, written: Written) -> dict[str, tuple[str, str]]:
+    """How the weights lie on the disk, as the checkpoint and as ``written``: rows of the card."""
+    after = written.type + (", rounded after it was measured" if written.rounded else "")
     return {
         "Number type": (before.dtype if before else "-", after),
-        "Weights on the disk": (_mebibytes(before.weights) if before else "-", _mebibytes(size)),
+        "Weights on the disk": (
+            _mebibytes(before.weights) if before else "-",
+            _mebibytes(written.bytes),
+        ),
     }
 
 

@@ -71,7 +71,7 @@ def with_older_fields(config: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a config.json, and beside them those that older readers look for."""
     older = {"torch_dtype": config["dtype"]} if config.get("dtype") else {}
     family = check_supported(config["model_type"])
-    rope, local = _ropes(config)
+    rope, local = ropes_of(config)
     if config.get("attn_logit_softcapping"):  # else theirs leaves it out, without a word
         older["_attn_implementation_internal"] = "eager"
     if local:
@@ -92,7 +92,7 @@ def with_older_fields(config: Mapping[str, Any]) -> dict[str, Any]:
 _SHARE = "partial_rotary_factor"
 
 
-def _ropes(config: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+def ropes_of(config: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
     """The rotary embedding of a model, and that of its blocks with a window where it is another,
     as in Gemma 3."""
     rope = config.get("rope_parameters") or {}
@@ -143,14 +143,14 @@ def readers_of(folder: Path) -> str:
     file = folder / "config.json"
     if not file.is_file():
         return ""
-    reason = _too_new(json.loads(file.read_text()))
+    reason = too_new(json.loads(file.read_text()))
     return f"transformers 5 or later: {reason}" if reason else f"transformers {OLDEST} or later."
 
 
-def _too_new(config: Mapping[str, Any]) -> str | None:
+def too_new(config: Mapping[str, Any]) -> str | None:
     """Why older readers cannot read the model of a config.json, in a sentence; None if they can."""
     family = check_supported(config["model_type"])
-    rope, local = _ropes(config)
+    rope, local = ropes_of(config)
     if _kind(rope) not in _ROPES:
         return f"earlier ones do not know rotary embeddings of the kind {_kind(rope)}."
     if _kind(local) != "default":

@@ -20,15 +20,21 @@ _TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-6}
 
 @torch.no_grad()
 def compare(
-    model: nn.Module, form: nn.Module, again: nn.Module, *, tolerance: float | None = None
+    model: nn.Module,
+    form: nn.Module,
+    again: nn.Module,
+    *,
+    tolerance: float | None = None,
+    rounded: bool | None = None,
 ) -> float:
     """The largest difference between the logits of ``model`` and of ``again``.
 
     ``form``, which may not run, is ``model`` as it was written, and ``again`` what was read back.
     Raises InputError where a weight of those two differs in a bit, or the logits by more than
     ``tolerance`` times the largest; by default what the order of sums does. Where another type was
-    written than ``model`` has, ``again`` is run in that of ``model``, and ``tolerance`` holds
-    between it and ``model`` with its weights so rounded: what rounding does is in the figure alone.
+    written than ``model`` has, ``again`` is run in that of ``model``; where weights were
+    ``rounded`` (by default: where the types differ), ``tolerance`` holds between it and ``model``
+    with its weights so rounded: what rounding does is in the figure alone.
     """
     if not same_tensors(form, again):
         raise InputError("The export was not kept: its weights, read back, are not those written.")
@@ -37,8 +43,9 @@ def compare(
     again = in_type(again.eval(), dtype)
     tokens = _tokens(model)
     found, shown = _logits(again, tokens), _logits(model, tokens)
-    same = form.dtype == dtype
-    expected = shown if same else _logits(_with_weights(model, again), tokens)
+    if rounded is None:
+        rounded = form.dtype != dtype
+    expected = shown if not rounded else _logits(_with_weights(model, again), tokens)
     scale = max(1.0, float(expected.abs().max()))
     difference = float((found - expected).abs().max())
     if tolerance is None:

@@ -23,6 +23,8 @@ class Family:
     model of the family normalises after its sublayers, not before. A norm multiplies with its
     weight plus ``norm_offset``. ``output_norms``: the norms that what the attention and what the
     FFN puts out goes through before it joins the residual, where there are any.
+    ``attention_norm``: the norm whose output the attention reads; ``head_norms``: those of the
+    query and the key of each head, where there are any; ``final_norm``: that behind the blocks.
     ``leans_on_beginning``: it is far off in a window without the beginning-of-text token.
     ``rope_base_field`` and ``rope_share_field``: what configurations called these two numbers of
     the rotary embedding before transformers 5; ``longrope_fields``: those that its scaling had,
@@ -47,11 +49,16 @@ class Family:
     ffn_norm_if_after: str | None = None
     norm_offset: float = 0.0
     output_norms: tuple[str, str] | None = None
+    attention_norm: str = "input_layernorm"
+    head_norms: tuple[str, str] | None = None
+    final_norm: str = "model.norm"
     leans_on_beginning: bool = False
     rope_base_field: str = "rope_theta"
     rope_share_field: str = "partial_rotary_factor"
     longrope_fields: tuple[str, ...] = ()
 
+
+_HEAD_NORMS = ("self_attn.q_norm", "self_attn.k_norm")
 
 _GEMMA = {
     "heads_divide_hidden": True,
@@ -68,9 +75,9 @@ FAMILIES: dict[str, Family] = {
     ),
     "mistral": Family("Mistral"),
     "qwen2": Family("Qwen2"),
-    "qwen3": Family("Qwen3", output_biases=("attention_bias", False)),
+    "qwen3": Family("Qwen3", output_biases=("attention_bias", False), head_norms=_HEAD_NORMS),
     "gemma2": Family("Gemma 2", **_GEMMA),
-    "gemma3_text": Family("Gemma 3 (text)", **_GEMMA),
+    "gemma3_text": Family("Gemma 3 (text)", **_GEMMA, head_norms=_HEAD_NORMS),
     "phi3": Family(
         "Phi-3",
         qkv=("self_attn.qkv_proj",),
@@ -91,6 +98,8 @@ FAMILIES: dict[str, Family] = {
         output_biases=("enable_bias", "enable_bias"),
         ffn_norm="final_layer_norm",
         ffn_norm_if_after="self_attn_layer_norm",
+        attention_norm="self_attn_layer_norm",
+        final_norm="model.decoder.final_layer_norm",
     ),
     "gpt_neox": Family(
         "GPT-NeoX",
@@ -104,6 +113,7 @@ FAMILIES: dict[str, Family] = {
         gated=False,
         reloads_heads=False,
         output_biases=("attention_bias", True),
+        final_norm="gpt_neox.final_layer_norm",
         rope_base_field="rotary_emb_base",
         rope_share_field="rotary_pct",
     ),

@@ -14,13 +14,14 @@ from ..errors import InputError, reason_of, short
 SENTENCEPIECE = "tokenizer.model"
 _SPACE = "▁"
 _CONTROL, _OF_USERS = 3, 4
-_PROBES = (
+PROBES: tuple[str, ...] = (
     "Hello, world! It's 1234.5 o'clock; isn't it?",
     "two  spaces,\ttabs\n\nand    lines \n",
     "def f(x):\n    return x ** 2  # <a href='x'>",
     "Grüße, señor ☃ ½ ﬁ №",
     "日本語のテキスト 🤗 и русский",
 )
+"""Texts that tokenizers are compared on."""
 
 
 def load_tokenizer(name: str, folder: Path, config):
@@ -42,8 +43,8 @@ def _as_sentencepiece(found, file: Path):
 
     wanted = SentencePieceProcessor(model_file=str(file))
     for tokenizer in (found, _made_anew(found, file)):
-        ids = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in _PROBES)
-        if list(ids) == [wanted.encode(text) for text in _PROBES]:
+        ids = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in PROBES)
+        if list(ids) == [wanted.encode(text) for text in PROBES]:
             return tokenizer
     raise ValueError(f"{file.name} cannot be converted to a tokenizer.json that encodes the same")
 

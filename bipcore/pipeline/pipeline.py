@@ -15,13 +15,17 @@ from torch import nn
 from ..evaluation.metrics import chosen_metrics
 from ..evaluation.zero_shot import TaskResult, shares
 from ..export.card import figure_rows
-from ..export.export import Export, check_removes, same_export, save_pruned
-from ..export.formats import AUTO, choose_format, find_format
+from ..export.export import Export, check_removes, check_tokenizer, same_export, save_pruned
+from ..export.formats import AUTO, Format, choose_format, find_kind
 from ..export.number_types import Checkpoint, read_checkpoint
+from ..export.places import check_target
+from ..models.adapters import Adapter
 from ..models.families import family_of
-from ..models.loading import check_save_dtype, load_config
+from ..models.loading import empty_model, find_model, load_config
+from ..models.streaming import check_whole
+from ..models.tokenizer import load_tokenizer
 from ..progress import Progress
-from ..pruning.plan import PruningPlan
+from ..pruning.plan import BlockPlan, PruningPlan
 from ..specs import (
     EvaluationSpec,
     ModelSpec,
@@ -30,7 +34,6 @@ from ..specs import (
     ScoreSpec,
     ZeroShotSpec,
 )
-from ..store.files import check_destination
 from ..store.kinds import digest
 from ..store.runs import RunStore
 from .comparing import Comparisons
@@ -108,21 +111,39 @@ class Pipeline:
         *,
         format: str = AUTO,
         save_dtype: str = "auto",
+        quantize: str = "auto",
     ) -> None:
         """Raise InputError for an export of these specs that is sure to be refused: before anything
         is scored."""
-        check_save_dtype(save_dtype)
-        if format != AUTO:
-            find_format(format)
+        find_kind(format, quantize, save_dtype)
         likely = self.plans.outline(score, plan)
         if likely is not None:
-            self._check_plan(score.model, likely, recovery, format)
+            chosen = self._check_plan(score.model, likely, recovery, format, quantize)
+        else:  # what holds of any plan
+            whole = _everything(load_config(score.model.name, store=self.store))
+            chosen = self._check_format(score.model, whole, format, AUTO)
+        if chosen.in_memory and not self.has_scores(score, plan):
+            check_whole(self.model(score.model)[0], f"The format {chosen.name}")
 
     def _check_plan(
-        self, spec: ModelSpec, plan: PruningPlan, recovery: RecoverySpec | None, format: str
-    ) -> None:
+        self,
+        spec: ModelSpec,
+        plan: PruningPlan,
+        recovery: RecoverySpec | None,
+        format: str,
+        quantize: str,
+    ) -> Format:
         check_removes(plan, recovered=recovery is not None)
-        choose_format(plan, load_config(spec.name, store=self.store), name=format)
+        return self._check_format(spec, plan, format, quantize)
+
+    def _check_format(self, spec: ModelSpec, plan: PruningPlan, name: str, kind: str) -> Format:
+        """The format of that name, if it can hold the plan and the tokenizer; raises InputError."""
+        config = load_config(spec.name, store=self.store)
+        chosen, _ = choose_format(plan, config, name=name, kind=kind)
+        if chosen.tokenizer_problem is not None:
+            found = find_model(spec.name, store=self.store)
+            check_tokenizer(chosen, load_tokenizer(found.name, found.folder, config), config)
+        return chosen
 
     def export(
         self,
@@ -134,25 +155,28 @@ class Pipeline:
         recovery: RecoverySpec | None = None,
         format: str = AUTO,
         save_dtype: str = "auto",
+        quantize: str = "auto",
     ) -> Export:
         """Export the pruned model, or the recovered one with its adapter; what is already there,
         whole and the same, is left as it is.
 
         With ``evaluation`` the card says its metrics before and after. ``format`` is one of
         `export.formats.FORMATS`, or "auto"; ``save_dtype`` the type that weights are written in,
-        "auto" for the checkpoint's own (see `save_pruned`). Raises InputError, before anything is
-        computed, where the format cannot hold the plan, or it leaves the dense model.
+        "auto" for the checkpoint's own, and ``quantize`` what they are quantised to in its place
+        (see `save_pruned`). Raises InputError, before anything is computed, where the format cannot
+        hold the plan, or it leaves the dense model.
         """
-        check_destination(folder)
-        check_save_dtype(save_dtype)
+        check_target(folder, format)
+        find_kind(format, quantize, save_dtype)
         if evaluation:
             chosen_metrics(evaluation.metrics)  # refuses an unknown one before anything is loaded
         self.bench.ensure_content(spec)
-        source = _made_from(spec, plan, evaluation, recovery, {"as": format, "type": save_dtype})
-        self._check_plan(spec, plan, recovery, format)
+        how = {"format": format, "save_dtype": save_dtype, "quantize": quantize}
+        source = _made_from(spec, plan, evaluation, recovery, how)
+        self._check_plan(spec, plan, recovery, format, quantize)
         if done := same_export(folder, source):
             return done
-        _, tokenizer = self.model(spec)
+        tokenizer = self.model(spec)[1]
         figures = self._figures(spec, evaluation, plan, recovery) if evaluation else None
         with self.progress.within(0.5, 0.8):
             model = self.variant(spec, plan, recovery)
@@ -162,23 +186,21 @@ class Pipeline:
                 tokenizer,
                 folder,
                 plan=plan,
-                base_model=base_name(spec.name),
-                licence=self.bench.found.licence,
                 figures=figures,
                 source=source,
-                **self._trained(spec, plan, recovery),
-                format=format,
-                save_dtype=save_dtype,
                 checkpoint=self._checkpoint(model),
+                **self._origin(spec, plan, recovery),
+                **how,
                 progress=progress,
             )
 
-    def _trained(
+    def _origin(
         self, spec: ModelSpec, plan: PruningPlan, recovery: RecoverySpec | None
     ) -> dict[str, Any]:
-        """What an export says and keeps of a recovery."""
+        """What an export says of the model that it is made of, and says and keeps of a recovery."""
         adapter = self.adapter(spec, plan, recovery) if recovery else None
-        return {"recovery": recovery, "adapter": adapter}
+        trained = {"recovery": recovery, "adapter": adapter}
+        return trained | {"base_model": base_name(spec.name), "licence": self.bench.found.licence}
 
     def _checkpoint(self, model: nn.Module) -> Checkpoint:
         """How the dense model of ``model``, which is in memory, lies on the disk."""
@@ -194,14 +216,23 @@ class Pipeline:
         return figure_rows(evaluation, found)
 
 
+def _everything(config) -> PruningPlan:
+    """The plan that keeps all of a model of ``config``."""
+    shape = Adapter(empty_model(config)).shape
+    blocks = (BlockPlan(tuple(range(b.heads)), tuple(range(b.channels))) for b in shape.blocks)
+    return PruningPlan(shape, tuple(blocks))
+
+
 def _made_from(
     spec: ModelSpec,
     plan: PruningPlan,
     evaluation: EvaluationSpec | None,
     recovery: RecoverySpec | None,
-    written: Mapping[str, str],
+    how: Mapping[str, str],
 ) -> str:
     """What identifies all that an export is made from, and how it is written."""
+    kind = how["save_dtype"] if how["quantize"] == AUTO else how["quantize"]
+    written = {"as": how["format"], "type": kind}
     measured = evaluation.asked() if evaluation else None
     tuned = recovery.identity() if recovery else None
     return digest([spec.identity(), plan.to_json(), measured, tuned, written])

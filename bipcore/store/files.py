@@ -9,7 +9,7 @@ import contextlib
 import os
 import shutil
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from ..errors import InputError, reason_of, short
@@ -22,10 +22,10 @@ _LONGEST = 3500
 """Bytes of a folder's path: a system knows about 4,096, and files have to lie in it."""
 
 
-def read_manifest(folder: Path) -> dict:
-    """The manifest of an earlier export in ``folder``, {} where there is none."""
+def read_manifest(folder: Path, name: str = MANIFEST) -> dict:
+    """The manifest ``name`` of an earlier export in ``folder``, {} where there is none."""
     try:
-        manifest = read_json(folder / MANIFEST, "The manifest")
+        manifest = read_json(folder / name, "The manifest")
     except InputError:
         return {}
     known = isinstance(manifest, dict) and manifest.get("format") == MANIFEST_FORMAT
@@ -197,6 +197,15 @@ def whole_folder(target: Path) -> Iterator[Path]:
     After an exception nothing is left of it, nor of parents made for it, and what was there before
     is untouched.
     """
+    with _folder_beside(target) as unfinished:
+        yield unfinished
+        publish(unfinished, target)
+
+
+@contextlib.contextmanager
+def _folder_beside(target: Path) -> Iterator[Path]:
+    """A temporary folder beside ``target``; of it, and of parents made for it, nothing is left
+    that nothing was put into."""
     made = [parent for parent in target.parents if not parent.exists()]
     try:
         for parent in reversed(made):
@@ -204,9 +213,8 @@ def whole_folder(target: Path) -> Iterator[Path]:
         sweep(target.parent)
         with temporary(target.parent, ".unfinished", is_folder=True) as unfinished:
             yield unfinished
-            publish(unfinished, target)
     finally:
-        for parent in made:  # those that something was put into stay
+        for parent in made:
             with contextlib.suppress(OSError):
                 parent.rmdir()
 
@@ -215,12 +223,18 @@ def whole_folder(target: Path) -> Iterator[Path]:
 def replacing(target: Path, *, size: int) -> Iterator[Path]:
     """`whole_folder` for an export of ``size`` bytes, for others to read. Raises InputError where
     it cannot be made, the disk is too full, or something else was put there meanwhile."""
+    with _refusing(target), whole_folder(target) as unfinished:
+        _check_space(target, unfinished, size)
+        yield unfinished
+        let_read(unfinished)
+        check_destination(target)
+
+
+@contextlib.contextmanager
+def _refusing(target: Path) -> Iterator[None]:
+    """Raise InputError where a system lets ``target`` not be written."""
     try:
-        with whole_folder(target) as unfinished:
-            _check_space(target, unfinished, size)
-            yield unfinished
-            let_read(unfinished)
-            check_destination(target)
+        yield
     except OSError as error:
         raise InputError(
             f"{target} cannot be written: {reason_of(error)}; nothing was kept."
@@ -234,3 +248,59 @@ def _check_space(target: Path, folder: Path, size: int) -> None:
             f"The disk of {target} is full: the export needs {size / 2**20:,.0f} MiB and "
             f"{free / 2**20:,.0f} MiB are free."
         )
+
+
+def check_files(path: str | Path, marks: Mapping[str, bytes]) -> Path:
+    """``path`` as an absolute path, if a file may be written there with others beside it.
+
+    ``marks``: for the name of each of them bytes among the first 4,096 by which one of ours is
+    known; another, but for an empty one, is left alone. Their folder may be missing. Raises
+    InputError.
+    """
+    said, target, _ = _look_at(path, "file")
+    if len(os.fsencode(target)) > _LONGEST:
+        raise InputError(f"{short(said)} cannot be written: its path is too long.")
+    parent = next(p for p in target.parents if os.path.lexists(p))
+    if parent != target.parent:
+        _check_parent(said, parent)
+    else:
+        for name, mark in marks.items():
+            _check_ours(said.parent / name, mark)
+    return target
+
+
+def _check_ours(file: Path, mark: bytes) -> None:
+    """Raise InputError where ``file`` cannot be written, or is there and does not have ``mark``."""
+    target = check_file(file)
+    try:
+        with target.open("rb") as opened:
+            start = opened.read(4096)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise InputError(f"{short(file)} cannot be read: {reason_of(error)}.") from None
+    if start and mark not in start:
+        raise InputError(
+            f"{short(file)} is no part of an export of bipcore and is not overwritten; give "
+            "another name."
+        )
+
+
+@contextlib.contextmanager
+def replacing_files(target: Path, marks: Mapping[str, bytes], *, size: int) -> Iterator[Path]:
+    """A new folder to write the file ``target`` and those beside it to, which take their places at
+    the end, each whole, the last of ``marks`` last. Where something fails before that nothing is
+    left, and what was there is untouched.
+
+    ``size`` is about what they take. The last file says that all are there: an earlier one goes
+    first, so that none is left beside files of another export. Raises InputError.
+    """
+    with _refusing(target), _folder_beside(target) as unfinished:
+        _check_space(target, unfinished, size)
+        yield unfinished
+        let_read(unfinished)
+        check_files(target, marks)
+        *first, last = marks
+        (target.parent / last).unlink(missing_ok=True)
+        for name in (*first, last):
+            os.replace(unfinished / name, target.parent / name)

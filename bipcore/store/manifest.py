@@ -17,18 +17,23 @@ def checksums(folder: Path) -> dict[str, str]:
     return {name: sha256(folder / name) for name in names}
 
 
-def write_manifest(folder: Path, facts: dict[str, Any], sums: dict[str, str] | None = None) -> None:
-    """Write down what the export in ``folder`` is; ``sums`` are its `checksums`, where they have
-    been taken. Raises OSError."""
+def write_manifest(
+    folder: Path,
+    facts: dict[str, Any],
+    sums: dict[str, str] | None = None,
+    name: str = MANIFEST,
+) -> None:
+    """Write down what the export in ``folder`` is, in the file ``name`` there; ``sums`` are its
+    `checksums`, where they have been taken. Raises OSError."""
     sums = checksums(folder) if sums is None else sums
     manifest = {
         "format": MANIFEST_FORMAT,
         **facts,
-        "files": {name: (folder / name).stat().st_size for name in sums},
+        "files": {file: (folder / file).stat().st_size for file in sums},
         "sha256": sums,
     }
     manifest["digest"] = digest(manifest)
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    (folder / name).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
 
 
 def has_checksums(manifest: dict) -> bool:
@@ -38,14 +43,15 @@ def has_checksums(manifest: dict) -> bool:
     return isinstance(sums, dict) and sums.keys() == manifest["files"].keys()
 
 
-def changed(folder: Path) -> str | None:
-    """What is not as it was written in the export in ``folder``, in a few words; None if all is."""
-    manifest = read_manifest(folder)
+def changed(folder: Path, name: str = MANIFEST) -> str | None:
+    """What is not as it was written in the export in ``folder`` with the manifest ``name``, in a
+    few words; None if all is."""
+    manifest = read_manifest(folder, name)
     if not manifest:
-        return f"there is no {MANIFEST}"
+        return f"there is no {name}"
     if "digest" in manifest and digest(_without_digest(manifest)) != manifest["digest"]:
-        return f"{MANIFEST} is not as it was written"
-    return changed_file(folder, manifest["files"])
+        return f"{name} is not as it was written"
+    return _changed_of(folder, manifest, manifest["files"])
 
 
 def changed_file(
@@ -53,7 +59,12 @@ def changed_file(
 ) -> str | None:
     """The same of the files ``names`` alone; None, too, where no manifest says what was in them.
     ``take`` gives the SHA-256 of a file."""
-    manifest = read_manifest(folder)
+    return _changed_of(folder, read_manifest(folder), names, take)
+
+
+def _changed_of(
+    folder: Path, manifest: dict, names: Container[str], take: Callable[[Path], str | None] = sha256
+) -> str | None:
     sums = manifest["sha256"] if manifest and has_checksums(manifest) else {}
     for name, taken in sums.items():
         try:

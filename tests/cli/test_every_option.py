@@ -32,6 +32,7 @@ COMMANDS = {
     "merge": "{text} --base {model} --output out",
     "dequantise": "{model} --output out",
     "estimate": f"{SMALL} {TEXT} --for prune",
+    "runtimes": f"{SMALL} --criterion magnitude",
     "reproduce": "figure2 --model {model} --dry-run",
     "plan make": f"{SMALL} --output new.json",
     "plan show": "{plan}",

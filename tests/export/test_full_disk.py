@@ -8,6 +8,7 @@ import pytest
 from bipcore.export.export import save_pruned
 from bipcore.pruning.slicing import apply_plan
 from tests.helpers.folders import tree
+from tests.helpers.gguf import merging_tokenizer, plan_of, readable_model
 from tests.helpers.processes import Call, with_bipcore
 from tests.helpers.pruning import plan_for
 from tests.helpers.tiny import tiny_model, word_tokenizer
@@ -18,9 +19,11 @@ CASES = {
     "weights": (100_000, 94),
     "tokenizer": (500_000, 40_000),
     "earlier": (100_000, 94),
+    "keys": (1_000, None),
+    "tensors": (100_000, None),
 }
 """How many bytes a file may have, and how many words the tokenizer: in "tokenizer" its file is
-larger than that of the weights."""
+larger than that of the weights; None: it is a GGUF file."""
 
 _WRITER = """
 import json, resource, signal, sys
@@ -40,7 +43,12 @@ print(json.dumps(said))
 """
 
 
-def save(folder, words: int = 94, *, sparsity: float = 0.5):
+def save(folder, words: int | None = 94, *, sparsity: float = 0.5):
+    if words is None:
+        model = readable_model("llama")
+        plan = plan_of(model, sparsity=sparsity)
+        file, tokenizer = f"{folder}.gguf", merging_tokenizer()
+        return save_pruned(apply_plan(model, plan), tokenizer, file, plan=plan, format="gguf")
     plan = plan_for("llama", sparsity)
     pruned = apply_plan(tiny_model("llama"), plan)
     return save_pruned(pruned, word_tokenizer(words), folder, plan=plan)

@@ -219,7 +219,7 @@ def test_what_cannot_be_exported_is_known_before_anything_is_scored(pipeline, sp
             (nothing, {}, "removes nothing"),
             (PlanSpec(sparsity=0.5, protect_first=1), {"format": "stock"}, "different widths"),
             (PlanSpec(sparsity=0.5, compensation="bias"), {"format": "stock"}, "adds biases"),
-            (PlanSpec(), {"format": "gguf"}, "no export format"),
+            (PlanSpec(), {"format": "onnx"}, "no export format"),
             (PlanSpec(), {"save_dtype": "int8"}, "not written as"),
         ]
         for plan, how, sentence in refused:

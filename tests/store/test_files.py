@@ -10,8 +10,10 @@ from bipcore.store.files import (
     MANIFEST_FORMAT,
     check_destination,
     check_file,
+    check_files,
     read_manifest,
     replacing,
+    replacing_files,
     write_text,
 )
 from tests.helpers.folders import tree
@@ -184,3 +186,75 @@ def test_what_was_put_beside_an_export_while_it_was_made_stays(tmp_path):
 def test_a_folder_where_a_disk_is_mounted_is_refused():
     with pytest.raises(InputError, match=r"mounted|working folder"):
         check_destination("/proc")
+
+
+MARKS = {"a.x": b"weights", "a.md": b"card", "a.json": b"manifest"}
+
+
+def _write(folder, *, mark: str = "") -> None:
+    for name, said in MARKS.items():
+        (folder / name).write_bytes(said + mark.encode())
+
+
+def test_files_take_their_places_together_and_leave_others_alone(tmp_path):
+    _write(tmp_path)
+    (tmp_path / "mine").write_text("mine")
+    target = check_files(tmp_path / "a.x", MARKS)
+    with replacing_files(target, MARKS, size=0) as unfinished:
+        _write(unfinished, mark=" new")
+        assert (tmp_path / "a.x").read_bytes() == b"weights"
+    assert tree(tmp_path) == ["a.json", "a.md", "a.x", "mine"]
+    assert all((tmp_path / name).read_bytes() == said + b" new" for name, said in MARKS.items())
+
+
+def _fail_to_replace(target) -> None:
+    with replacing_files(target, MARKS, size=0) as unfinished:
+        _write(unfinished, mark=" new")
+        raise KeyError
+
+
+def test_files_are_as_they_were_where_writing_them_fails(tmp_path):
+    _write(tmp_path)
+    with pytest.raises(KeyError):
+        _fail_to_replace(tmp_path / "a.x")
+    assert tree(tmp_path) == ["a.json", "a.md", "a.x"]
+    assert (tmp_path / "a.x").read_bytes() == b"weights"
+
+
+def test_parents_that_were_made_for_files_go_with_them(tmp_path):
+    target = check_files(tmp_path / "b" / "c" / "a.x", MARKS)
+    with pytest.raises(KeyError), replacing_files(target, MARKS, size=0):
+        raise KeyError
+    assert tree(tmp_path) == []
+
+
+def test_the_last_file_is_not_left_beside_those_of_another_export(tmp_path, monkeypatch):
+    _write(tmp_path)
+    moved = []
+
+    def killed(source, target):
+        moved.append(target)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", killed)
+    with (
+        pytest.raises(KeyboardInterrupt),
+        replacing_files(tmp_path / "a.x", MARKS, size=0) as unfinished,
+    ):
+        _write(unfinished, mark=" new")
+    assert moved == [tmp_path / "a.x"]
+    assert tree(tmp_path) == ["a.md", "a.x"]
+
+
+@pytest.mark.parametrize("name", MARKS)
+def test_files_of_others_are_not_overwritten(tmp_path, name):
+    _write(tmp_path)
+    (tmp_path / name).write_text("a thesis")
+    with pytest.raises(InputError, match=f"{name} is no part of an export of bipcore"):
+        check_files(tmp_path / "a.x", MARKS)
+
+
+def test_a_folder_in_the_place_of_a_file_is_refused(tmp_path):
+    (tmp_path / "a.md").mkdir()
+    with pytest.raises(InputError, match=r"a\.md is a folder"):
+        check_files(tmp_path / "a.x", MARKS)

@@ -1,0 +1,94 @@
+"""Which programs run what a plan leaves of a model, and what would do for those that do not.
+
+The first four were run on exports. Of vLLM, MLX and ONNX nothing was run here: what is said of them
+was read in their sources (vLLM's and mlx-lm's models, Optimum's generators of dummy inputs).
+"""
+
+from dataclasses import dataclass
+
+from ..models.families import base_type, family_of
+from ..pruning.plan import PruningPlan
+from .gguf.format import gguf_problem
+from .older_readers import OLDEST, too_new, with_older_fields
+from .stock import stock_problem
+
+_UNIFORM = "uniform widths: --allocation uniform, no block protected, no sublayer removed"
+_ALL_HEADS = "all heads, fewer channels: --unit none, --allocation uniform"
+_HEAD_WIDTH = "It takes the width of a head from the hidden size and the number of heads."
+
+_VLLM_FREE = ("llama", "mistral", "qwen3", "gemma2", "gemma3_text", "phi3")
+_MLX = ("llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text", "phi3", "gpt_neox")
+_MLX_FREE = ("llama", "mistral", "qwen3", "gemma2", "gemma3_text")
+_ONNX_FREE = ("mistral", "qwen3", "gemma2", "gemma3_text")
+"""The families of which a program reads the width of a head from the configuration."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a program ``takes`` a plan, by which ``format``; if not, the ``reason`` and the
+    ``nearest`` plan that it would take. ``tried``: whether such exports were run in it here."""
+
+    program: str
+    takes: bool
+    format: str
+    reason: str = ""
+    nearest: str = ""
+    tried: bool = True
+
+
+def runtimes(plan: PruningPlan, config) -> list[Verdict]:
+    """The verdict of every program on what ``plan`` leaves of the model of ``config``, which is
+    that of the dense or of the pruned one."""
+    stock = stock_problem(plan, config)
+    near = _nearest(plan) if stock else ""
+    return [
+        Verdict("transformers 5", stock is None, "stock", stock or "", near),
+        Verdict("transformers 5, running code", True, "modelling-file"),
+        _older(config, stock),
+        _llama_cpp(plan, config),
+        *_read_only(plan, config, stock),
+    ]
+
+
+def _older(config, stock: str | None) -> Verdict:
+    reason = too_new(with_older_fields(config.to_dict()))
+    written = "modelling-file" if stock else "stock"
+    said = f"Of transformers, {reason}" if reason else ""
+    return Verdict(f"transformers {OLDEST}", reason is None, written, said)
+
+
+def _llama_cpp(plan: PruningPlan, config) -> Verdict:
+    problem = gguf_problem(plan, config)
+    near = _nearest(plan) if problem and not plan.uniform else ""
+    return Verdict("llama.cpp", problem is None, "gguf", problem or "", near)
+
+
+def _read_only(plan: PruningPlan, config, stock: str | None) -> list[Verdict]:
+    """Those that read the folder of a stock class, which none here was run in."""
+    kind, title = base_type(config.model_type), family_of(config).title
+    programs = {
+        "vLLM": (None, _VLLM_FREE),
+        "MLX": (_MLX, _MLX_FREE),
+        "ONNX (Optimum)": (None, _ONNX_FREE),
+    }
+    found = []
+    for name, (known, free) in programs.items():
+        reason, near = stock or "", _nearest(plan) if stock else ""
+        if known is not None and kind not in known:
+            reason, near = f"It has no {title}.", ""
+        elif not stock and not _has_all_heads(plan) and kind not in free:
+            reason, near = _HEAD_WIDTH, _ALL_HEADS
+        found.append(Verdict(name, not reason, "stock", reason, near, tried=False))
+    return found
+
+
+def _nearest(plan: PruningPlan) -> str:
+    """The plan that stock classes take."""
+    shapes = [plan.pruned_shape.blocks[index] for index in plan.left]
+    whole = all(shape.heads and shape.channels for shape in shapes)
+    return _ALL_HEADS if plan.uniform and whole else _UNIFORM
+
+
+def _has_all_heads(plan: PruningPlan) -> bool:
+    pairs = zip(plan.pruned_shape.blocks, plan.shape.blocks, strict=True)
+    return all(now.heads in (0, was.heads) for now, was in pairs)
