@@ -10,7 +10,8 @@ import typer
 
 from ..errors import InputError
 from ..export.export import Export
-from ..export.formats import AUTO
+from ..export.formats import AUTO, find_kind
+from ..export.places import check_target
 from ..pipeline.pipeline import Pipeline
 from ..pipeline.recoveries import Recovery, states_of
 from ..pipeline.searching import WidthSearch
@@ -18,12 +19,11 @@ from ..pipeline.shrinking import Candidate, best_plan
 from ..progress import Progress
 from ..pruning.targets import Target, read_target
 from ..specs import EvaluationSpec, PlanSpec, RecoverySpec, ScoreSpec
-from ..store.files import check_destination
 from . import console
 from .console import plan_facts
 from .fitting import fitting
-from .options import MOST, ExportFormat, Force, Json, SaveType, with_specs
-from .outputs import check_outputs
+from .options import MOST, ExportFormat, Force, Json, Quantize, SaveType, with_specs
+from .outputs import check_outputs, show_smaller
 from .plans import without
 from .recover import MicroBatch, emit_figures
 from .repeat import command, words_of, words_of_scores
@@ -52,7 +52,7 @@ Wanted = Annotated[
         "latency=30ms, as plan make has it.",
     ),
 ]
-Folder = Annotated[Path, typer.Option(help="The folder to export to.")]
+Folder = Annotated[Path, typer.Option(help="The folder to export to, or the GGUF file.")]
 Tokens = Annotated[
     int, typer.Option(help="Train on so many tokens of the calibration text; 0: not.", max=MOST)
 ]
@@ -119,6 +119,7 @@ def shrink_command(
     micro_batch: MicroBatch = None,
     format: ExportFormat = AUTO,
     save_dtype: SaveType = "auto",
+    quantize: Quantize = AUTO,
     report: ReportFile = None,
     force: Force = False,
     json: Json = False,
@@ -131,7 +132,7 @@ def shrink_command(
     same settings, it goes on; the report says the commands of each step.
     """
     report = Path(f"{output}.html") if report is None else report
-    check_destination(output)
+    check_target(output, format)
     check_outputs(report=report, force=force)
     asked = _Asked(
         score=score,
@@ -141,8 +142,9 @@ def shrink_command(
         training=_training(score, recovery, tokens),
         text=evaluation,
         output=output,
-        written={"format": format, "save_dtype": save_dtype},
+        written={"format": format, "save_dtype": save_dtype, "quantize": quantize},
     )
+    find_kind(format, quantize, save_dtype)
     evaluation.identity()  # refuses a text that is not there before hours of work
     with console.progress_bar() as progress:
         found = _shrink(asked, _ready(progress, asked), micro_batch)
@@ -239,3 +241,4 @@ def _show(asked: _Asked, found: _Found, report: Path, steps: dict[str, str] | No
     console.emit_facts(f"{asked.score.model.name}, {asked.target.text}", said)
     emit_figures(asked.text, found.figures)
     console.emit_facts("Exported", export | {"report": str(report)})
+    show_smaller(found.export)
