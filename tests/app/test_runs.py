@@ -15,7 +15,7 @@ from tests.helpers.apptest import charts, read, settle, start
 from tests.helpers.folders import edit_json, model_folder
 from tests.helpers.runs import everything
 from tests.helpers.tiny import one_thread as one_thread
-from ui import links
+from ui import jobs, links
 from ui.forms import last_forms
 from ui.jobs import worker
 from ui.openings import Opening, kept_plans, opening
@@ -41,7 +41,8 @@ def full(made, tmp_path, monkeypatch) -> RunStore:
 
 
 @pytest.fixture(autouse=True)
-def _a_new_server():
+def _a_new_server(monkeypatch):
+    monkeypatch.setattr(jobs, "_worker", None)  # it works on the store that it first finds
     links.forget_all()
     yield
     last_forms().clear()
