@@ -25,13 +25,18 @@ from bipcore.views.curves import (
     width_curves_chart,
 )
 
-from .figures import show_chart
+from .figures import metric_row, show_chart
 from .jobs import DONE, FAILED, Job, worker
 from .results import error_box, need, show_progress
 from .settings import Settings, write_settings
 from .words import plain
 
 _KINDS = {"params": "Parameters", "bytes": "Bytes of the weights", "macs": "Multiply-accumulates"}
+_UNITS = {
+    "params": (1e6, "million parameters"),
+    "bytes": (1e6, "MB"),
+    "macs": (1e9, "billion multiply-accumulates, for 512 tokens"),
+}
 _SHARES = tuple(percent / 100 for percent in range(98, 18, -4))
 _CRITERION = "obs-fisher"
 
@@ -117,8 +122,9 @@ def choose_target(shape: ModelShape) -> Target:
         "At most, of the original", 10, 99, 80, format="%d %%", key="budget-share"
     )
     target = read_target(f"{kind}={share}%{said and '@' + said}")
-    whole, limit = (target.said(cost) for cost in (target.cost(shape), target.limit(shape)))
-    share_place.caption(f"{limit}, where the original has {whole}.")
+    size, unit = _UNITS[kind]
+    limit, whole = target.limit(shape) / size, target.cost(shape) / size
+    share_place.caption(f"{limit:,.1f} of the original's {whole:,.1f} {unit}")
     return target
 
 
@@ -201,9 +207,9 @@ def search_controls(
 
 def _show_found(settings: Settings, found: PruningPlan) -> None:
     said = found.spec["search"]
-    before, after = st.columns(2)
-    before.metric("Divergence of this plan", f"{said['divergence_before']:.3f} nats a token")
-    after.metric(
+    metric = metric_row()
+    metric("Divergence of this plan", f"{said['divergence_before']:.3f} nats a token")
+    metric(
         f"After {said['steps']:,} trials",
         f"{said['divergence']:.3f} nats a token",
         f"{said['divergence'] - said['divergence_before']:.3f}",

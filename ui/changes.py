@@ -22,7 +22,7 @@ from bipcore.views.differences import (
     worst_frame,
 )
 
-from .figures import show_chart
+from .figures import metric_row, show_chart
 from .jobs import DONE, FAILED, Job, worker
 from .results import error_box, show_progress
 from .settings import Settings
@@ -105,12 +105,12 @@ def show_changes(job: Job | None, *, recovered: bool) -> None:
     if not _finished(job):
         return
     found: Changes = job.result
-    tokens, divergence, agreement = st.columns(3)
-    tokens.metric("Tokens", f"{found.tokens:,}")
+    metric = metric_row()
+    metric("Tokens", f"{found.tokens:,}")
     about = "The mean of KL(original ‖ other) of the next token, over all tokens."
-    divergence.metric("Mean divergence", f"{found.kl:.3f} nats", help=about)
+    metric("Mean divergence", f"{found.kl:.3f} nats", help=about)
     about = "The share of tokens after which both models find the same next token likeliest."
-    agreement.metric("Same likeliest token", f"{found.agreement:.0%}", help=about)
+    metric("Same likeliest token", f"{found.agreement:.0%}", help=about)
     st.caption(
         f"The stronger a token is coloured, the further apart the models are on what comes after "
         f"it: white is none, full colour {FULL:g} nats and more. Point at a token for what either "

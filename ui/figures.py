@@ -1,6 +1,7 @@
 """Showing a chart with what it stands on, as CSV and as a page of its own; files to download."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -39,6 +40,12 @@ def show_chart(
             help="This chart as a page that needs nothing else. The camera in the chart's corner "
             "saves it as a picture.",
         )
+
+
+def metric_row() -> Callable[..., Any]:
+    """Draws metrics, as `st.metric` does, side by side: each as wide as it is, and in another row
+    where there is no room, so that none is cut off."""
+    return partial(st.container(horizontal=True, gap="large").metric, width="content")
 
 
 def download(label: str, file: str, data: Callable[[], str], **options: Any) -> None:

@@ -40,13 +40,15 @@ class Form:
 
     def field(self, widget: Callable[..., Any], label: str, name: str, *args, **options) -> Any:
         """What the streamlit ``widget`` says; ``args`` and ``options`` are those of the widget."""
-        key, help = seeded(f"{self.name}-{name}", self.values[name]), self._help.get(name)
-        self.values[name] = widget(label, *args, key=key, help=help, **options)
+        options["help"] = options.get("help", self._help.get(name))
+        drawn = seeded(widget, label, f"{self.name}-{name}", self.values[name], *args, **options)
+        self.values[name] = drawn
         return self.values[name]
 
     def number(self, place, label: str, name: str, least, most=None, *, step=1, **options) -> None:
         """A field for a number from ``least`` to ``most``; a whole one where ``least`` is."""
-        value = self.field(place.number_input, label, name, least, most, step=step, **options)
+        bounds = {"min_value": least, "max_value": most, "step": step}
+        value = self.field(place.number_input, label, name, **bounds, **options)
         self.values[name] = type(least)(value)
 
     def choice(self, place, label: str, name: str, options: Iterable[str], *, empty: str) -> None:
@@ -99,15 +101,31 @@ def last_forms() -> dict[tuple[str, Hashable], dict[str, Any]]:
     return {}
 
 
-def seeded(name: str, value: Any) -> str:
-    """The key of the widget ``name``, given its value where the widget has none yet.
+def seeded(
+    widget: Callable[..., Any], label: str, name: str, value: Any, *args: Any, **options: Any
+) -> Any:
+    """What the streamlit ``widget`` called ``name`` says: ``value`` where it is new. ``args`` and
+    ``options`` are the widget's own.
 
-    `begin` forgets keys that start so at every change of page.
+    It is told its value twice. What stands under its key counts, but the browser is told of that
+    only in the run in which it is set: where another run overtakes that one before the browser has
+    drawn the widget, it draws it with its default, and takes that for what the user chose. So the
+    default is the value, too. `begin` forgets keys that start so at every change of page.
     """
     key = f"set-{name}"
     if key not in st.session_state:
         st.session_state[key] = value
-    return key
+    return widget(label, *args, key=key, **_default(widget.__name__, value, args), **options)
+
+
+def _default(kind: str, value: Any, args: tuple) -> dict[str, Any]:
+    """The argument of a kind of widget that says its default."""
+    if kind == "selectbox":
+        choices = list(args[0])
+        return {"index": choices.index(value)} if value in choices else {}
+    if kind == "multiselect":
+        return {"default": [one for one in value if one in args[0]]}
+    return {"value": value}
 
 
 def _with(options: Iterable[str], chosen: Iterable[str]) -> list[str]:

@@ -112,18 +112,22 @@ def _forget_widgets() -> None:
 def _field(place, name: str, settings: Settings) -> Any:
     """The widget of a setting, as its spec says what it may be; what it is set to."""
     each, value = SETTINGS[name], getattr(settings, name)
-    said = {"key": seeded(name, value), "help": each.hint or None}
+    said = (each.label, name, value)
+    help = {"help": each.hint or None}
     if isinstance(value, str) and each.offered:
         options = tuple(dict.fromkeys((*each.offered, value)))
-        return place.selectbox(each.label, options, accept_new_options=True, **said)
+        return seeded(place.selectbox, *said, options, accept_new_options=True, **help)
     if each.choices or each.offered:
-        return place.selectbox(each.label, each.choices or each.offered, **said)
+        return seeded(place.selectbox, *said, each.choices or each.offered, **help)
     if isinstance(value, str):
-        return place.text_input(each.label, **said)
+        return seeded(place.text_input, *said, **help)
     kind = type(value)
-    most = None if each.most is None or kind is int else kind(each.most)
-    least, step = kind(each.least or 0), each.step or 1
-    return kind(place.number_input(each.label, least, most, step=step, **said))
+    bounds = {
+        "min_value": kind(each.least or 0),
+        "max_value": None if each.most is None or kind is int else kind(each.most),
+        "step": each.step or 1,
+    }
+    return kind(seeded(place.number_input, *said, **bounds, **help))
 
 
 def _model_form(settings: Settings) -> tuple[Settings, bool]:
@@ -147,18 +151,24 @@ def _plan_controls(settings: Settings) -> Settings:
     """Criterion and plan: cheap to change, so they take effect at once."""
     _edited_plan(settings)
     preset = st.container()
-    criterion = st.selectbox(
+    criterion = seeded(
+        st.selectbox,
         SETTINGS["criterion"].label,
+        "criterion",
+        settings.criterion,
         tuple(CRITERIA),
-        key=seeded("criterion", settings.criterion),
         format_func=lambda name: CRITERIA[name].title,
     )
     st.caption(f"{CRITERIA[criterion].formula} · [paper]({CRITERIA[criterion].reference})")
     sparsity = SETTINGS["sparsity"]
-    percent = st.slider(
+    least, most = (round(100 * share) for share in sparsity.offered)
+    percent = seeded(
+        st.slider,
         sparsity.label,
-        *(round(100 * share) for share in sparsity.offered),
-        key=seeded("percent", round(settings.sparsity * 100)),
+        "percent",
+        round(settings.sparsity * 100),
+        min_value=least,
+        max_value=most,
     )
     with st.expander("Plan options"):
         options = {name: _field(st, name, settings) for name in PLAN_OPTIONS}

@@ -10,7 +10,7 @@ from bipcore.recovery.training import Step
 from bipcore.store.kinds import digest
 from bipcore.views.recovery import divergence_chart, history_frame, loss_chart, rate_chart
 
-from .figures import show_chart
+from .figures import metric_row, show_chart
 from .results import error_box
 from .settings import Settings
 
@@ -82,13 +82,13 @@ def show_curves(history: tuple[Step, ...], chosen: int | None = None) -> None:
 
 def show_recovery(recovery: Recovery) -> None:
     """What a stored recovery did, in figures and curves."""
-    columns = iter(st.columns(5))
+    metric = metric_row()
     for name, title in _LOOKS.items():
         looks = {step.step: getattr(step, name) for step in recovery.history}
         first, chosen = looks[0], looks.get(recovery.chosen)
         if first is None or chosen is None:
             continue
-        next(columns).metric(
+        metric(
             title,
             f"{chosen:.3f}",
             f"{chosen - first:.3f}",
@@ -96,7 +96,7 @@ def show_recovery(recovery: Recovery) -> None:
             help="A token, on samples of the training text that were not trained on; the change "
             "is from the pruned model.",
         )
-    next(columns).metric("Tokens trained on", f"{recovery.tokens:,}")
-    next(columns).metric("Training took", f"{recovery.seconds:,.0f} s")
-    next(columns).metric("Step kept", f"{recovery.chosen} of {recovery.history[-1].step}")
+    metric("Tokens trained on", f"{recovery.tokens:,}")
+    metric("Training took", f"{recovery.seconds:,.0f} s")
+    metric("Step kept", f"{recovery.chosen} of {recovery.history[-1].step}")
     show_curves(recovery.history, recovery.chosen)

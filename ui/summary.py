@@ -8,14 +8,15 @@ from bipcore.models.shapes import BlockShape
 from bipcore.pruning.compensation import too_few_tokens
 from bipcore.pruning.plan import NOTHING, PruningPlan
 
+from .figures import metric_row
 from .words import plain
 
 
 def plan_metrics(plan: PruningPlan) -> None:
     """A row of metrics: asked and realised sparsity, parameters, MACs, widths."""
     before, after = plan.shape, plan.pruned_shape
-    columns = st.columns([2, 2, 2, 2, 3])
-    columns[0].metric(
+    metric = metric_row()
+    metric(
         "Removed, of the blocks",
         f"{plan.realised:.1%}",
         _asked(plan),
@@ -23,25 +24,25 @@ def plan_metrics(plan: PruningPlan) -> None:
         delta_arrow="off",
         help="The share of the decoder blocks' parameters that the plan removes.",
     )
-    columns[1].metric(
+    metric(
         "Removed, of the model",
         f"{plan.realised_total:.1%}",
         help="The share of all parameters, the embedding and the head included.",
     )
-    columns[2].metric(
+    metric(
         "Parameters",
         f"{after.parameters / 1e6:,.1f} M",
         f"{(after.parameters - before.parameters) / 1e6:,.1f} M",
         delta_color="inverse",
     )
-    columns[3].metric(
+    metric(
         "MACs, 512 tokens",
         f"{after.macs(512) / 1e9:,.1f} G",
         f"{(after.macs(512) - before.macs(512)) / 1e9:,.1f} G",
         delta_color="inverse",
         help="Multiply-accumulates of one forward pass over 512 tokens, counted from the widths.",
     )
-    columns[4].metric(
+    metric(
         "Widths of a block",
         " / ".join(widths(after.blocks)),
         f"from {' / '.join(widths(before.blocks))}",

@@ -182,7 +182,7 @@ def test_a_plan_in_use_is_said_and_dropped(folders):
     app = open_page(PAGE, model=folders["llama"], source=kept_plan(folders["llama"]))
     assert errors(app) == []
     assert metric(app, "Removed, of the blocks").startswith(("49.", "50."))
-    assert "edited by hand" in app.sidebar.info[0].value
+    assert "made by hand" in app.sidebar.info[0].value
     button(app, "Back to the controls below").click().run()
     assert len(app.sidebar.info) == 0
     assert "source" not in app.query_params
