@@ -27,6 +27,7 @@ class Family:
     ``rope_base_field`` and ``rope_share_field``: what configurations called these two numbers of
     the rotary embedding before transformers 5; ``longrope_fields``: those that its scaling had,
     where the class insists that there are no others.
+    ``block_lists``: the fields of its configuration that hold one value for every block.
     """
 
     title: str
@@ -51,6 +52,7 @@ class Family:
     rope_base_field: str = "rope_theta"
     rope_share_field: str = "partial_rotary_factor"
     longrope_fields: tuple[str, ...] = ()
+    block_lists: tuple[str, ...] = ("layer_types",)
 
 
 _GEMMA = {
@@ -106,6 +108,11 @@ FAMILIES: dict[str, Family] = {
         output_biases=("attention_bias", True),
         rope_base_field="rotary_emb_base",
         rope_share_field="rotary_pct",
+    ),
+    "smollm3": Family(
+        "SmolLM3",
+        output_biases=("attention_bias", "mlp_bias"),
+        block_lists=("layer_types", "no_rope_layers"),
     ),
 }
 

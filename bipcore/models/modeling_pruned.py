@@ -175,3 +175,4 @@ PrunedGemma3TextConfig, PrunedGemma3ForCausalLM = pruned("Gemma3TextConfig", "Ge
 PrunedPhi3Config, PrunedPhi3ForCausalLM = pruned("Phi3Config", "Phi3ForCausalLM")
 PrunedOPTConfig, PrunedOPTForCausalLM = pruned("OPTConfig", "OPTForCausalLM")
 PrunedGPTNeoXConfig, PrunedGPTNeoXForCausalLM = pruned("GPTNeoXConfig", "GPTNeoXForCausalLM")
+PrunedSmolLM3Config, PrunedSmolLM3ForCausalLM = pruned("SmolLM3Config", "SmolLM3ForCausalLM")

@@ -44,7 +44,15 @@ CONFIGS = {
 }
 """A configuration for each name; every query-head group can lose half of its heads."""
 
+MORE_CONFIGS = {
+    "smollm3": lambda: tf.SmolLM3Config(
+        **_BASE, **_FFN, num_key_value_heads=2, no_rope_layers=[1, 0, 1]
+    ),
+}
+"""The same for families whose blocks are like those of another: `test_more_families` is theirs."""
+
 FAMILIES = tuple(CONFIGS)
+MORE_FAMILIES = tuple(MORE_CONFIGS)
 GQA = ("llama-gqa", "mistral", "qwen2", "qwen3", "gemma2", "gemma3", "phi3")
 """The names whose query heads share key/value heads."""
 
@@ -72,7 +80,7 @@ def tiny_model(name: str, *, seed: int = 0) -> nn.Module:
 
 @cache
 def _built(name: str, seed: int) -> nn.Module:
-    return random_model(CONFIGS[name](), seed=seed)
+    return random_model((CONFIGS | MORE_CONFIGS)[name](), seed=seed)
 
 
 def random_model(config: tf.PreTrainedConfig, *, seed: int = 0) -> nn.Module:
