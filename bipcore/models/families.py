@@ -114,6 +114,7 @@ FAMILIES: dict[str, Family] = {
         output_biases=("attention_bias", "mlp_bias"),
         block_lists=("layer_types", "no_rope_layers"),
     ),
+    "granite": Family("Granite", output_biases=("attention_bias", "mlp_bias")),
 }
 
 PRUNED = "pruned_"

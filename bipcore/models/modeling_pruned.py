@@ -176,3 +176,4 @@ PrunedPhi3Config, PrunedPhi3ForCausalLM = pruned("Phi3Config", "Phi3ForCausalLM"
 PrunedOPTConfig, PrunedOPTForCausalLM = pruned("OPTConfig", "OPTForCausalLM")
 PrunedGPTNeoXConfig, PrunedGPTNeoXForCausalLM = pruned("GPTNeoXConfig", "GPTNeoXForCausalLM")
 PrunedSmolLM3Config, PrunedSmolLM3ForCausalLM = pruned("SmolLM3Config", "SmolLM3ForCausalLM")
+PrunedGraniteConfig, PrunedGraniteForCausalLM = pruned("GraniteConfig", "GraniteForCausalLM")

@@ -48,6 +48,15 @@ MORE_CONFIGS = {
     "smollm3": lambda: tf.SmolLM3Config(
         **_BASE, **_FFN, num_key_value_heads=2, no_rope_layers=[1, 0, 1]
     ),
+    "granite": lambda: tf.GraniteConfig(
+        **_BASE,
+        **_FFN,
+        num_key_value_heads=4,
+        embedding_multiplier=3.0,
+        residual_multiplier=0.6,
+        attention_multiplier=0.2,
+        logits_scaling=2.0,
+    ),
 }
 """The same for families whose blocks are like those of another: `test_more_families` is theirs."""
 

@@ -42,7 +42,7 @@ from tests.helpers.tiny import (
 )
 from tests.helpers.tiny import one_thread as one_thread
 
-KV_HEADS = {"smollm3": 2}
+KV_HEADS = {"smollm3": 2, "granite": 4}
 HEAD_DIM: dict[str, int] = {}
 WITH_FORMULA = ("llm-bip", "llm-bip-gated", "wanda", "wanda-sp", "flap", "magnitude")
 PROPAGATION = "importance-propagation"
