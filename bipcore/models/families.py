@@ -115,6 +115,12 @@ FAMILIES: dict[str, Family] = {
         block_lists=("layer_types", "no_rope_layers"),
     ),
     "granite": Family("Granite", output_biases=("attention_bias", "mlp_bias")),
+    "gemma": Family(
+        "Gemma",
+        output_biases=("attention_bias", False),
+        norm_offset=1.0,
+        leans_on_beginning=True,
+    ),
 }
 
 PRUNED = "pruned_"

@@ -33,7 +33,7 @@ _LLAMA = Paths(
 )
 PATHS = {
     **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text"), _LLAMA),
-    **dict.fromkeys(("smollm3", "granite"), _LLAMA),
+    **dict.fromkeys(("smollm3", "granite", "gemma"), _LLAMA),
     "phi3": Paths(
         "model.layers.{}",
         ("self_attn.qkv_proj",),

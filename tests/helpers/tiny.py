@@ -57,6 +57,7 @@ MORE_CONFIGS = {
         attention_multiplier=0.2,
         logits_scaling=2.0,
     ),
+    "gemma": lambda: tf.GemmaConfig(**_BASE, **_FFN, num_key_value_heads=1, head_dim=12),
 }
 """The same for families whose blocks are like those of another: `test_more_families` is theirs."""
 

@@ -42,8 +42,8 @@ from tests.helpers.tiny import (
 )
 from tests.helpers.tiny import one_thread as one_thread
 
-KV_HEADS = {"smollm3": 2, "granite": 4}
-HEAD_DIM: dict[str, int] = {}
+KV_HEADS = {"smollm3": 2, "granite": 4, "gemma": 1}
+HEAD_DIM = {"gemma": 12}
 WITH_FORMULA = ("llm-bip", "llm-bip-gated", "wanda", "wanda-sp", "flap", "magnitude")
 PROPAGATION = "importance-propagation"
 WHOLE = BlockPlan(tuple(range(8)), tuple(range(96)))
