@@ -220,6 +220,7 @@ class Block:
             "num_key_value_groups": shape.group,
             "num_key_value_heads": shape.kv_heads,
             "num_heads": shape.heads,
+            "num_attention_heads": shape.heads,
             "embed_dim": shape.heads * self.head_dim,
         }
         for name, value in values.items():

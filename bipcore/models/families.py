@@ -28,6 +28,7 @@ class Family:
     the rotary embedding before transformers 5; ``longrope_fields``: those that its scaling had,
     where the class insists that there are no others.
     ``block_lists``: the fields of its configuration that hold one value for every block.
+    ``known_before_5``: whether the transformers before 5 that exports are read with has its class.
     """
 
     title: str
@@ -53,6 +54,7 @@ class Family:
     rope_share_field: str = "partial_rotary_factor"
     longrope_fields: tuple[str, ...] = ()
     block_lists: tuple[str, ...] = ("layer_types",)
+    known_before_5: bool = True
 
 
 _GEMMA = {
@@ -121,6 +123,10 @@ FAMILIES: dict[str, Family] = {
         norm_offset=1.0,
         leans_on_beginning=True,
     ),
+    "ministral3": Family("Ministral 3", known_before_5=False),
+    "seed_oss": Family("Seed-OSS", output_biases=("attention_out_bias", "mlp_bias")),
+    "ernie4_5": Family("ERNIE 4.5", output_biases=("use_bias", "use_bias")),
+    "hunyuan_v1_dense": Family("Hunyuan (dense)", output_biases=("attention_bias", False)),
 }
 
 PRUNED = "pruned_"

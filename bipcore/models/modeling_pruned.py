@@ -66,6 +66,7 @@ def cut_block(block, own, biases, config):
     cut(block.get_submodule(layout["down"]), columns=channels, bias=biases[1])
     numbers = {
         "num_heads": heads,
+        "num_attention_heads": heads,
         "num_key_value_heads": kv_heads,
         "num_key_value_groups": heads // max(kv_heads, 1),
     }
@@ -178,3 +179,11 @@ PrunedGPTNeoXConfig, PrunedGPTNeoXForCausalLM = pruned("GPTNeoXConfig", "GPTNeoX
 PrunedSmolLM3Config, PrunedSmolLM3ForCausalLM = pruned("SmolLM3Config", "SmolLM3ForCausalLM")
 PrunedGraniteConfig, PrunedGraniteForCausalLM = pruned("GraniteConfig", "GraniteForCausalLM")
 PrunedGemmaConfig, PrunedGemmaForCausalLM = pruned("GemmaConfig", "GemmaForCausalLM")
+PrunedMinistral3Config, PrunedMinistral3ForCausalLM = pruned(
+    "Ministral3Config", "Ministral3ForCausalLM"
+)
+PrunedSeedOssConfig, PrunedSeedOssForCausalLM = pruned("SeedOssConfig", "SeedOssForCausalLM")
+PrunedErnie4_5Config, PrunedErnie4_5ForCausalLM = pruned("Ernie4_5Config", "Ernie4_5ForCausalLM")
+PrunedHunYuanDenseV1Config, PrunedHunYuanDenseV1ForCausalLM = pruned(
+    "HunYuanDenseV1Config", "HunYuanDenseV1ForCausalLM"
+)

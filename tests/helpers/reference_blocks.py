@@ -33,7 +33,8 @@ _LLAMA = Paths(
 )
 PATHS = {
     **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text"), _LLAMA),
-    **dict.fromkeys(("smollm3", "granite", "gemma"), _LLAMA),
+    **dict.fromkeys(("smollm3", "granite", "gemma", "ministral3", "seed_oss"), _LLAMA),
+    **dict.fromkeys(("ernie4_5", "hunyuan_v1_dense"), _LLAMA),
     "phi3": Paths(
         "model.layers.{}",
         ("self_attn.qkv_proj",),

@@ -44,6 +44,15 @@ CONFIGS = {
 }
 """A configuration for each name; every query-head group can lose half of its heads."""
 
+_FAR_ROPE = {
+    "rope_type": "yarn",
+    "rope_theta": 500.0,
+    "factor": 4.0,
+    "original_max_position_embeddings": 8,
+    "llama_4_scaling_beta": 0.5,
+}
+_ALPHA_ROPE = {"rope_type": "dynamic", "rope_theta": 500.0, "alpha": 50.0, "factor": 1.0}
+
 MORE_CONFIGS = {
     "smollm3": lambda: tf.SmolLM3Config(
         **_BASE, **_FFN, num_key_value_heads=2, no_rope_layers=[1, 0, 1]
@@ -58,6 +67,16 @@ MORE_CONFIGS = {
         logits_scaling=2.0,
     ),
     "gemma": lambda: tf.GemmaConfig(**_BASE, **_FFN, num_key_value_heads=1, head_dim=12),
+    "ministral3": lambda: tf.Ministral3Config(
+        **_BASE, **_FFN, num_key_value_heads=4, head_dim=16, rope_parameters=dict(_FAR_ROPE)
+    ),
+    "seed_oss": lambda: tf.SeedOssConfig(**_BASE, **_FFN, num_key_value_heads=2, head_dim=12),
+    "ernie4_5": lambda: tf.Ernie4_5Config(
+        **_BASE, **_FFN, num_key_value_heads=2, head_dim=12, use_bias=True
+    ),
+    "hunyuan": lambda: tf.HunYuanDenseV1Config(
+        **_BASE, **_FFN, num_key_value_heads=4, head_dim=16, rope_parameters=dict(_ALPHA_ROPE)
+    ),
 }
 """The same for families whose blocks are like those of another: `test_more_families` is theirs."""
 

@@ -42,8 +42,16 @@ from tests.helpers.tiny import (
 )
 from tests.helpers.tiny import one_thread as one_thread
 
-KV_HEADS = {"smollm3": 2, "granite": 4, "gemma": 1}
-HEAD_DIM = {"gemma": 12}
+KV_HEADS = {
+    "smollm3": 2,
+    "granite": 4,
+    "gemma": 1,
+    "ministral3": 4,
+    "seed_oss": 2,
+    "ernie4_5": 2,
+    "hunyuan": 4,
+}
+HEAD_DIM = {"gemma": 12, "ministral3": 16, "seed_oss": 12, "ernie4_5": 12, "hunyuan": 16}
 WITH_FORMULA = ("llm-bip", "llm-bip-gated", "wanda", "wanda-sp", "flap", "magnitude")
 PROPAGATION = "importance-propagation"
 WHOLE = BlockPlan(tuple(range(8)), tuple(range(96)))
@@ -137,6 +145,13 @@ def test_pruned_equals_masked_with_eager_attention(name):
     for model in pair:
         model.set_attn_implementation("eager")
     assert_same_outputs(*pair)
+
+
+def test_the_attention_of_seed_oss_says_the_heads_that_it_has():
+    blocks = Adapter(_pruned("seed_oss", "mixed")).blocks
+    assert [block.attention.num_attention_heads for block in blocks] == [
+        block.shape.heads for block in blocks
+    ]
 
 
 @pytest.mark.parametrize("case", ["mixed", "sublayers-gone"])
