@@ -133,8 +133,9 @@ PRUNED = "pruned_"
 """What stands before the `model_type` of a stock class with widths of its own in every block."""
 
 
-TEXT_HALVES = {"gemma3": "gemma3_text"}
-"""By the `model_type` of a model that reads pictures, too: that of the language model in it."""
+TEXT_HALVES = {"gemma3": ("gemma3_text",), "mistral3": ("mistral", "ministral3")}
+"""By the `model_type` of a model that reads pictures, too: those that the language model in it can
+have. The first is that of one which does not say it."""
 
 TEXT_HALF_NAMES = {
     r"^language_model\.model\.": "model.",
@@ -160,7 +161,7 @@ def base_type(model_type: str) -> str:
 def check_supported(model_type: object) -> Family:
     """The family of a `model_type`, pruned or not; raises InputError if there is none."""
     stock = base_type(model_type) if isinstance(model_type, str) else model_type
-    if stock not in FAMILIES:
+    if not isinstance(stock, str) or stock not in FAMILIES:
         known = ", ".join(f"{family.title} ({name})" for name, family in FAMILIES.items())
         raise InputError(
             f"The architecture {short(model_type)!r} is not supported; supported are {known}, "

@@ -4,23 +4,29 @@ What is general is tested on the families of `FAMILIES`; here is one test of eac
 others.
 """
 
+import json
 from functools import cache
 
 import pytest
 import torch
+import transformers as tf
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from bipcore.criteria import score
 from bipcore.criteria.statistics import collect_statistics
 from bipcore.data.samples import CalibrationSet
+from bipcore.errors import InputError
 from bipcore.export.export import load_pruned, save_pruned
 from bipcore.models.adapters import Adapter
 from bipcore.models.families import FAMILIES as SUPPORTED
+from bipcore.models.loading import load_model
 from bipcore.models.shapes import BlockShape
+from bipcore.models.streaming import is_streamed
 from bipcore.pruning.choosing import make_plan
 from bipcore.pruning.plan import BlockPlan, PruningPlan
 from bipcore.pruning.slicing import apply_plan, masked_model
+from tests.helpers.folders import text_tokenizer
 from tests.helpers.pruning import (
     assert_same_outputs,
     generated_by,
@@ -174,3 +180,46 @@ def test_what_the_modelling_file_holds_is_read_again_and_pruned_again(tmp_path, 
     assert_same_outputs(once, pruned)
     again = make_plan(score(once, None, "random", seed=9), sparsity=0.3, allocation="paper")
     assert_same_outputs(apply_plan(once, again), masked_model(once, again))
+
+
+VISION = {
+    "hidden_size": 16,
+    "intermediate_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "head_dim": 8,
+    "image_size": 28,
+    "patch_size": 14,
+}
+
+
+@pytest.mark.parametrize("half", ["mistral", "ministral3"])
+def test_of_a_mistral_that_reads_pictures_the_language_model_is_read(tmp_path, half):
+    text = (CONFIGS | MORE_CONFIGS)[half]().to_dict() | {"vocab_size": 260}
+    config = tf.Mistral3Config(
+        text_config=text,
+        vision_config={"model_type": "pixtral", **VISION},
+        tie_word_embeddings=False,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        whole = tf.Mistral3ForConditionalGeneration(config).eval()
+        for parameter in whole.parameters():
+            torch.nn.init.normal_(parameter, std=0.2)
+    whole.save_pretrained(tmp_path)
+    text_tokenizer().save_pretrained(tmp_path)
+    tokens = tiny_tokens(2, 24)
+    for memory in ("auto", "400kB"):
+        model, _ = load_model(str(tmp_path), device="cpu", dtype="float32", memory=memory)
+        assert (model.config.model_type, is_streamed(model)) == (half, memory != "auto")
+        with torch.no_grad():
+            assert torch.equal(model(tokens).logits, whole(input_ids=tokens).logits)
+
+
+@pytest.mark.parametrize("half", ["bert", ["mistral"], None])
+def test_a_mistral_that_reads_pictures_with_another_language_model_is_refused(tmp_path, half):
+    said = {"model_type": "mistral3", "text_config": {"model_type": half}}
+    (tmp_path / "config.json").write_text(json.dumps(said))
+    with pytest.raises(InputError, match="is not supported; supported are") as raised:
+        load_model(str(tmp_path))
+    assert "\n" not in str(raised.value)
