@@ -127,6 +127,13 @@ FAMILIES: dict[str, Family] = {
     "seed_oss": Family("Seed-OSS", output_biases=("attention_out_bias", "mlp_bias")),
     "ernie4_5": Family("ERNIE 4.5", output_biases=("use_bias", "use_bias")),
     "hunyuan_v1_dense": Family("Hunyuan (dense)", output_biases=("attention_bias", False)),
+    "starcoder2": Family(
+        "StarCoder2",
+        ffn_in=("mlp.c_fc",),
+        down="mlp.c_proj",
+        gated=False,
+        output_biases=("use_bias", "use_bias"),
+    ),
 }
 
 PRUNED = "pruned_"

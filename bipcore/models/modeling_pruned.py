@@ -187,3 +187,6 @@ PrunedErnie4_5Config, PrunedErnie4_5ForCausalLM = pruned("Ernie4_5Config", "Erni
 PrunedHunYuanDenseV1Config, PrunedHunYuanDenseV1ForCausalLM = pruned(
     "HunYuanDenseV1Config", "HunYuanDenseV1ForCausalLM"
 )
+PrunedStarcoder2Config, PrunedStarcoder2ForCausalLM = pruned(
+    "Starcoder2Config", "Starcoder2ForCausalLM"
+)

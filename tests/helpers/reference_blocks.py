@@ -4,7 +4,7 @@ Written from the formulas of the design, not from bipcore, which nothing here ma
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -35,6 +35,7 @@ PATHS = {
     **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text"), _LLAMA),
     **dict.fromkeys(("smollm3", "granite", "gemma", "ministral3", "seed_oss"), _LLAMA),
     **dict.fromkeys(("ernie4_5", "hunyuan_v1_dense"), _LLAMA),
+    "starcoder2": replace(_LLAMA, ffn=("mlp.c_fc",), down="mlp.c_proj"),
     "phi3": Paths(
         "model.layers.{}",
         ("self_attn.qkv_proj",),

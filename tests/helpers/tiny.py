@@ -77,6 +77,9 @@ MORE_CONFIGS = {
     "hunyuan": lambda: tf.HunYuanDenseV1Config(
         **_BASE, **_FFN, num_key_value_heads=4, head_dim=16, rope_parameters=dict(_ALPHA_ROPE)
     ),
+    "starcoder2": lambda: tf.Starcoder2Config(
+        **_BASE, **_FFN, num_key_value_heads=2, sliding_window=8
+    ),
 }
 """The same for families whose blocks are like those of another: `test_more_families` is theirs."""
 

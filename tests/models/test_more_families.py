@@ -56,6 +56,7 @@ KV_HEADS = {
     "seed_oss": 2,
     "ernie4_5": 2,
     "hunyuan": 4,
+    "starcoder2": 2,
 }
 HEAD_DIM = {"gemma": 12, "ministral3": 16, "seed_oss": 12, "ernie4_5": 12, "hunyuan": 16}
 WITH_FORMULA = ("llm-bip", "llm-bip-gated", "wanda", "wanda-sp", "flap", "magnitude")
