@@ -72,8 +72,8 @@ def _blocks(name: str, *blocks: BlockPlan) -> PruningPlan:
 
 
 PLANS = {
-    "uniform": lambda name: plan_for(name),
-    "mixed": lambda name: mixed_plan(name),
+    "uniform": plan_for,
+    "mixed": mixed_plan,
     "groups": lambda name: plan_for(name, 0.5, unit="kv-group"),
     "sublayers-gone": lambda name: _blocks(name, NO_ATTENTION, WHOLE, NO_FFN),
 }
@@ -194,14 +194,12 @@ VISION = {
 }
 
 
-@pytest.mark.parametrize("half", ["mistral", "ministral3"])
-def test_of_a_mistral_that_reads_pictures_the_language_model_is_read(tmp_path, half):
-    text = (CONFIGS | MORE_CONFIGS)[half]().to_dict() | {"vocab_size": 260}
-    config = tf.Mistral3Config(
-        text_config=text,
-        vision_config={"model_type": "pixtral", **VISION},
-        tie_word_embeddings=False,
-    )
+@pytest.mark.parametrize(("half", "tied"), [("mistral", False), ("ministral3", True)])
+def test_of_a_mistral_that_reads_pictures_the_language_model_is_read(tmp_path, half, tied):
+    tie = {"tie_word_embeddings": tied}
+    text = (CONFIGS | MORE_CONFIGS)[half]().to_dict() | {"vocab_size": 260, **tie}
+    vision = {"model_type": "pixtral", **VISION}
+    config = tf.Mistral3Config(text_config=text, vision_config=vision, **tie)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         whole = tf.Mistral3ForConditionalGeneration(config).eval()
