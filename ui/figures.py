@@ -45,7 +45,7 @@ def show_chart(
 def metric_row() -> Callable[..., Any]:
     """Draws metrics, as `st.metric` does, side by side: each as wide as it is, and in another row
     where there is no room, so that none is cut off."""
-    return partial(st.container(horizontal=True, gap="large").metric, width="content")
+    return partial(st.container(horizontal=True, gap="medium").metric, width="content")
 
 
 def download(label: str, file: str, data: Callable[[], str], **options: Any) -> None:

@@ -42,15 +42,16 @@ def send_back(weights: BlockWeights, importance: Tensor) -> tuple[ChannelScores,
     Attention output channels s^H = |W_o|ᵀ r'. Attention is taken as its value path, X^H of a
     head being a mean of its value head's outputs; these get s^H summed over the query heads that
     share them, s^V (K·h,): r'' = r' + |W_v|ᵀ s^V. Queries and keys carry nothing.
-    Where residuals are parallel (GPT-NeoX) s^H = |W_o|ᵀ r, and both add to r.
+    Where residuals are parallel (GPT-NeoX) s^H = |W_o|ᵀ r, and both add to r. Where what o and
+    down put out joins the residual times a factor (Granite), it stands before both of s^F and s^H.
     """
     at_output = importance.to(weights.down)  # r
-    ffn = weights.down.abs().T @ at_output  # s^F, (F,)
+    ffn = weights.residual_factor * (weights.down.abs().T @ at_output)  # s^F, (F,)
     total = at_output + weights.up.abs().T @ ffn
     if weights.gate is not None:
         total = total + weights.gate.abs().T @ ffn
     read = total if weights.ffn_reads_attention else at_output  # what attention's output counts
-    attention = weights.o.abs().T @ read.to(weights.o)  # s^H, (H·h,)
+    attention = weights.residual_factor * (weights.o.abs().T @ read.to(weights.o))  # s^H, (H·h,)
     group = weights.heads // weights.kv_heads if weights.kv_heads else 1
     by_head = attention.reshape(weights.kv_heads, group, weights.head_dim)
     values = by_head.sum(1).reshape(-1)  # s^V, (K·h,)

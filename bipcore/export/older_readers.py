@@ -150,6 +150,8 @@ def readers_of(folder: Path) -> str:
 def too_new(config: Mapping[str, Any]) -> str | None:
     """Why older readers cannot read the model of a config.json, in a sentence; None if they can."""
     family = check_supported(config["model_type"])
+    if not family.known_before_5:
+        return f"earlier ones do not know {family.title}."
     rope, local = ropes_of(config)
     if _kind(rope) not in _ROPES:
         return f"earlier ones do not know rotary embeddings of the kind {_kind(rope)}."

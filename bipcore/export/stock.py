@@ -70,8 +70,9 @@ def stock_config(plan: PruningPlan, config) -> tf.PreTrainedConfig:
     fields = plain_fields(config) | {family.channels_field: shape.channels}
     if len(plan.left) < len(plan.blocks):
         fields["num_hidden_layers"] = len(plan.left)
-        if kinds := fields.get("layer_types"):
-            fields["layer_types"] = [kinds[index] for index in plan.left]
+        for name in family.block_lists:
+            if values := fields.get(name):
+                fields[name] = [values[index] for index in plan.left]
     if family.reloads_heads:
         fields |= {"num_attention_heads": shape.heads, "num_key_value_heads": shape.kv_heads}
         fields["head_dim"] = plan.shape.head_dim

@@ -26,6 +26,7 @@ class BlockWeights:
     ``ffn_norm_gain`` (d,): what the norm that the FFN reads multiplies with; Gemma's 1 + weight.
     ``o_gain`` and ``down_gain`` (d,): the same of a norm that the outputs of o and of down go
     through before they join the residual (Gemma 2 and 3); ones where there is none.
+    ``residual_factor``: what both are multiplied by there (Granite), which the two gains hold too.
     """
 
     q: Tensor
@@ -42,6 +43,7 @@ class BlockWeights:
     ffn_norm_gain: Tensor
     o_gain: Tensor
     down_gain: Tensor
+    residual_factor: float = 1.0
 
 
 SITES = ("qkv", "o", "up", "down")
@@ -165,6 +167,7 @@ class Block:
             ffn_reads_attention=not getattr(self.module, "use_parallel_residual", False),
             ffn_norm_gain=self._ffn_norm_gain(),
             **self._output_gains(),
+            residual_factor=self._residual_factor,
         )
 
     def _ffn_norm_gain(self) -> Tensor:
@@ -172,10 +175,16 @@ class Block:
         norm_first = getattr(self.module, "do_layer_norm_before", True)
         return self._gain(self.family.ffn_norm if norm_first else self.family.ffn_norm_if_after)
 
+    @property
+    def _residual_factor(self) -> float:
+        return float(getattr(self.module, "residual_multiplier", 1.0))
+
     def _output_gains(self) -> dict[str, Tensor]:
-        """The gains (d,) of the norms after o and down, in float32; ones where there are none."""
-        paths = self.family.output_norms or (None, None)
-        return {"o_gain": self._gain(paths[0]), "down_gain": self._gain(paths[1])}
+        """What the outputs of o and down are multiplied by, (d,) each, before they join the
+        residual, in float32: the gains of the norms there, where there are any, and a factor."""
+        names, paths = ("o_gain", "down_gain"), self.family.output_norms or (None, None)
+        gains = (self._residual_factor * self._gain(path) for path in paths)
+        return dict(zip(names, gains, strict=True))
 
     def _gain(self, path: str | None) -> Tensor:
         gain = None if path is None else self.module.get_submodule(path).weight
@@ -211,6 +220,7 @@ class Block:
             "num_key_value_groups": shape.group,
             "num_key_value_heads": shape.kv_heads,
             "num_heads": shape.heads,
+            "num_attention_heads": shape.heads,
             "embed_dim": shape.heads * self.head_dim,
         }
         for name, value in values.items():

@@ -29,6 +29,8 @@ class Family:
     ``rope_base_field`` and ``rope_share_field``: what configurations called these two numbers of
     the rotary embedding before transformers 5; ``longrope_fields``: those that its scaling had,
     where the class insists that there are no others.
+    ``block_lists``: the fields of its configuration that hold one value for every block.
+    ``known_before_5``: whether the transformers before 5 that exports are read with has its class.
     """
 
     title: str
@@ -56,6 +58,8 @@ class Family:
     rope_base_field: str = "rope_theta"
     rope_share_field: str = "partial_rotary_factor"
     longrope_fields: tuple[str, ...] = ()
+    block_lists: tuple[str, ...] = ("layer_types",)
+    known_before_5: bool = True
 
 
 _HEAD_NORMS = ("self_attn.q_norm", "self_attn.k_norm")
@@ -117,14 +121,38 @@ FAMILIES: dict[str, Family] = {
         rope_base_field="rotary_emb_base",
         rope_share_field="rotary_pct",
     ),
+    "smollm3": Family(
+        "SmolLM3",
+        output_biases=("attention_bias", "mlp_bias"),
+        block_lists=("layer_types", "no_rope_layers"),
+    ),
+    "granite": Family("Granite", output_biases=("attention_bias", "mlp_bias")),
+    "gemma": Family(
+        "Gemma",
+        output_biases=("attention_bias", False),
+        norm_offset=1.0,
+        leans_on_beginning=True,
+    ),
+    "ministral3": Family("Ministral 3", known_before_5=False),
+    "seed_oss": Family("Seed-OSS", output_biases=("attention_out_bias", "mlp_bias")),
+    "ernie4_5": Family("ERNIE 4.5", output_biases=("use_bias", "use_bias")),
+    "hunyuan_v1_dense": Family("Hunyuan (dense)", output_biases=("attention_bias", False)),
+    "starcoder2": Family(
+        "StarCoder2",
+        ffn_in=("mlp.c_fc",),
+        down="mlp.c_proj",
+        gated=False,
+        output_biases=("use_bias", "use_bias"),
+    ),
 }
 
 PRUNED = "pruned_"
 """What stands before the `model_type` of a stock class with widths of its own in every block."""
 
 
-TEXT_HALVES = {"gemma3": "gemma3_text"}
-"""By the `model_type` of a model that reads pictures, too: that of the language model in it."""
+TEXT_HALVES = {"gemma3": ("gemma3_text",), "mistral3": ("mistral", "ministral3")}
+"""By the `model_type` of a model that reads pictures, too: those that the language model in it can
+have. The first is that of one which does not say it."""
 
 TEXT_HALF_NAMES = {
     r"^language_model\.model\.": "model.",
@@ -150,7 +178,7 @@ def base_type(model_type: str) -> str:
 def check_supported(model_type: object) -> Family:
     """The family of a `model_type`, pruned or not; raises InputError if there is none."""
     stock = base_type(model_type) if isinstance(model_type, str) else model_type
-    if stock not in FAMILIES:
+    if not isinstance(stock, str) or stock not in FAMILIES:
         known = ", ".join(f"{family.title} ({name})" for name, family in FAMILIES.items())
         raise InputError(
             f"The architecture {short(model_type)!r} is not supported; supported are {known}, "

@@ -143,7 +143,9 @@ def _check_supported(data: Mapping[str, Any]) -> None:
             f"its language model ({short(half.get('model_type', 'text_config'))}) as a folder of "
             "its own."
         )
-    check_supported(TEXT_HALVES.get(kind, kind))
+    if kind in TEXT_HALVES:
+        kind = text_half(data).get("model_type", TEXT_HALVES[kind][0])
+    check_supported(kind)
 
 
 def _check_layers(file: Path, data: Mapping[str, Any]) -> None:

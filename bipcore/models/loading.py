@@ -291,7 +291,7 @@ def _whole_model(
 ) -> nn.Module:
     """The model in ``folder``, of which only ``files`` and its configuration are seen."""
     options: dict[str, Any] = {"config": config, "dtype": dtype}
-    if config.model_type in TEXT_HALVES.values():
+    if any(config.model_type in halves for halves in TEXT_HALVES.values()):
         options["key_mapping"] = TEXT_HALF_NAMES
     if device != "cpu":
         options["device_map"] = "auto" if device == "spread" else {"": device}

@@ -66,6 +66,7 @@ def cut_block(block, own, biases, config):
     cut(block.get_submodule(layout["down"]), columns=channels, bias=biases[1])
     numbers = {
         "num_heads": heads,
+        "num_attention_heads": heads,
         "num_key_value_heads": kv_heads,
         "num_key_value_groups": heads // max(kv_heads, 1),
     }
@@ -175,3 +176,17 @@ PrunedGemma3TextConfig, PrunedGemma3ForCausalLM = pruned("Gemma3TextConfig", "Ge
 PrunedPhi3Config, PrunedPhi3ForCausalLM = pruned("Phi3Config", "Phi3ForCausalLM")
 PrunedOPTConfig, PrunedOPTForCausalLM = pruned("OPTConfig", "OPTForCausalLM")
 PrunedGPTNeoXConfig, PrunedGPTNeoXForCausalLM = pruned("GPTNeoXConfig", "GPTNeoXForCausalLM")
+PrunedSmolLM3Config, PrunedSmolLM3ForCausalLM = pruned("SmolLM3Config", "SmolLM3ForCausalLM")
+PrunedGraniteConfig, PrunedGraniteForCausalLM = pruned("GraniteConfig", "GraniteForCausalLM")
+PrunedGemmaConfig, PrunedGemmaForCausalLM = pruned("GemmaConfig", "GemmaForCausalLM")
+PrunedMinistral3Config, PrunedMinistral3ForCausalLM = pruned(
+    "Ministral3Config", "Ministral3ForCausalLM"
+)
+PrunedSeedOssConfig, PrunedSeedOssForCausalLM = pruned("SeedOssConfig", "SeedOssForCausalLM")
+PrunedErnie4_5Config, PrunedErnie4_5ForCausalLM = pruned("Ernie4_5Config", "Ernie4_5ForCausalLM")
+PrunedHunYuanDenseV1Config, PrunedHunYuanDenseV1ForCausalLM = pruned(
+    "HunYuanDenseV1Config", "HunYuanDenseV1ForCausalLM"
+)
+PrunedStarcoder2Config, PrunedStarcoder2ForCausalLM = pruned(
+    "Starcoder2Config", "Starcoder2ForCausalLM"
+)

@@ -14,7 +14,7 @@ from bipcore.pruning.plan import BlockPlan, PruningPlan
 from bipcore.pruning.slicing import apply_plan
 from tests.helpers.fresh import Read, read_exports, run_fresh
 from tests.helpers.pruning import generated_by, logits_of, mixed_plan, plan_for, scores_of
-from tests.helpers.tiny import FAMILIES, tiny_model, word_tokenizer
+from tests.helpers.tiny import FAMILIES, MORE_FAMILIES, tiny_model, word_tokenizer
 from tests.helpers.tiny import one_thread as one_thread
 
 WHOLE = BlockPlan(tuple(range(8)), tuple(range(96)))
@@ -34,7 +34,7 @@ def _gone(name: str, case: str) -> PruningPlan:
 
 
 PLANS = (
-    {f"{name}.mixed": mixed_plan(name) for name in FAMILIES}
+    {f"{name}.mixed": mixed_plan(name) for name in FAMILIES + MORE_FAMILIES}
     | {f"{n}.no-first-attention": _gone(n, "no-first-attention") for n in OTHERS}
     | {f"{n}.{c}": _gone(n, c) for n in ("llama", "opt") for c in GONE}
     | {f"{name}.fewer-heads": plan_for(name) for name in ("opt", "neox")}

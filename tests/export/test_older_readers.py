@@ -168,6 +168,7 @@ def test_what_older_readers_cannot_read_is_said_with_the_reason(tmp_path):
         "b": phi3 | {"rope_parameters": long | {"factor": 4.0}},
         "c": {"model_type": "gemma3_text", "rope_parameters": two},
         "d": {"model_type": "llama", "rope_parameters": kind},
+        "e": {"model_type": "ministral3"},
     }
     for name, fields in newer.items():
         assert _readers(tmp_path / name, **fields).startswith(

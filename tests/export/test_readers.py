@@ -1,4 +1,4 @@
-"""One export of each tier and each kind of rotary embedding, read by an older transformers."""
+"""One export of each tier, kind of rotary embedding and family, read by an older transformers."""
 
 import json
 
@@ -8,12 +8,12 @@ import torch
 from bipcore.export.older_readers import OLDEST
 from tests.helpers.fresh import Read, read_exports, run_older
 from tests.helpers.pruning import generated_by, logits_of
-from tests.helpers.ropes import ROPES, export_all, model_with_rope
+from tests.helpers.ropes import OTHERS, ROPES, export_all, model_with_rope
 from tests.helpers.tiny import one_thread as one_thread
 
 pytestmark = pytest.mark.readers
 
-CASES = [f"{name}.{tier}" for name in ROPES for tier in (1, 2)]
+CASES = [f"{name}.{tier}" for name in ROPES | OTHERS for tier in (1, 2)]
 """What a dynamic embedding keeps of earlier tokens goes with the length there was then, so what it
 generates depends on what was run before."""
 
@@ -23,7 +23,7 @@ def read(tmp_path_factory) -> tuple[Read, dict]:
     """What a process with the older transformers says of every export, and what was exported."""
     root = tmp_path_factory.mktemp("exported")
     pruned = {}
-    for name in ROPES:
+    for name in ROPES | OTHERS:
         made = export_all(model_with_rope(name), root / name)
         pruned |= {f"{name}.{tier}": model for tier, model in made.items()}
     return read_exports(root, run=run_older, trust_remote_code=True), pruned

@@ -4,7 +4,7 @@ Written from the formulas of the design, not from bipcore, which nothing here ma
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -33,6 +33,9 @@ _LLAMA = Paths(
 )
 PATHS = {
     **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text"), _LLAMA),
+    **dict.fromkeys(("smollm3", "granite", "gemma", "ministral3", "seed_oss"), _LLAMA),
+    **dict.fromkeys(("ernie4_5", "hunyuan_v1_dense"), _LLAMA),
+    "starcoder2": replace(_LLAMA, ffn=("mlp.c_fc",), down="mlp.c_proj"),
     "phi3": Paths(
         "model.layers.{}",
         ("self_attn.qkv_proj",),
@@ -67,6 +70,7 @@ class ReferenceBlock:
     kv_heads: int
     width: int
     parallel: bool
+    factor: float
     gain: Tensor
     o_gain: Tensor
     down_gain: Tensor
@@ -167,7 +171,7 @@ def _ffn_gain(model: nn.Module, index: int, tokens: Tensor) -> Tensor:
 
 def _gain_after(model: nn.Module, index: int, tokens: Tensor, site: str) -> Tensor:
     """The gain (d,) of the module of the block that reads what the projection puts out, by trying
-    it; ones where the residual takes it as it is."""
+    it; ones where the residual takes it as it is, or the factor that it takes it by."""
     paths, seen = PATHS[model.config.model_type], {}
     block = model.get_submodule(paths.block.format(index))
     projection = _module(model, index, {"o": paths.o, "down": paths.down}[site])
@@ -183,7 +187,12 @@ def _gain_after(model: nn.Module, index: int, tokens: Tensor, site: str) -> Tens
         handle.remove()
     norms = [m for m, x in seen.items() if x.data_ptr() == put_out["x"].data_ptr()]
     size = model.config.hidden_size
-    return _tried(norms[0], size) if norms else torch.ones(size, dtype=torch.float64)
+    return _tried(norms[0], size) if norms else torch.full((size,), _factor(model)).double()
+
+
+def _factor(model: nn.Module) -> float:
+    """By what the residual takes the outputs of o and down, according to the configuration."""
+    return getattr(model.config, "residual_multiplier", 1.0)
 
 
 def _tried(norm: nn.Module, size: int) -> Tensor:
@@ -224,6 +233,7 @@ def reference_block(
         kv_heads=kv_heads,
         width=width,
         parallel=getattr(config, "use_parallel_residual", False),
+        factor=_factor(model),
         **{name: torch.ones(0) for name in ("gain", "o_gain", "down_gain")}
         | {"inputs": {}}
         | known,

@@ -96,9 +96,9 @@ def _run_absolute(block: ReferenceBlock, x: Tensor) -> tuple[Tensor, Tensor, Ten
         start = block.group_of(head) * block.width
         read.append(values[start : start + block.width])
     attention = torch.cat(read)
-    after = x + block.o.abs() @ attention
+    after = x + block.factor * block.o.abs() @ attention
     seen = x if block.parallel else after
     ffn = block.up.abs() @ seen
     if block.gate is not None:
         ffn = ffn + block.gate.abs() @ seen
-    return after + block.down.abs() @ ffn, attention, ffn
+    return after + block.factor * block.down.abs() @ ffn, attention, ffn

@@ -4,10 +4,11 @@ from torch import nn
 
 from bipcore.criteria import score
 from bipcore.export.export import save_pruned
+from bipcore.models.families import check_supported
 from bipcore.pruning.choosing import make_plan
 from bipcore.pruning.plan import PruningPlan
 from bipcore.pruning.slicing import apply_plan
-from tests.helpers.tiny import CONFIGS, random_model, word_tokenizer
+from tests.helpers.tiny import CONFIGS, MORE_CONFIGS, random_model, word_tokenizer
 
 _LONG = {"short_factor": [1.0, 1.1, 1.2, 1.3], "long_factor": [2.0, 2.1, 2.2, 2.3]}
 _LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 16}
@@ -58,11 +59,18 @@ ROPES = {
 }
 """For each name that of a tiny model, and what is changed of its configuration."""
 
+OTHERS = {
+    name: (name, {})
+    for name, make in MORE_CONFIGS.items()
+    if check_supported(make().model_type).known_before_5
+}
+"""The same of the other families that older readers know."""
+
 
 def model_with_rope(name: str) -> nn.Module:
-    """The tiny model of one of `ROPES`."""
-    base, fields = ROPES[name]
-    config = CONFIGS[base]()
+    """The tiny model of one of `ROPES` or `OTHERS`."""
+    base, fields = (ROPES | OTHERS)[name]
+    config = (CONFIGS | MORE_CONFIGS)[base]()
     return random_model(type(config)(**{**config.to_dict(), **fields}))
 
 

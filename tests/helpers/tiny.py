@@ -44,7 +44,47 @@ CONFIGS = {
 }
 """A configuration for each name; every query-head group can lose half of its heads."""
 
+_FAR_ROPE = {
+    "rope_type": "yarn",
+    "rope_theta": 500.0,
+    "factor": 4.0,
+    "original_max_position_embeddings": 8,
+    "llama_4_scaling_beta": 0.5,
+}
+_ALPHA_ROPE = {"rope_type": "dynamic", "rope_theta": 500.0, "alpha": 50.0, "factor": 1.0}
+
+MORE_CONFIGS = {
+    "smollm3": lambda: tf.SmolLM3Config(
+        **_BASE, **_FFN, num_key_value_heads=2, no_rope_layers=[1, 0, 1]
+    ),
+    "granite": lambda: tf.GraniteConfig(
+        **_BASE,
+        **_FFN,
+        num_key_value_heads=4,
+        embedding_multiplier=3.0,
+        residual_multiplier=0.6,
+        attention_multiplier=0.2,
+        logits_scaling=2.0,
+    ),
+    "gemma": lambda: tf.GemmaConfig(**_BASE, **_FFN, num_key_value_heads=1, head_dim=12),
+    "ministral3": lambda: tf.Ministral3Config(
+        **_BASE, **_FFN, num_key_value_heads=4, head_dim=16, rope_parameters=dict(_FAR_ROPE)
+    ),
+    "seed_oss": lambda: tf.SeedOssConfig(**_BASE, **_FFN, num_key_value_heads=2, head_dim=12),
+    "ernie4_5": lambda: tf.Ernie4_5Config(
+        **_BASE, **_FFN, num_key_value_heads=2, head_dim=12, use_bias=True
+    ),
+    "hunyuan": lambda: tf.HunYuanDenseV1Config(
+        **_BASE, **_FFN, num_key_value_heads=4, head_dim=16, rope_parameters=dict(_ALPHA_ROPE)
+    ),
+    "starcoder2": lambda: tf.Starcoder2Config(
+        **_BASE, **_FFN, num_key_value_heads=2, sliding_window=8
+    ),
+}
+"""The same for families whose blocks are like those of another: `test_more_families` is theirs."""
+
 FAMILIES = tuple(CONFIGS)
+MORE_FAMILIES = tuple(MORE_CONFIGS)
 GQA = ("llama-gqa", "mistral", "qwen2", "qwen3", "gemma2", "gemma3", "phi3")
 """The names whose query heads share key/value heads."""
 
@@ -72,7 +112,7 @@ def tiny_model(name: str, *, seed: int = 0) -> nn.Module:
 
 @cache
 def _built(name: str, seed: int) -> nn.Module:
-    return random_model(CONFIGS[name](), seed=seed)
+    return random_model((CONFIGS | MORE_CONFIGS)[name](), seed=seed)
 
 
 def random_model(config: tf.PreTrainedConfig, *, seed: int = 0) -> nn.Module:
