@@ -44,7 +44,7 @@ def write_manifest(folder: Path, kind: Kind, spec: Any, made: Mapping[str, Any])
         for name in sorted(_files_in(folder))
     }
     facts = {"kind": kind.name, "version": kind.version, "spec": canonical(spec), "files": files}
-    facts["made"] = canonical(made)
+    facts |= {"made": canonical(made), "made_digest": digest(made)}
     (folder / SPEC).write_text(json.dumps(facts, indent=1))
 
 
@@ -121,12 +121,15 @@ def _manifest(folder: Path) -> dict:
         made = digest(manifest["spec"], version=manifest["version"])
         kind = manifest.get("kind", folder.parent.name)
         files = manifest["files"]
+        whole = "made" not in manifest or manifest["made_digest"] == digest(manifest["made"])
     except InputError:
         raise Damaged(f"{SPEC} cannot be read") from None
     except (KeyError, TypeError, AttributeError, RecursionError):
         raise Damaged(f"{SPEC} is not as it was written") from None
     if (kind, made) != (folder.parent.name, folder.name):
         raise Damaged("it is another result")
+    if not whole:
+        raise Damaged(f"{SPEC} is not as it was written")
     if not isinstance(files, dict) or not files:
         raise Damaged(f"{SPEC} names no files")
     return manifest

@@ -8,6 +8,7 @@ import pytest
 from bipcore.criteria.base import SCORES
 from bipcore.kinds import KINDS
 from bipcore.pipeline.pipeline import Pipeline, score_identity
+from bipcore.store.kinds import digest
 from bipcore.store.resume import Checkpoints
 from bipcore.store.runs import RunStore
 from bipcore.studies.runs import list_runs
@@ -291,7 +292,8 @@ def test_a_plan_that_the_sidebar_cannot_say_is_no_guess(full):
     edited, options = {"edited": ["x"]}, {"options": {"a": 1}}
     for change in ({"sparsity": 0.125}, edited, {"allocation": "budget"}, options):
         plan = made["plan"] | {"spec": made["plan"]["spec"] | change}
-        edit_json(run.entry.path / "spec.json", made=made | {"plan": plan})
+        changed = made | {"plan": plan}
+        edit_json(run.entry.path / "spec.json", made=changed, made_digest=digest(changed))
         (changed,) = list_runs(full, KINDS, kind="recoveries")
         assert isinstance(opening(changed, {}), str)
         kept = opening(changed, kept_plans(list_runs(full, KINDS)))

@@ -78,5 +78,5 @@ def test_a_search_goes_on_from_the_plan_of_a_target(run, run_json, model, tmp_pa
 def test_a_search_without_a_step_is_refused(capsys, cache, model, tmp_path):
     words = ["plan", "make", model, *SETTINGS, "--output", str(tmp_path / "a.json")]
     assert main([*words, "--search", "0"]) == 2
-    assert "x>=1" in capsys.readouterr().err
+    assert "greater than or equal to 1" in capsys.readouterr().err
     assert not (tmp_path / "a.json").exists()

@@ -120,7 +120,7 @@ def test_perplexity_with_every_window_begun_predicts_every_word(text):
 
 def test_only_gemma_leans_on_it():
     leaning = {name for name, family in FAMILIES.items() if family.leans_on_beginning}
-    assert leaning == {"gemma2", "gemma3_text"}
+    assert leaning == {"gemma", "gemma2", "gemma3_text"}
     assert resolve_beginning("auto", leans=True, otherwise="none") == "window"
     assert resolve_beginning("auto", leans=False, otherwise="text") == "text"
     assert resolve_beginning("none", leans=True, otherwise="text") == "none"

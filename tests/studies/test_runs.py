@@ -9,6 +9,7 @@ from bipcore.errors import InputError
 from bipcore.kinds import KINDS
 from bipcore.specs import CalibrationSpec
 from bipcore.specs.texts import calibration_of
+from bipcore.store.kinds import digest
 from bipcore.store.resume import Checkpoints, StoredJournal
 from bipcore.store.runs import RunStore
 from bipcore.studies.run_words import WORDS, figure_words
@@ -173,7 +174,7 @@ JUNK = (None, 3, "x", [], {"at": "x", "seconds": "long", "cost": 3, "plan": [1],
 @pytest.mark.parametrize("junk", JUNK)
 def test_what_somebody_wrote_into_a_manifest_breaks_no_list(full, junk):
     for entry in list(full.entries()):
-        edit_json(entry.path / "spec.json", made=junk)
+        edit_json(entry.path / "spec.json", made=junk, made_digest=digest(junk))
     runs = listed(full)
     assert {run.state for run in runs} == {FINISHED}
     json.dumps([run.to_dict() for run in runs], allow_nan=False)
