@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from ..evaluation.profiling import machine
 from ..pruning.plan import PLANS, PruningPlan
 from ..pruning.targets import Target
 from ..settings import PRESETS
@@ -44,7 +45,8 @@ def best_plan(
     best = min(candidates, key=lambda one: one.divergence)
     if search.steps:
         with pipeline.progress.within(0.6, 1.0):
-            best = _searched(pipeline, best, target, search)
+            found = _planned(pipeline, best.score, best.settings, target, search)
+            best = replace(best, plan=found)
     return best, candidates
 
 
@@ -56,17 +58,16 @@ def _candidates(
     settings = PlanSpec(**recommended, round_to=round_to)
     for number, (criterion, words) in enumerate(_WIDTHS.items()):
         scored = replace(score, criterion=criterion, options=())
-        with pipeline.progress.share(number, len(_WIDTHS), "{}".format):
-            yield _searched(
-                pipeline, Candidate(words, scored, settings, None), target, replace(search, steps=0)
-            )
+        with pipeline.progress.share(number, len(_WIDTHS)):
+            plan = _planned(pipeline, scored, settings, target, replace(search, steps=0))
+        yield Candidate(words, scored, settings, plan)
 
 
-def _searched(
-    pipeline: Pipeline, candidate: Candidate, target: Target, search: WidthSearch
-) -> Candidate:
-    """``candidate`` with its plan, and its widths searched by so many steps; read where stored."""
-    score, settings = candidate.score, candidate.settings
+def _planned(
+    pipeline: Pipeline, score: ScoreSpec, settings: PlanSpec, target: Target, search: WidthSearch
+) -> PruningPlan:
+    """The plan for the target with its widths searched by so many steps; read where it is
+    stored."""
     pipeline.bench.ensure_content(score.model)
 
     def make() -> PruningPlan:
@@ -81,4 +82,6 @@ def _searched(
         "target": target.text,
         "search": asdict(search),
     }
-    return replace(candidate, plan=pipeline.store.get(PLANS, identity, make))
+    if target.kind == "latency":
+        identity |= machine(score.model.device)
+    return pipeline.store.get(PLANS, identity, make)
