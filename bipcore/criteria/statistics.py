@@ -115,17 +115,7 @@ _TERMS = {
     "mean": lambda x, buffer: x,
     "mean_abs": lambda x, buffer: torch.abs(x, out=buffer),
 }
-_CPU_ROWS = 512
-_CPU_NUMBERS = 2**17
-
-
-def _rows_of(x: Tensor) -> int:
-    """How many rows of x (m, n) are added up at a time: on a CPU so few that they and a buffer of
-    their size stay in a core's cache while each sum reads them, a power of two from 32 to 512."""
-    if x.device.type != "cpu":
-        return max(len(x), 1)
-    fitting = _CPU_NUMBERS // max(x.shape[1], 1)
-    return min(max(1 << max(fitting.bit_length() - 1, 0), 32), _CPU_ROWS)
+_CPU_ROWS = 512  # a part that stays in the cache while each sum reads it
 
 
 class _Moments:
@@ -144,7 +134,7 @@ class _Moments:
 
     def add(self, x: Tensor) -> None:
         x = x.detach().flatten(0, -2)  # (B·T, n), n may be 0
-        for rows in x.split(_rows_of(x)):
+        for rows in x.split(_CPU_ROWS if x.device.type == "cpu" else len(x)):
             rows = rows.float()
             key = (rows.shape, rows.device)
             if key not in self.scratch:
