@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from ..criteria import find_criterion
@@ -24,8 +25,6 @@ from ..store.resume import StoredJournal
 from .latency import latency_facts, timed_target
 from .plans import Plans
 from .workbench import Workbench
-
-_PARAMETERS = Target("params", 1.0, share=True, dtype="", text="params")
 
 
 @dataclass(frozen=True)
@@ -174,4 +173,4 @@ def held_out_tokens(
             f"The text {calibration.source!r} has only {len(fresh)} samples that are not "
             f"calibrated on, and {samples} are to be held out; use a larger text."
         )
-    return drawn.new_tensor([row.tolist() for row in fresh[:samples]])
+    return torch.stack(fresh[:samples])

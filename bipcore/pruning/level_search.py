@@ -74,8 +74,8 @@ class _Search:
             if other is None or self._spent:
                 continue
             moved = self._with({number: other})
-            change = self._cost(moved) - self._cost(self.levels)
-            self.slopes[number] = -(self._try(moved, may_stay=change < 0) - self.loss) / change
+            change, before = self._cost(moved) - self._cost(self.levels), self.loss
+            self.slopes[number] = (before - self._try(moved, may_stay=change < 0)) / change
 
     def switch(self) -> None:
         """Try switches until the steps are spent, or none is left from which a gain is expected."""
@@ -141,14 +141,14 @@ class _Search:
     def _lower(self, number: int, amount: float) -> int | None:
         """The first level of a sublayer that costs ``amount`` less at least, else its last."""
         costs, now = self.costs[number], self.levels[number]
-        less = (i for i in range(now + 1, len(costs)) if costs[now] - costs[i] >= amount * 0.999)
+        less = (i for i in range(now + 1, len(costs)) if costs[now] - costs[i] >= amount)
         last = len(costs) - 1
         return next(less, last if last > now else None)
 
     def _higher(self, number: int, amount: float) -> int | None:
         """The highest level of a sublayer that costs at most ``amount`` more."""
         costs, now = self.costs[number], self.levels[number]
-        more = (i for i in range(now) if costs[i] - costs[now] <= amount * 1.001)
+        more = (i for i in range(now) if costs[i] - costs[now] <= amount)
         return next(more, None)
 
     def _try(self, levels: Levels, *, may_stay: bool) -> float:

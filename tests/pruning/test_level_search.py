@@ -15,7 +15,7 @@ from bipcore.data.samples import CalibrationSet
 from bipcore.models.divergence import kl_divergence
 from bipcore.pruning.compensation import compensate
 from bipcore.pruning.ladders import Ladders
-from bipcore.pruning.level_search import search_levels
+from bipcore.pruning.level_search import _Search, search_levels
 from bipcore.pruning.plan import PruningPlan
 from bipcore.pruning.resolving import resolve
 from bipcore.pruning.slicing import apply_plan
@@ -74,6 +74,25 @@ def test_a_search_comes_near_the_best_there_is_and_keeps_the_limit(seed):
     assert [step.loss for step in kept] == sorted((step.loss for step in kept), reverse=True)
     gained = (steps[0].loss - kept[-1].loss) / (steps[0].loss - loss.best())
     assert gained > 0.95
+
+
+def test_a_limit_is_never_exceeded_by_levels_that_just_do_not_fit():
+    """The second would fit but for a thousandth."""
+    costs = [[2000.0, 1000.0, 0.0], [2001.0, 1000.5, 0.0]]
+    steps = search_levels(
+        costs, (1, 1), 2000.5, lambda levels: 5.0 * levels[1] + levels[0], steps=9
+    )
+    for step in steps:
+        spent = sum(of[level] for of, level in zip(costs, step.levels, strict=True))
+        assert spent <= 2000.5 or not step.kept
+
+
+def test_a_sublayer_that_is_better_shorter_is_known_to_be():
+    found = _Search([[4.0, 0.0], [4.0, 0.0]], 8.0, lambda levels: 3.0 - levels[0], steps=5)
+    found.begin((0, 0))
+    found.feel_slopes()
+    assert found.slopes == [-0.25, 0.0]
+    assert found.levels == (1, 0)
 
 
 def test_more_steps_begin_with_the_same_ones():
