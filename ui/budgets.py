@@ -8,7 +8,7 @@ from bipcore.criteria import find_criterion
 from bipcore.criteria.curves import CURVES, Curves
 from bipcore.models.shapes import ModelShape
 from bipcore.pipeline.pipeline import Pipeline
-from bipcore.pipeline.plans import plan_within
+from bipcore.pipeline.plans import name_of_plan, plan_within
 from bipcore.pipeline.provenance import curves_identity
 from bipcore.pipeline.searching import WidthSearch, search_widths
 from bipcore.pruning.budget import predicted_loss, tradeoff
@@ -169,7 +169,7 @@ def use_button(settings: Settings, plan: PruningPlan, key: str, label: str) -> N
     def use() -> None:
         write_settings(replace(settings, source=Pipeline().keep_plan(plan)))
 
-    used = settings.source == Pipeline().keep_plan(plan) if settings.source else False
+    used = settings.source == name_of_plan(plan)
     st.button(label, key=key, type="primary", on_click=use, disabled=used)
     if used:
         st.success("This plan is in use on all pages.")

@@ -63,6 +63,15 @@ def plan_within(curves: Curves, spec: ScoreSpec, plan: PlanSpec, target: Target)
     return describe(replace(made, spec=facts), spec, resolved)
 
 
+def _named(plan: PruningPlan) -> dict[str, str]:
+    return {"plan": plan.to_json()}
+
+
+def name_of_plan(plan: PruningPlan) -> str:
+    """The name that `Plans.keep_plan` gives ``plan``, which need not be stored."""
+    return digest(_named(plan), version=PLANS.version)
+
+
 class Plans:
     """Scores models, plans what goes, and prunes them, on a workbench."""
 
@@ -217,9 +226,8 @@ class Plans:
 
     def keep_plan(self, plan: PruningPlan) -> str:
         """Store a plan; the name that `stored_plan` finds it by."""
-        identity = {"plan": plan.to_json()}
-        self.bench.store.get(PLANS, identity, lambda: plan)
-        return digest(identity, version=PLANS.version)
+        self.bench.store.get(PLANS, _named(plan), lambda: plan)
+        return name_of_plan(plan)
 
     def stored_plan(self, source: str) -> PruningPlan:
         """The plan that `keep_plan` gave the name ``source``, or the one in that file or export."""

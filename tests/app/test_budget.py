@@ -2,7 +2,9 @@
 
 import pytest
 
+from bipcore.pruning.plan import PLANS
 from bipcore.pruning.targets import read_target
+from bipcore.store.runs import RunStore
 from tests.helpers.apptest import button, charts, errors, metric, open_page, read, settle
 from tests.helpers.folders import model_folder
 
@@ -55,6 +57,10 @@ def test_a_target_is_planned_and_used_on_all_pages(model):
     app.button(key="use-budget").click().run()
     settle(app)
     assert app.button(key="use-budget").disabled
+    kept = len(list(RunStore().entries(PLANS)))
+    app.slider(key="budget-share").set_value(50).run()
+    assert len(list(RunStore().entries(PLANS))) == kept  # to look at a plan keeps none
+    app.slider(key="budget-share").set_value(60).run()
     assert button(app, "Back to the controls below")
     assert _removed(_overview(app)) == _removed(app)
 
