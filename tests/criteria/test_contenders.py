@@ -29,9 +29,9 @@ def gradients(model, tokens) -> list:
     return [linear.weight.grad for linear in linears]
 
 
-@pytest.mark.parametrize("name", FAMILIES)
-def test_minitron_is_the_norm_over_samples_of_mean_activations(name):
-    model, seen = tiny_model(name), {}
+def inputs_of(model) -> dict[tuple[int, str], torch.Tensor]:
+    """What enters o and down of every block for the calibration tokens."""
+    seen: dict[tuple[int, str], torch.Tensor] = {}
     handles = [
         module.register_forward_pre_hook(lambda m, args, key=(i, site): seen.update({key: args[0]}))
         for i, block in enumerate(Adapter(model).blocks)
@@ -41,6 +41,13 @@ def test_minitron_is_the_norm_over_samples_of_mean_activations(name):
         model(input_ids=CALIBRATION.tokens)
     for handle in handles:
         handle.remove()
+    return seen
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_minitron_is_the_norm_over_samples_of_mean_activations(name):
+    model = tiny_model(name)
+    seen = inputs_of(model)
     scores = score(model, None, "minitron", calibration=CALIBRATION)
     for index, block in enumerate(scores.blocks):
         means = {
@@ -55,16 +62,8 @@ def test_minitron_is_the_norm_over_samples_of_mean_activations(name):
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_modegpt_is_the_leverage_of_the_activations(name):
-    model, seen = tiny_model(name), {}
-    handles = [
-        module.register_forward_pre_hook(lambda m, args, key=(i, site): seen.update({key: args[0]}))
-        for i, block in enumerate(Adapter(model).blocks)
-        for site, module in (("o", block.o), ("down", block.down))
-    ]
-    with torch.no_grad():
-        model(input_ids=CALIBRATION.tokens)
-    for handle in handles:
-        handle.remove()
+    model = tiny_model(name)
+    seen = inputs_of(model)
     scores = score(model, None, "modegpt-ffn", calibration=CALIBRATION, ridge=0.1)
     for index, block in enumerate(scores.blocks):
         for site, found in (("o", block.attention), ("down", block.ffn)):
