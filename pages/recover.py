@@ -2,7 +2,8 @@
 
 import streamlit as st
 
-from ui.page import begin, page_link
+from ui.navigation import page_link
+from ui.page import begin
 from ui.recover import recovery_form, train
 from ui.recoveries import choose_recovery, show_recovery
 from ui.results import need_scores

@@ -23,7 +23,7 @@ from bipcore.store.kinds import digest
 from bipcore.studies.runs import FINISHED, UNFINISHED, Run
 
 from .links import adopt
-from .page import PAGES, page_link
+from .navigation import PAGES, page_link
 from .recoveries import choose
 from .settings import SETTINGS, Settings, write_settings
 from .state_perplexities import WINDOWS, ask_for

@@ -1,10 +1,10 @@
 """The frame of every page: its title, the navigation and the sidebar that all pages share."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import streamlit as st
-from streamlit.errors import StreamlitAPIException
 
 from bipcore.criteria import CRITERIA
 from bipcore.models.loading import unused_adapter
@@ -16,6 +16,7 @@ from .forms import seeded
 from .jobs import worker
 from .links import admit, unframed
 from .memory import show_kept
+from .navigation import show_pages
 from .results import error_box, need_content
 from .settings import SETTINGS, Settings, preset_in_use, read_settings, with_preset, write_settings
 from .words import plain
@@ -28,22 +29,8 @@ PLAN_OPTIONS = tuple(
 )
 """The less common plan settings, in the order of their widgets: all that have a label."""
 
-PAGES = (
-    ("app.py", "Overview", ":material/home:"),
-    ("pages/scores.py", "Scores", ":material/bar_chart:"),
-    ("pages/compare.py", "Compare", ":material/compare_arrows:"),
-    ("pages/plan.py", "Plan", ":material/edit:"),
-    ("pages/budget.py", "Budget", ":material/savings:"),
-    ("pages/reconstruction.py", "Reconstruction error", ":material/show_chart:"),
-    ("pages/changes.py", "What changed", ":material/difference:"),
-    ("pages/sweep.py", "Sweep", ":material/stacked_line_chart:"),
-    ("pages/zero_shot.py", "Zero-shot", ":material/quiz:"),
-    ("pages/recover.py", "Recover", ":material/healing:"),
-    ("pages/generate.py", "Generate", ":material/chat:"),
-    ("pages/export.py", "Export", ":material/download:"),
-    ("pages/paper.py", "Paper", ":material/menu_book:"),
-    ("pages/runs.py", "Runs", ":material/inventory_2:"),
-)
+_SIDEBAR = 330
+"""The width of the sidebar in pixels."""
 
 
 def begin(title: str, explanation: str) -> Settings:
@@ -52,18 +39,23 @@ def begin(title: str, explanation: str) -> Settings:
     Every page calls it first, so that each stands by itself behind a deep link. Where a link
     brings settings that nobody has asked for yet, the page ends here (see `links.admit`).
     """
-    st.set_page_config(page_title=f"{title} · bipcore", page_icon="✂️", layout="wide")
+    st.set_page_config(
+        page_title=f"{title} · bipcore",
+        page_icon="✂️",
+        layout="wide",
+        initial_sidebar_state=_SIDEBAR,
+    )
     unframed()
     settings, _ = read_settings()
     _forget_widgets_of_other_pages(title)
     with st.sidebar:
         st.markdown("### ✂️ bipcore")
-        for path, label, icon in PAGES:
-            page_link(path, label, icon)
-        settings, pressed = _model_form(settings)
-        takes = st.empty()
-        settings = _plan_controls(settings)
         _active_jobs()
+        show_pages()
+        settings = _plan_controls(settings)
+        with st.expander(in_use(settings)):
+            settings, pressed = _model_form(settings)
+            takes = st.empty()
         show_kept()
     write_settings(settings)
     _, problems = read_settings()
@@ -85,15 +77,6 @@ def _check(settings: Settings) -> None:
     """An error box for what was typed and can be no setting: no page need think of it."""
     with error_box():
         _ = settings.score_spec, settings.plan_spec
-
-
-def page_link(path: str, label: str, icon: str) -> None:
-    """A link to another page; by address where this page is run alone, not from app.py."""
-    try:
-        st.page_link(path, label=label, icon=icon)
-    except StreamlitAPIException:
-        address = "" if path == "app.py" else path.removeprefix("pages/").removesuffix(".py")
-        st.markdown(f"{icon} [{label}](/{address})")
 
 
 def _forget_widgets_of_other_pages(title: str) -> None:
@@ -130,11 +113,16 @@ def _field(place, name: str, settings: Settings) -> Any:
     return kind(seeded(place.number_input, *said, **bounds, **help))
 
 
+def in_use(settings: Settings) -> str:
+    """The model and what it is calibrated on, in a line."""
+    name, text = (Path(said).name or said for said in (settings.model, settings.text))
+    return f"{plain(name)} · {plain(text)}, {settings.samples} × {settings.seq_len} tokens"
+
+
 def _model_form(settings: Settings) -> tuple[Settings, bool]:
     """Model and calibration: expensive to change, so they take effect with the button; whether it
     was pressed."""
     with st.form("model-form", border=False):
-        st.markdown("**Model and calibration**")
         said = {name: _field(st, name, settings) for name in ("model", "text", "text_field")}
         left, right = st.columns(2)
         places = {"samples": left, "seq_len": right, "seed": left, "dtype": right}

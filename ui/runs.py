@@ -13,8 +13,8 @@ from bipcore.studies.runs import STATES, Run, list_runs
 from bipcore.views.runs import compared, readable, runs_frame, size
 
 from .figures import download
+from .navigation import page_link
 from .openings import follow, kept_plans, opening
-from .page import page_link
 from .results import error_box
 from .words import plain
 

@@ -1,0 +1,54 @@
+"""The pages, in the groups of what one comes for, and the links to them."""
+
+import streamlit as st
+from streamlit.errors import StreamlitAPIException
+
+GROUPS = {
+    "Look": (
+        ("app.py", "Overview", ":material/home:"),
+        ("pages/scores.py", "Scores", ":material/bar_chart:"),
+        ("pages/compare.py", "Compare", ":material/compare_arrows:"),
+        ("pages/changes.py", "What changed", ":material/difference:"),
+    ),
+    "Decide": (
+        ("pages/plan.py", "Plan", ":material/edit:"),
+        ("pages/budget.py", "Budget", ":material/savings:"),
+    ),
+    "Measure": (
+        ("pages/reconstruction.py", "Reconstruction", ":material/show_chart:"),
+        ("pages/sweep.py", "Sweep", ":material/stacked_line_chart:"),
+        ("pages/zero_shot.py", "Zero-shot", ":material/quiz:"),
+        ("pages/generate.py", "Generate", ":material/chat:"),
+    ),
+    "Win back and ship": (
+        ("pages/recover.py", "Recover", ":material/healing:"),
+        ("pages/export.py", "Export", ":material/download:"),
+    ),
+    "Keep track": (
+        ("pages/runs.py", "Runs", ":material/inventory_2:"),
+        ("pages/paper.py", "Paper", ":material/menu_book:"),
+    ),
+}
+PAGES = tuple(page for group in GROUPS.values() for page in group)
+
+
+def show_pages() -> None:
+    """Links to all pages, two in a row, so that what is below them is seen without scrolling."""
+    with st.container(gap="xxsmall"):
+        for name, pages in GROUPS.items():
+            st.caption(f"**{name}**")
+            for first in range(0, len(pages), 2):
+                for column, page in zip(
+                    st.columns(2, gap=None), pages[first : first + 2], strict=False
+                ):
+                    with column:
+                        page_link(*page)
+
+
+def page_link(path: str, label: str, icon: str) -> None:
+    """A link to another page; by address where this page is run alone, not from app.py."""
+    try:
+        st.page_link(path, label=label, icon=icon)
+    except StreamlitAPIException:
+        address = "" if path == "app.py" else path.removeprefix("pages/").removesuffix(".py")
+        st.markdown(f"{icon} [{label}](/{address})")
