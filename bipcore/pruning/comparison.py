@@ -142,7 +142,8 @@ def _ratio(part: pd.Series, whole: pd.Series) -> pd.Series:
 
 
 def overlap_matrix(overall: pd.DataFrame, kind: str, measure: str = "share") -> pd.DataFrame:
-    """The overlaps of all pairs of `over_all_blocks` as a square, 1 on its diagonal.
+    """The overlaps of all pairs of `over_all_blocks` as a square. On its diagonal there is 1, or nan for
+    a plan that removes nothing.
 
     ``measure``: one of the shares, a column of the frame.
     """
@@ -152,6 +153,8 @@ def overlap_matrix(overall: pd.DataFrame, kind: str, measure: str = "share") -> 
     for row in of_kind.itertuples():
         value = getattr(row, measure)
         square.loc[row.first, row.second] = square.loc[row.second, row.first] = value
+        for name, removed in ((row.first, row.removed_first), (row.second, row.removed_second)):
+            square.loc[name, name] = 1.0 if removed else float("nan")
     return square
 
 

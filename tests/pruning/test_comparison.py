@@ -185,6 +185,7 @@ def test_nothing_removed_is_no_overlap_at_all(scored):
     whole = make_plan(scored["a"], sparsity=0)
     frame = overlaps({"a": whole, "b": whole})
     assert frame[["share", "jaccard", "share_chance", "jaccard_chance"]].isna().all(axis=None)
+    assert overlap_matrix(over_all_blocks(frame), "head").isna().all(axis=None)
 
 
 def test_two_plans_differ_by_what_one_keeps_and_the_other_does_not(plans):
