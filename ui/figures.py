@@ -7,7 +7,9 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-_CONFIG = {"displaylogo": False}
+_SPARE = ["zoom2d", "pan2d", "select2d", "lasso2d", "zoomIn2d", "zoomOut2d", "autoScale2d"]
+_CONFIG = {"displaylogo": False, "modeBarButtonsToRemove": _SPARE}
+"""A chart's own buttons are those that nothing else does: they stand where its title ends."""
 _MIME = {"csv": "text/csv", "html": "text/html", "json": "application/json"}
 
 
