@@ -142,8 +142,8 @@ def _ratio(part: pd.Series, whole: pd.Series) -> pd.Series:
 
 
 def overlap_matrix(overall: pd.DataFrame, kind: str, measure: str = "share") -> pd.DataFrame:
-    """The overlaps of all pairs of `over_all_blocks` as a square. On its diagonal there is 1, or nan for
-    a plan that removes nothing.
+    """The overlaps of all pairs of `over_all_blocks` as a square. On its diagonal there is 1, or
+    nan for a plan that removes nothing.
 
     ``measure``: one of the shares, a column of the frame.
     """
