@@ -87,12 +87,11 @@ def bound_against_error(frame: pd.DataFrame) -> go.Figure:
     styled(
         figure,
         "LLM-BIP upper bound of what was cut, hidden-state units (log scale)",
-        "Local error measured, hidden-state units",
-        log=True,
+        "Local error measured, hidden-state units (log scale)",
         title="How tight the bound is",
     )
-    figure.update_xaxes(type="log", exponentformat="power", dtick=1)
-    return figure
+    both = {"type": "log", "exponentformat": "power", "dtick": 1}
+    return figure.update_xaxes(both).update_yaxes(both)
 
 
 ERRORS = ("accumulated", "local", "accumulated_relative", "local_relative")

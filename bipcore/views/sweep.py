@@ -267,13 +267,8 @@ def _seeds(spec: SweepSpec) -> str:
 
 
 def _finish(figure: go.Figure) -> go.Figure:
-    """Room for a title of two lines above the legend; small steps where the axis is logarithmic."""
-    figure.update_layout(height=450, margin_t=110, title_y=0.97, title_yanchor="top")
-    if figure.layout.yaxis.type == "log":
-        drawn = [y for trace in figure.data for y in trace.y if y is not None and y > 0]
-        few = max(drawn) / min(drawn) < 1000
-        figure.update_yaxes(dtick="D2" if few else 1, exponentformat="none")
-    return figure
+    """Room for a title of two lines above the legend."""
+    return figure.update_layout(height=450, margin_t=110, title_y=0.97, title_yanchor="top")
 
 
 def opening(spec: SweepSpec) -> str:
