@@ -1,11 +1,14 @@
 """The start page: what this is, what it found in the model, and where to go on."""
 
+from functools import partial
+
 import streamlit as st
 
 from bipcore.views.scores import channel_distributions, scores_frame
 from ui.figures import show_chart
 from ui.page import begin
 from ui.results import need_scores
+from ui.sample import show_sample
 from ui.summary import plan_metrics, widths
 from ui.words import plain
 
@@ -14,7 +17,7 @@ settings = begin(
     "LLM-BIP scores every attention head and feed-forward channel from one forward pass; the "
     "least important are cut out, and you see what that did.",
 )
-scores, plan = need_scores(settings)
+scores, plan = need_scores(settings, partial(show_sample, settings))
 
 shape = scores.shape
 heads, groups, channels = widths(shape.blocks)

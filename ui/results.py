@@ -38,11 +38,19 @@ def error_box() -> Iterator[None]:
         st.stop()
 
 
-def need(key: str, title: str, work: Callable[[Pipeline, Job], Any]) -> Any:
-    """The result of a job; while there is none, show how it goes and end the page there."""
+def need(
+    key: str,
+    title: str,
+    work: Callable[[Pipeline, Job], Any],
+    meanwhile: Callable[[], None] | None = None,
+) -> Any:
+    """The result of a job; while there is none, show how it goes, and what ``meanwhile`` draws
+    below, and end the page there."""
     job = worker().ask(key, title, work)
     if (state := job.state) != DONE:
         _show_unfinished(job, state)
+        if meanwhile is not None:
+            meanwhile()
         st.stop()
     return job.result
 
@@ -93,10 +101,13 @@ def need_content(settings: Settings) -> None:
     worker().forget(key)
 
 
-def need_scores(settings: Settings) -> tuple[Scores, PruningPlan]:
-    """The scores and the plan of the settings, computed first where they are not stored."""
+def need_scores(
+    settings: Settings, meanwhile: Callable[[], None] | None = None
+) -> tuple[Scores, PruningPlan]:
+    """The scores and the plan of the settings, computed first where they are not stored;
+    ``meanwhile`` as `need` has it."""
     spec, plan = settings.score_spec, settings.plan_spec
-    key, scores = _need_scores(spec, plan)
+    key, scores = _need_scores(spec, plan, meanwhile)
     with error_box():
         if plan.source:
             return scores, stored_plan(plan.source, scores)
@@ -108,13 +119,19 @@ def need_scores_of(spec: ScoreSpec) -> Scores:
     return _need_scores(spec, PlanSpec())[1]
 
 
-def _need_scores(spec: ScoreSpec, plan: PlanSpec) -> tuple[str, Scores]:
+def _need_scores(
+    spec: ScoreSpec, plan: PlanSpec, meanwhile: Callable[[], None] | None = None
+) -> tuple[str, Scores]:
     with error_box():
         key = digest(score_identity(spec, plan))
         scores = _stored_scores(key, spec, plan)
     if scores is None:
         title = f"Scoring {spec.model.name} with {spec.criterion}"
-        need(f"scores-{key}", title, lambda pipeline, job: bool(pipeline.scores(spec, plan)))
+
+        def work(pipeline: Pipeline, job: Job) -> bool:
+            return bool(pipeline.scores(spec, plan))
+
+        need(f"scores-{key}", title, work, meanwhile)
         worker().forget(f"scores-{key}")
         with error_box():
             scores = _stored_scores(key, spec, plan)
