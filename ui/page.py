@@ -53,7 +53,7 @@ def begin(title: str, explanation: str) -> Settings:
         _active_jobs()
         show_pages()
         settings = _plan_controls(settings)
-        with st.expander(in_use(settings)):
+        with st.expander(in_use(settings), key="model-and-calibration"):
             settings, pressed = _model_form(settings)
             takes = st.empty()
         show_kept()

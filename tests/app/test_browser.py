@@ -248,6 +248,7 @@ def test_a_reload_finds_the_settings_and_a_wrong_path_is_survived(server, page):
     assert page.get_by_label("Criterion").first.input_value() == "Magnitude"
     picture(page, "overview")
 
+    page.get_by_text("demo · builtin, 4 × 64 tokens").click()
     page.get_by_label("Model", exact=True).fill("/no/such/folder")
     page.get_by_role("button", name="Load and score").click()
     page.get_by_text("The folder /no/such/folder does not exist").wait_for()
@@ -278,7 +279,7 @@ def test_a_plan_changed_by_a_click_is_what_is_measured_and_exported(server, page
         picture(page, "compare")
 
     with no_error_box(page):
-        page.get_by_role("link", name="Reconstruction error").click()
+        page.get_by_role("link", name="Reconstruction", exact=True).click()
         page.locator(".js-plotly-plot").nth(2).wait_for(timeout=240_000)
         picture(page, "reconstruction")
 
