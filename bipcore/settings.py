@@ -177,7 +177,8 @@ PRESETS: dict[str, Preset] = {
             "What measured best here: FLAP's scores, the same widths in every block, the first "
             "block protected, least squares. Demo model, C4 calibration: WikiText-2 perplexity "
             "37.5 at 20 % and 102.6 at 50 % (dense 22.9), against 46.7 and 586 for the best of "
-            "the criteria as published.",
+            "the criteria as published. That is of 64 samples of 512 tokens; of 256 samples it "
+            "is 35.3 and 88.6.",
             {
                 "criterion": "flap",
                 "allocation": "uniform",
