@@ -14,6 +14,7 @@ from ui.comparisons import choose_criteria, compared, need_scored, title_of
 from ui.figures import show_chart
 from ui.page import begin
 from ui.results import error_box
+from ui.stability import show_stability
 
 settings = begin(
     "Compare",
@@ -84,3 +85,5 @@ with left:
     show_chart(class_map(classes, reference, second), classes, "head-classes")
 with right:
     show_chart(class_bars(differences, reference, second), differences, "channel-classes")
+
+show_stability(settings, reference)

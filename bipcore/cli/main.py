@@ -27,6 +27,7 @@ from .score import prune_command, score_command
 from .shared import check_shared, interrupted, run_shared
 from .shrink import shrink_command
 from .signals import terminable
+from .stability import stability_command
 from .sweep import sweep_command
 
 COMMANDS: dict[str, Callable | typer.Typer] = {
@@ -37,6 +38,7 @@ COMMANDS: dict[str, Callable | typer.Typer] = {
     "profile": profile_command,
     "generate": generate_command,
     "compare": compare_command,
+    "stability": stability_command,
     "reconstruct": reconstruct_command,
     "diff": diff_command,
     "sweep": sweep_command,

@@ -1,7 +1,10 @@
 """The Compare page: criteria side by side, and their charts."""
 
+from dataclasses import replace
+
 import pytest
 
+from bipcore.pipeline.pipeline import Pipeline
 from bipcore.pruning.choosing import make_plan
 from bipcore.pruning.comparison import (
     CLASSES,
@@ -11,6 +14,7 @@ from bipcore.pruning.comparison import (
     over_all_blocks,
     overlap_matrix,
 )
+from bipcore.specs import CalibrationSpec, ModelSpec, ScoreSpec
 from bipcore.views.plans import (
     bound_chart,
     bound_frame,
@@ -23,7 +27,7 @@ from bipcore.views.plans import (
     plan_map,
     rank_correlation_chart,
 )
-from tests.helpers.apptest import charts, errors, settle, start
+from tests.helpers.apptest import charts, errors, read, settle, start
 from tests.helpers.folders import model_folder
 from tests.helpers.passes import counted_passes
 from tests.helpers.shapes import SMALL_GQA, random_scores
@@ -58,6 +62,18 @@ def test_the_page_compares_cheap_criteria_at_first(model, folders):
     table = app.dataframe[0].value
     assert len(table) == 3 * 2
     assert table["share"].between(0, 1).all()
+
+
+def test_what_another_calibration_set_would_change_is_shown_once_there_are_two(tmp_path):
+    model = str(model_folder(tmp_path / "model", "llama"))
+    spec = ScoreSpec(ModelSpec(model), CalibrationSpec(samples=4, seq_len=64))
+    app = _open(PAGE, model=model, sparsity="0.5")
+    assert "and 1 are stored" in read(app.info[-1].value)
+    Pipeline().scores(replace(spec, calibration=replace(spec.calibration, seed=7)))
+    _finished(app)
+    assert errors(app) == []
+    assert charts(app) == 10
+    assert any("seed 0; builtin, 4 × 64 tokens, seed 7" in read(c.value) for c in app.caption)
 
 
 def test_the_criteria_share_one_pass(folders):
