@@ -9,7 +9,7 @@ import logging
 import queue
 import threading
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -20,6 +20,8 @@ from bipcore.pipeline.pipeline import Pipeline
 
 QUEUED, RUNNING, DONE, FAILED, CANCELLED = "queued", "running", "done", "failed", "cancelled"
 _KEPT = 64  # finished jobs that can still be found
+_ENDED = 5  # of the last of them is told how they ended
+_RECENT, _APART = 30.0, 0.5  # seconds: reports that tell the rate, and how far apart they are kept
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +46,8 @@ class Job:
         self.result: Any = None
         self.error: str | None = None
         self.started: float | None = None
+        self.ended: float | None = None
+        self._reports: deque[tuple[float, float]] = deque(maxlen=round(2 * _RECENT / _APART))
         self._work = work
         self._cancel = threading.Event()
 
@@ -53,12 +57,26 @@ class Job:
         return self.state in (QUEUED, RUNNING)
 
     @property
+    def seconds(self) -> float:
+        """How long it has run, or ran."""
+        if self.started is None:
+            return 0.0
+        return (self.ended or time.monotonic()) - self.started
+
+    @property
     def seconds_left(self) -> float | None:
-        """An estimate from the share done so far; None while there is too little to go by."""
-        if self.started is None or self.fraction < 0.05:
+        """By the rate of the reports of the last half minute, less the time since the last one;
+        None while there is too little to go by, and where it takes longer than that."""
+        reports = list(self._reports)
+        if len(reports) < 2 or self.fraction < 0.05:
             return None
-        elapsed = time.monotonic() - self.started
-        return elapsed / self.fraction * (1 - self.fraction)
+        then, done = reports[-1]
+        earlier = [one for one in reports[:-1] if one[0] >= then - _RECENT] or reports[-2:-1]
+        since, before = earlier[0]
+        if done <= before or then <= since:
+            return None
+        left = (1 - done) * (then - since) / (done - before) - (time.monotonic() - then)
+        return left if left > 0 else None
 
     def cancel(self) -> None:
         """Ask it to stop; it does at its next step, and does not start where it waits."""
@@ -72,6 +90,9 @@ class Job:
         if self._cancel.is_set():
             raise Cancelled
         self.fraction, self.message = min(max(fraction, 0.0), 1.0), message
+        now = time.monotonic()
+        if not self._reports or now >= self._reports[-1][0] + _APART:
+            self._reports.append((now, self.fraction))
 
     def run(self, pipeline: Callable[[], Pipeline]) -> None:
         """Do the work, unless it was cancelled before, and keep how it ended. Called by the
@@ -94,7 +115,7 @@ class Job:
                 log.exception("The job %r failed", self.title)
                 self.error = f"This failed in a way it should not: {type(error).__name__}: {error}"
             ended = FAILED
-        self._work = None  # whatever it holds on to can go
+        self._work, self.ended = None, time.monotonic()  # whatever it holds on to can go
         with _states:
             self.state = ended
 
@@ -108,6 +129,7 @@ class Worker:
         self._lock = threading.Lock()
         self._jobs: OrderedDict[str, Job] = OrderedDict()
         self._queue: queue.SimpleQueue[Job] = queue.SimpleQueue()
+        self._ended: deque[Job] = deque(maxlen=_ENDED)
         self._thread: threading.Thread | None = None
 
     def submit(self, key: str, title: str, work: Callable[[Pipeline, Job], Any]) -> Job:
@@ -152,6 +174,10 @@ class Worker:
         with self._lock:
             return [job for job in self._jobs.values() if job.active]
 
+    def ended(self) -> list[Job]:
+        """The last jobs that ran and ended, in whatever way, the latest first."""
+        return list(reversed(self._ended))
+
     def _forget_oldest(self) -> None:
         finished = [key for key, job in self._jobs.items() if not job.active]
         for key in finished[: max(0, len(finished) - _KEPT)]:
@@ -163,7 +189,10 @@ class Worker:
 
         pipeline = cache(made)  # made by the first job: that may fail, and then is its failure
         while True:
-            self._queue.get().run(pipeline)
+            job = self._queue.get()
+            job.run(pipeline)
+            if job.started is not None:
+                self._ended.append(job)
 
 
 _worker: Worker | None = None

@@ -13,7 +13,7 @@ from bipcore.specs import PlanSpec
 
 from .estimates import job_of, show_line
 from .forms import seeded
-from .jobs import worker
+from .job_panel import show_jobs
 from .links import admit, unframed
 from .memory import show_kept
 from .navigation import show_pages
@@ -50,7 +50,7 @@ def begin(title: str, explanation: str) -> Settings:
     _forget_widgets_of_other_pages(title)
     with st.sidebar:
         st.markdown("### ✂️ bipcore")
-        _active_jobs()
+        show_jobs()
         show_pages()
         settings = _plan_controls(settings)
         with st.expander(in_use(settings), key="model-and-calibration"):
@@ -195,16 +195,3 @@ def _edited_plan(settings: Settings) -> None:
     if settings.source:
         st.info("A plan made by hand or for a budget is in use.", icon=":material/edit:")
         st.button("Back to the controls below", key="drop-plan", width="stretch", on_click=drop)
-
-
-def _active_jobs() -> None:
-    """What the worker is doing, on whichever page it was started."""
-    if not worker().active():
-        return
-
-    @st.fragment(run_every=1.0)
-    def panel() -> None:
-        for job in worker().active():
-            st.caption(f"⏳ {plain(job.title)} · {job.fraction:.0%}")
-
-    panel()

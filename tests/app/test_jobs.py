@@ -7,7 +7,7 @@ import time
 import pytest
 
 from bipcore.errors import InputError
-from ui.jobs import CANCELLED, DONE, FAILED, RUNNING, Worker
+from ui.jobs import CANCELLED, DONE, FAILED, RUNNING, Job, Worker
 
 
 @pytest.fixture
@@ -49,9 +49,44 @@ def test_progress_and_partial_results_show_while_it_runs(worker):
     assert seen.wait(30)
     assert (job.state, job.fraction, job.message) == (RUNNING, 0.25, "a quarter")
     assert job.partial == "half a text"
-    assert job.seconds_left > 0
     go_on.set()
     wait(job)
+
+
+def test_the_time_left_follows_the_latest_rate_and_counts_down(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("ui.jobs.time.monotonic", lambda: clock[0])
+    job = Job("a", "Two phases", endless)
+    job.report(0.0, "slow")
+    assert job.seconds_left is None
+    for second in range(1, 101):  # a tenth in a hundred seconds
+        clock[0] = second
+        job.report(second / 1000, "slow")
+    assert job.seconds_left == pytest.approx(900)
+    for second in range(1, 41):  # a hundredth in each
+        clock[0] = 100 + second
+        job.report(0.1 + second / 100, "fast")
+    assert job.seconds_left == pytest.approx(50)
+    clock[0] += 10
+    assert job.seconds_left == pytest.approx(40)
+    clock[0] += 60  # longer than it should
+    assert job.seconds_left is None
+
+
+def test_how_the_last_jobs_ended_is_known_though_they_are_forgotten(worker):
+    def fail(pipeline, job):
+        raise InputError("No such file.")
+
+    for key, work in (("a", lambda pipeline, job: 1), ("b", fail)):
+        wait(worker.submit(key, key, work))
+        worker.forget(key)
+    for number in range(5):
+        wait(worker.submit(str(number), str(number), lambda pipeline, job: 1))
+    limit = time.monotonic() + 30
+    while [job.key for job in worker.ended()] != list("43210") and time.monotonic() < limit:
+        time.sleep(0.01)
+    assert [job.key for job in worker.ended()] == list("43210")
+    assert all(job.seconds >= 0 for job in worker.ended())
 
 
 def test_the_pipeline_reports_to_the_job(worker):

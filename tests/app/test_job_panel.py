@@ -1,0 +1,64 @@
+"""The panel of jobs at the top of the sidebar."""
+
+import threading
+
+import pytest
+
+from bipcore.errors import InputError
+from tests.helpers.apptest import read, settle, start
+from tests.helpers.folders import model_folder
+from ui.jobs import CANCELLED, worker
+
+PAGE = "pages/scores.py"
+
+
+@pytest.fixture
+def model(tmp_path) -> str:
+    return str(model_folder(tmp_path / "model", "llama"))
+
+
+@pytest.fixture
+def running():
+    """A job that goes on until it is stopped."""
+    begun = threading.Event()
+
+    def work(pipeline, job):
+        while True:
+            job.report(0.4, "going on")
+            begun.set()
+            threading.Event().wait(0.01)
+
+    job = worker().submit("endless", "Counting to infinity", work)
+    assert begun.wait(60)
+    yield job
+    job.cancel()
+
+
+def stop(app, key: str):
+    (found,) = [button for button in app.sidebar.button if button.key == f"stop-{key}"]
+    return found
+
+
+def test_what_runs_and_what_waits_is_shown_and_can_be_stopped(running, model):
+    app = start(PAGE, model=model)
+    app.run()  # the scores that the page waits for are asked for after the sidebar is drawn
+    (bar,) = app.sidebar.get("progress")
+    assert read(bar.proto.text).startswith("Counting to infinity · ")
+    assert any(read(c.value).startswith("Waits, 1 before it: Scoring") for c in app.caption)
+    stop(app, "endless").click().run()
+    settle(app)
+    assert running.state == CANCELLED
+    assert not app.sidebar.get("progress")
+    ended = [read(caption.value) for caption in app.sidebar.caption]
+    assert any(line.startswith("Counting to infinity: cancelled, ") for line in ended)
+    assert any(": done, " in line and line.startswith("Scoring") for line in ended)
+
+
+def test_a_failure_is_told_with_its_sentence(model):
+    def fail(pipeline, job):
+        raise InputError("There is no such text.")
+
+    worker().submit("fails", "Reading a text", fail)
+    app = settle(start(PAGE, model=model))
+    ended = [read(caption.value) for caption in app.sidebar.caption]
+    assert any(line.startswith("Reading a text: failed: There is no such text.") for line in ended)
