@@ -4,6 +4,7 @@ import streamlit as st
 
 from bipcore.pruning.comparison import compare_plans, head_classes, over_all_blocks, overlap_matrix
 from bipcore.views.plans import (
+    UNIT_NAMES,
     class_bars,
     class_map,
     overlap_chart,
@@ -35,7 +36,10 @@ st.subheader("All blocks together")
 for column, kind in zip(st.columns(2), ("head", "channel"), strict=True):
     with column:
         square = overlap_matrix(overall, kind)
-        show_chart(overlap_matrix_chart(square, kind), overall, f"overlap-matrix-{kind}")
+        if square.isna().all(axis=None):
+            st.info(f"None of these plans removes any {UNIT_NAMES[kind]}.")
+        else:
+            show_chart(overlap_matrix_chart(square, kind), overall, f"overlap-matrix-{kind}")
 shown = overall[["first", "second", "kind", "share", "share_chance", "jaccard", "rank_correlation"]]
 percent = {
     name: st.column_config.NumberColumn(title, format="percent")
@@ -70,7 +74,8 @@ for column, kind in zip(st.columns(2), ("head", "channel"), strict=True):
     with column:
         figure = rank_correlation_chart(by_block, reference, kind)
         show_chart(figure, by_block, f"rank-correlation-{kind}")
-        show_chart(overlap_chart(by_block, reference, kind), by_block, f"overlap-{kind}")
+        if not overlap_matrix(overall, kind).isna().all(axis=None):
+            show_chart(overlap_chart(by_block, reference, kind), by_block, f"overlap-{kind}")
 
 st.subheader("Two criteria, head by head")
 others = [name for name in names if name != reference]

@@ -31,7 +31,7 @@ def memory(
 
 CRITERION = Criterion(
     name="obs-fisher",
-    title="OBS, Fisher",
+    title="OBS (Fisher)",
     formula="the rise of ½·tr(M·D), D of the refitted output's change, M of its gradients",
     reference="https://arxiv.org/abs/2312.17244",
     needs="second moments",

@@ -76,9 +76,17 @@ def test_what_another_calibration_set_would_change_is_shown_once_there_are_two(t
     assert any("seed 0; builtin, 4 × 64 tokens, seed 7" in read(c.value) for c in app.caption)
 
 
-def test_the_criteria_share_one_pass(folders):
+def test_where_no_head_goes_it_says_so_instead_of_an_empty_chart(folders):
+    app = _open(PAGE, model=folders["llama"], sparsity="0.02")
+    assert any(read(box.value).startswith("None of these plans removes any") for box in app.info)
+    assert charts(app) == 6
+    assert errors(app) == []
+
+
+def test_the_criteria_share_one_pass(tmp_path):
+    model = str(model_folder(tmp_path / "model", "llama"))  # so that no other seed is stored
     with counted_passes() as passes:
-        app = _finished(start(PAGE, model=folders["llama"], seed="5"))
+        app = _finished(start(PAGE, model=model, seed="5"))
     assert charts(app) == 8
     assert len(passes) == 1
 
