@@ -14,7 +14,7 @@ from bipcore.specs import PlanSpec
 from .estimates import job_of, show_line
 from .forms import seeded
 from .job_panel import show_jobs
-from .links import admit, unframed
+from .links import admit, show_link, unframed
 from .memory import show_kept
 from .navigation import show_pages
 from .results import error_box, need_content
@@ -58,6 +58,8 @@ def begin(title: str, explanation: str) -> Settings:
             takes = st.empty()
         show_kept()
     write_settings(settings)
+    with st.sidebar:
+        show_link()
     _, problems = read_settings()
     st.title(title)
     st.caption(explanation)

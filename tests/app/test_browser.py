@@ -246,6 +246,8 @@ def test_a_reload_finds_the_settings_and_a_wrong_path_is_survived(server, page):
     page.reload()  # nobody is asked again
     page.locator(".js-plotly-plot").first.wait_for()
     assert page.get_by_label("Criterion").first.input_value() == "Magnitude"
+    page.get_by_text("Link to this view").click()
+    assert page.get_by_test_id("stSidebar").locator("code").inner_text() == page.url
     picture(page, "overview")
 
     page.get_by_text("demo · builtin, 4 × 64 tokens").click()
