@@ -19,6 +19,7 @@ from ...models.running import (
     negative_log_likelihood,
     replaced_forwards,
 )
+from ...models.shapes import check_unit
 from ...models.streaming import present
 from ...progress import Progress, tracked
 
@@ -67,13 +68,7 @@ class Silenced:
 def block_of(adapter: Adapter, block: int, kind: str, number: int) -> Block:
     """The block ``block``. Raises InputError where there is none, or it has no ``kind`` ("head" or
     "channel") of that number."""
-    if not 0 <= block < len(adapter.blocks):
-        last = len(adapter.blocks) - 1
-        raise InputError(f"There is no block {block}; the blocks are 0 to {last}.")
-    shape = adapter.blocks[block].shape
-    count = shape.heads if kind == "head" else shape.channels
-    if not 0 <= number < count:
-        raise InputError(f"Block {block} has no {kind} {number}; it has {count}, counted from 0.")
+    check_unit([one.shape for one in adapter.blocks], block, kind, number)
     return adapter.blocks[block]
 
 

@@ -46,7 +46,7 @@ class Peak:
 
 @dataclass(frozen=True)
 class Histogram:
-    """How many activations (``counts``, n) lie between ``edges`` (n + 1,), all equally far apart."""
+    """How many activations (``counts``, n) lie between ``edges`` (n + 1,), at equal steps."""
 
     edges: tuple[float, ...]
     counts: tuple[int, ...]
