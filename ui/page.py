@@ -1,7 +1,9 @@
 """The frame of every page: its title, the navigation and the sidebar that all pages share."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
+from urllib.parse import urlencode
 
 import streamlit as st
 from streamlit.errors import StreamlitAPIException
@@ -31,6 +33,7 @@ PLAN_OPTIONS = tuple(
 PAGES = (
     ("app.py", "Overview", ":material/home:"),
     ("pages/scores.py", "Scores", ":material/bar_chart:"),
+    ("pages/closeup.py", "Close-up", ":material/zoom_in:"),
     ("pages/compare.py", "Compare", ":material/compare_arrows:"),
     ("pages/plan.py", "Plan", ":material/edit:"),
     ("pages/budget.py", "Budget", ":material/savings:"),
@@ -87,13 +90,15 @@ def _check(settings: Settings) -> None:
         _ = settings.score_spec, settings.plan_spec
 
 
-def page_link(path: str, label: str, icon: str) -> None:
-    """A link to another page; by address where this page is run alone, not from app.py."""
+def page_link(path: str, label: str, icon: str, view: Mapping[str, str] | None = None) -> None:
+    """A link to another page; by address where this page is run alone, not from app.py. ``view``:
+    what the address is to say of `settings.VIEW`."""
     try:
-        st.page_link(path, label=label, icon=icon)
+        st.page_link(path, label=label, icon=icon, query_params=view)
     except StreamlitAPIException:
         address = "" if path == "app.py" else path.removeprefix("pages/").removesuffix(".py")
-        st.markdown(f"{icon} [{label}](/{address})")
+        asked = f"?{urlencode(view)}" if view else ""
+        st.markdown(f"{icon} [{label}](/{address}{asked})")
 
 
 def _forget_widgets_of_other_pages(title: str) -> None:

@@ -108,6 +108,11 @@ def need_scores_of(spec: ScoreSpec) -> Scores:
     return _need_scores(spec, PlanSpec())[1]
 
 
+def stored_scores_of(spec: ScoreSpec) -> Scores | None:
+    """The stored scores of ``spec`` on the dense model; None where there are none."""
+    return _stored_scores(digest(score_identity(spec)), spec, PlanSpec())
+
+
 def _need_scores(spec: ScoreSpec, plan: PlanSpec) -> tuple[str, Scores]:
     with error_box():
         key = digest(score_identity(spec, plan))

@@ -67,10 +67,9 @@ def test_what_was_looked_at_is_stored_and_listed(run, run_json, model):
     first = run_json("channel", model, *SMALL, *CHANNEL, *OWN)
     run("head", model, *SMALL, *HEAD, *OWN)
     assert run_json("channel", model, *SMALL, *CHANNEL, *OWN) == first
-    listed = run("runs")
-    assert "Close-up of a head" in listed
-    assert "Close-up of a channel" in listed
-    assert "block 1, channel 7" in listed
+    listed = {one["kind"]: one["words"] for one in run_json("runs")["runs"]}
+    assert listed["head-close-ups"].startswith("block 1, head 2, A text of one's own.")
+    assert listed["channel-close-ups"].startswith("block 1, channel 7, A text of one's own.")
 
 
 @pytest.mark.parametrize(
