@@ -49,7 +49,9 @@ TEXT = (
 SPEC = EvaluationSpec()
 """How a text of the user's own is read."""
 
-_MOST_CHARACTERS = 2000
+MOST_CHARACTERS = 2000
+"""So long a text may be typed on the page."""
+
 _SEEN = "closeup-address"
 
 
@@ -84,7 +86,7 @@ def choose(scores: Scores) -> tuple[Unit, str, bool]:
     write_view(asdict(unit))
     st.session_state[_SEEN] = read_view()
     with st.form("closeup-text-form"):
-        text = form.field(st.text_area, "Text", "text", height=100, max_chars=_MOST_CHARACTERS)
+        text = form.field(st.text_area, "Text", "text", height=100, max_chars=MOST_CHARACTERS)
         pressed = st.form_submit_button("Compute", type="primary", key="closeup")
     return unit, text, pressed
 

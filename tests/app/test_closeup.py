@@ -1,12 +1,17 @@
 """The page Close-up: its unit in the address, nothing computed before its button, then all."""
 
+from dataclasses import replace
+
 import pytest
 
-from bipcore.evaluation.closeups import CHANNEL_CLOSE_UPS, HEAD_CLOSE_UPS
+from bipcore.kinds import KINDS
 from bipcore.store.runs import RunStore
-from tests.helpers.apptest import charts, errors, open_page, read, settle
+from bipcore.studies.runs import list_runs
+from tests.helpers.apptest import charts, errors, open_page, read, settle, visit
 from tests.helpers.folders import model_folder
 from tests.helpers.tiny import one_thread as one_thread
+from ui.openings import opening
+from ui.settings import to_query
 
 PAGE = "pages/closeup.py"
 START = "Press Compute: the model reads the text a few times."
@@ -21,6 +26,12 @@ def infos(app) -> list[str]:
     return [read(box.value) for box in app.info]
 
 
+def stored(model: str, kind: str) -> list:
+    """The close-ups of this model in the store."""
+    runs = list_runs(RunStore(), KINDS, kind=f"{kind}-close-ups")
+    return [run for run in runs if run.model == model]
+
+
 def compute(app, text: str = "A <b>text</b> of one's own."):
     app.text_area(key="set-closeup-text").set_value(text)
     app.button(key="closeup").click().run()
@@ -32,7 +43,7 @@ def test_a_head_is_computed_when_the_button_is_pressed(model):
     sentence, start = infos(app)
     assert sentence.startswith("Head 3 of block 1 ")
     assert start == START
-    assert list(RunStore().entries(HEAD_CLOSE_UPS)) == []
+    assert stored(model, "head") == []
     compute(app)
     assert START not in infos(app)
     figures = {metric.label: metric.value for metric in app.metric}
@@ -54,7 +65,7 @@ def test_a_channel_shows_its_contexts_and_how_its_activations_are_spread(model):
     assert peaks["activation"].abs().is_monotonic_decreasing
     assert len(peaks) == 10
     assert charts(app) == 1
-    assert len(list(RunStore().entries(CHANNEL_CLOSE_UPS))) == 1
+    assert len(stored(model, "channel")) == 1
 
 
 def test_a_link_brings_back_the_same_view_and_what_is_stored_is_shown_at_once(model):
@@ -74,6 +85,24 @@ def test_a_link_brings_back_the_same_view_and_what_is_stored_is_shown_at_once(mo
     again.selectbox(key="set-closeup-kind").set_value("channel").run()
     assert view(again) == {"kind": "channel", "block": "2", "number": "0"}
     assert infos(again)[0].startswith("Channel 0 of block 2 ")
+
+
+@pytest.mark.parametrize("kind", ["head", "channel"])
+def test_the_page_runs_opens_what_is_stored(model, kind):
+    app = open_page(PAGE, model=model, sparsity="0.5", kind=kind, block="1", number="4")
+    compute(app)
+    (run,) = stored(model, kind)
+    where = opening(run, {})
+    assert (where.page, where.settings.model) == (PAGE, model)
+    small = replace(where.settings, samples=4, seq_len=64)  # no head depends on them
+    again = visit(PAGE, **to_query(small))
+    for name, value in where.form.items():
+        again.session_state[name] = value
+    again.button(key="load-link").click().run()
+    settle(again)
+    assert view(again) == {"kind": kind, "block": "1", "number": "4"}
+    assert again.text_area(key="set-closeup-text").value == "A <b>text</b> of one's own."
+    assert START not in infos(again)
 
 
 def view(app) -> dict[str, str]:
