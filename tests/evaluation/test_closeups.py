@@ -16,8 +16,10 @@ from bipcore.evaluation.closeups import (
 )
 from bipcore.evaluation.closeups.base import silence
 from bipcore.models.adapters import Adapter
+from bipcore.models.loading import load_model
 from bipcore.models.running import capture_inputs
-from tests.helpers.tiny import FAMILIES, tiny_model, tiny_tokens, word_tokenizer
+from bipcore.models.streaming import is_streamed
+from tests.helpers.tiny import FAMILIES, byte_tokenizer, tiny_model, tiny_tokens, word_tokenizer
 from tests.helpers.tiny import one_thread as one_thread
 
 TOKENS = tiny_tokens(1, 20)[0]
@@ -272,3 +274,20 @@ def test_close_ups_come_back_from_the_store_as_they_were(store):
     for name in ("tokens", "first_share", "promoted", "silenced"):
         assert getattr(again, name) == getattr(head, name)
     assert store.stored(CHANNEL_CLOSE_UPS, 1) == channel
+
+
+@pytest.mark.parametrize("name", ["llama-gqa", "gemma2", "opt"])
+def test_of_a_model_that_is_streamed_everything_is_the_same(name, tmp_path, cache):
+    whole = tiny_model(name)
+    whole.save_pretrained(tmp_path / name, max_shard_size="100KB")
+    byte_tokenizer().save_pretrained(tmp_path / name)
+    size = sum(p.numel() * p.element_size() for p in whole.parameters())
+    memory = f"{size * 4 // 4096}KiB"
+    streamed, _ = load_model(str(tmp_path / name), device="cpu", memory=memory)
+    assert is_streamed(streamed)
+    one, other = _head(whole), _head(streamed)
+    torch.testing.assert_close(other.pattern, one.pattern, rtol=0, atol=1e-5)
+    for found, given in ((other, one), (_channel(streamed), _channel(whole))):
+        assert [t.id for t in found.promoted.up] == [t.id for t in given.promoted.up]
+        assert found.silenced.by_zero == pytest.approx(given.silenced.by_zero, abs=1e-5)
+        assert found.silenced.by_mean == pytest.approx(given.silenced.by_mean, abs=1e-5)
