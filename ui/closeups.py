@@ -140,7 +140,7 @@ def show_place(settings: Settings, scores: Scores, plan: PruningPlan, unit: Unit
             "Rank 1 has the highest score in its block. Only stored scores are read: choose "
             "another criterion in the sidebar to have its scores here."
         )
-        columns = {"score": st.column_config.NumberColumn(format="%.4g")}
+        columns = {"score": st.column_config.NumberColumn("Score", format="%.4g")}
         _table(standings_frame(ranks), "closeup-ranks", columns)
 
 
@@ -199,7 +199,7 @@ def _show_head(found: HeadCloseUp) -> None:
         show_chart(pattern_chart(found), lambda: pattern_frame(found), "attention-pattern")
     with right:
         st.markdown("**Strongest attention**, the first token left out")
-        percent = {"share": st.column_config.NumberColumn(format="percent")}
+        percent = {"share": st.column_config.NumberColumn("Share", format="percent")}
         _table(strongest_frame(found), "closeup-strongest", percent)
     _show_promoted(
         found.promoted,
@@ -214,7 +214,7 @@ def _show_channel(found: ChannelCloseUp) -> None:
     about = f"Over the {found.positions:,} tokens of the calibration set."
     metric("Mean activation", f"{found.mean:.4g}", help=about)
     st.markdown("**Strongest activations** in the calibration set")
-    number = {"activation": st.column_config.NumberColumn(format="%.3f")}
+    number = {"activation": st.column_config.NumberColumn("Activation", format="%.3f")}
     _table(peaks_frame(found.peaks), "closeup-peaks", number)
     frame = histogram_frame(found.histogram)
     show_chart(histogram_chart(found.histogram), frame, "channel-activations")
@@ -246,8 +246,10 @@ def _show_promoted(found: Promoted, about: str) -> None:
     number = {"adds": st.column_config.NumberColumn("Adds", format="%+.3f")}
     left, right = st.columns(2)
     with left:
+        st.markdown("**Promotes most**")
         _table(promoted_frame(found.up), "closeup-up", number)
     with right:
+        st.markdown("**Demotes most**")
         _table(promoted_frame(found.down), "closeup-down", number)
 
 

@@ -64,7 +64,7 @@ def pattern_chart(found: HeadCloseUp) -> go.Figure:
         )
     )
     styled(figure, "Attended position", "Attending position", title="Attention pattern")
-    axes = {"type": "category", "showgrid": False}
+    axes = {"type": "category", "showgrid": False, "tickfont_size": 10}
     if count <= _LABELLED:
         axes["tickmode"] = "linear"
     figure.update_xaxes(**axes, tickangle=-90)
