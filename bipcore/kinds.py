@@ -4,6 +4,7 @@ from .criteria.base import SCORES
 from .criteria.curves import CURVES
 from .criteria.moments import SECOND_MOMENTS
 from .criteria.statistics import STATISTICS
+from .evaluation.closeups import CHANNEL_CLOSE_UPS, HEAD_CLOSE_UPS
 from .evaluation.metrics import EVALUATIONS
 from .evaluation.reconstruction import RECONSTRUCTION
 from .evaluation.zero_shot import ZERO_SHOT
@@ -29,6 +30,8 @@ KINDS: tuple[Kind, ...] = (
     PLANS,
     EVALUATIONS,
     RECONSTRUCTION,
+    HEAD_CLOSE_UPS,
+    CHANNEL_CLOSE_UPS,
     ZERO_SHOT,
     CHECKPOINTS,
     RECOVERIES,

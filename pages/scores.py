@@ -12,6 +12,7 @@ from bipcore.views.scores import (
     scores_frame,
 )
 from ui.figures import download, show_chart
+from ui.navigation import page_link
 from ui.page import begin
 from ui.results import need_scores
 from ui.summary import plan_metrics
@@ -49,6 +50,10 @@ show_chart(
     f"channel-scores-block-{block}",
     key="histogram",
 )
+with st.container(horizontal=True):
+    for kind, said in (("head", "its heads"), ("channel", "its channels")):
+        view = {"kind": kind, "block": str(block), "number": "0"}
+        page_link("pages/closeup.py", f"Close-up of {said}", ":material/zoom_in:", view)
 
 st.subheader("Largest and smallest")
 kind = st.segmented_control("Of", list(_KINDS), default="FFN channels", key="kind")

@@ -1,5 +1,8 @@
 """The pages, in the groups of what one comes for, and the links to them."""
 
+from collections.abc import Mapping
+from urllib.parse import urlencode
+
 import streamlit as st
 from streamlit.errors import StreamlitAPIException
 
@@ -7,8 +10,8 @@ GROUPS = {
     "Look": (
         ("app.py", "Overview", ":material/home:"),
         ("pages/scores.py", "Scores", ":material/bar_chart:"),
+        ("pages/closeup.py", "Close-up", ":material/zoom_in:"),
         ("pages/compare.py", "Compare", ":material/compare_arrows:"),
-        ("pages/changes.py", "What changed", ":material/difference:"),
     ),
     "Decide": (
         ("pages/plan.py", "Plan", ":material/edit:"),
@@ -16,6 +19,7 @@ GROUPS = {
     ),
     "Measure": (
         ("pages/reconstruction.py", "Reconstruction", ":material/show_chart:"),
+        ("pages/changes.py", "What changed", ":material/difference:"),
         ("pages/sweep.py", "Sweep", ":material/stacked_line_chart:"),
         ("pages/zero_shot.py", "Zero-shot", ":material/quiz:"),
         ("pages/generate.py", "Generate", ":material/chat:"),
@@ -45,10 +49,12 @@ def show_pages() -> None:
                         page_link(*page)
 
 
-def page_link(path: str, label: str, icon: str) -> None:
-    """A link to another page; by address where this page is run alone, not from app.py."""
+def page_link(path: str, label: str, icon: str, view: Mapping[str, str] | None = None) -> None:
+    """A link to another page; by address where this page is run alone, not from app.py. ``view``:
+    what the address is to say of `settings.VIEW`."""
     try:
-        st.page_link(path, label=label, icon=icon)
+        st.page_link(path, label=label, icon=icon, query_params=view)
     except StreamlitAPIException:
         address = "" if path == "app.py" else path.removeprefix("pages/").removesuffix(".py")
-        st.markdown(f"{icon} [{label}](/{address})")
+        asked = f"?{urlencode(view)}" if view else ""
+        st.markdown(f"{icon} [{label}](/{address}{asked})")

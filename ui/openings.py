@@ -13,6 +13,7 @@ from streamlit.errors import StreamlitAPIException
 from bipcore.criteria import find_criterion
 from bipcore.data.texts import NAMED
 from bipcore.errors import InputError
+from bipcore.evaluation.closeups import MOST_TOKENS
 from bipcore.models.devices import resolve_device
 from bipcore.models.identity import DEMO, DEMO_HUB
 from bipcore.pipeline.recoveries import RECOVERIES
@@ -22,6 +23,7 @@ from bipcore.specs.texts import calibration_of
 from bipcore.store.kinds import digest
 from bipcore.studies.runs import FINISHED, UNFINISHED, Run
 
+from .closeups import MOST_CHARACTERS, SPEC
 from .links import adopt
 from .navigation import PAGES, page_link
 from .recoveries import choose
@@ -199,6 +201,18 @@ def _reconstruction(run: Run, edited: Edited) -> Opening:
     return Opening("pages/reconstruction.py", settings, form)
 
 
+def _close_up(run: Run, edited: Edited) -> Opening:
+    spec = run.entry.spec
+    settings = _calibrated(_of_model(spec["model"]), spec.get("calibration"))
+    if "own" not in spec or len(spec["own"]) > MOST_CHARACTERS:
+        raise _CannotOpen(f"The page Close-up reads a text of at most {MOST_CHARACTERS:,} letters.")
+    if (spec["max_tokens"], spec["beginning"]) != (MOST_TOKENS, SPEC.beginning):
+        raise _CannotOpen("The page Close-up reads a text in another way.")
+    kind = "head" if "head" in spec else "channel"
+    place = {"kind": kind, "block": spec["block"], kind: spec[kind], "text": spec["own"]}
+    return Opening("pages/closeup.py", settings, {"closeup-form": place})
+
+
 def _task(run: Run, edited: Edited) -> Opening:
     spec = run.entry.spec
     settings, recovery = _state(spec, run, edited)
@@ -259,6 +273,8 @@ _OPEN: Mapping[str, Callable[[Run, Edited], Opening]] = {
     "scores": _scores,
     "evaluations": _evaluation,
     "reconstruction": _reconstruction,
+    "head-close-ups": _close_up,
+    "channel-close-ups": _close_up,
     "zero-shot": _task,
     "points": _point,
     "recoveries": _recovery,

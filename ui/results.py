@@ -119,6 +119,11 @@ def need_scores_of(spec: ScoreSpec) -> Scores:
     return _need_scores(spec, PlanSpec())[1]
 
 
+def stored_scores_of(spec: ScoreSpec) -> Scores | None:
+    """The stored scores of ``spec`` on the dense model; None where there are none."""
+    return _stored_scores(digest(score_identity(spec)), spec, PlanSpec())
+
+
 def _need_scores(
     spec: ScoreSpec, plan: PlanSpec, meanwhile: Callable[[], None] | None = None
 ) -> tuple[str, Scores]:

@@ -24,6 +24,9 @@ _SPECS = (
 )
 """The specs whose fields are settings of the pages, and what some of them are called here."""
 
+VIEW = ("kind", "block", "number")
+"""What an address may say besides: the head or channel that the page Close-up shows."""
+
 SETTINGS: dict[str, Setting] = {
     names.get(name, name): each
     for spec, names in _SPECS
@@ -89,9 +92,21 @@ def write_settings(settings: Settings) -> None:
     if st.session_state.get(_KEY, settings) != settings:
         st.session_state[_PROBLEMS] = []
     st.session_state[_KEY] = settings
-    wanted = to_query(settings)
+    wanted = to_query(settings) | read_view()
     if dict(st.query_params) != wanted:
         st.query_params.from_dict(wanted)
+
+
+def read_view() -> dict[str, str]:
+    """What the address says of `VIEW`, as text."""
+    return {name: st.query_params[name] for name in VIEW if name in st.query_params}
+
+
+def write_view(view: Mapping[str, Any]) -> None:
+    """Say the values of `VIEW` in the address."""
+    wanted = {name: str(view[name]) for name in VIEW}
+    if read_view() != wanted:
+        st.query_params.update(wanted)
 
 
 def to_query(settings: Settings) -> dict[str, str]:
@@ -106,6 +121,8 @@ def from_query(query: Mapping[str, str]) -> tuple[Settings, list[str]]:
     settings, problems = Settings(), []
     kinds = {field.name: type(getattr(settings, field.name)) for field in fields(Settings)}
     for name, text in query.items():
+        if name in VIEW:
+            continue
         if name not in kinds:
             problems.append(f"The address names a setting {name!r} that does not exist.")
             continue

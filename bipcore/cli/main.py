@@ -12,6 +12,7 @@ from ..errors import InputError, explain, is_text
 from ..models import processes
 from . import console
 from .cache import cache_app
+from .closeup import channel_command, head_command
 from .curves import curves_command
 from .diff import diff_command
 from .estimate import estimate_command
@@ -41,6 +42,8 @@ COMMANDS: dict[str, Callable | typer.Typer] = {
     "stability": stability_command,
     "reconstruct": reconstruct_command,
     "diff": diff_command,
+    "head": head_command,
+    "channel": channel_command,
     "sweep": sweep_command,
     "zero-shot": zero_shot_command,
     "recover": recover_command,

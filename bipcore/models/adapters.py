@@ -260,6 +260,18 @@ class Adapter:
         return device_of(self.model.get_input_embeddings())
 
     @property
+    def final_gain(self) -> Tensor:
+        """The gain (d,) of the norm behind the blocks, in float32; ones where there is none."""
+        try:
+            gain = self.model.get_submodule(self.family.final_norm).weight
+        except AttributeError:  # OPT has none where it normalises after its sublayers
+            gain = None
+        if gain is None:
+            down = self.blocks[0].down
+            return torch.ones(down.out_features, device=self.input_device)
+        return gain.detach().float() + self.family.norm_offset
+
+    @property
     def shape(self) -> ModelShape:
         """The sizes of the model as its weights have them now."""
         first = self.blocks[0]

@@ -5,6 +5,7 @@ A `ModelShape` is plain data. It is all that a plan needs to know of a model, so
 model of any size can be made, and counted, without its weights.
 """
 
+from collections.abc import Sequence
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 
 from ..errors import InputError, reason_of
@@ -34,6 +35,16 @@ class UnitCost:
 
     parameters: int
     weights: int
+
+
+def check_unit(blocks: Sequence[BlockShape], block: int, kind: str, number: int) -> None:
+    """Raise InputError where there is no block ``block``, or it has no ``kind`` ("head" or
+    "channel") of that number."""
+    if not 0 <= block < len(blocks):
+        raise InputError(f"There is no block {block}; the blocks are 0 to {len(blocks) - 1}.")
+    count = blocks[block].heads if kind == "head" else blocks[block].channels
+    if not 0 <= number < count:
+        raise InputError(f"Block {block} has no {kind} {number}; it has {count}, counted from 0.")
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ from ..specs import (
 )
 from ..store.kinds import digest
 from ..store.runs import RunStore
+from .closeups import CloseUps
 from .comparing import Comparisons
 from .kept import Kept
 from .measuring import Measurements
@@ -56,8 +57,9 @@ class Pipeline:
     """Computes results of specs, or reads them from the run store.
 
     The verbs on top of a `Workbench`: those about scores and plans are `Plans`', those about
-    fine-tuning `Recoveries`', what is measured is `Measurements`' and what is compared
-    `Comparisons`'. ``progress`` is told how far the work is, and never goes back.
+    fine-tuning `Recoveries`', what is measured is `Measurements`', what is compared
+    `Comparisons`', and what is looked at from near by `CloseUps`'. ``progress`` is told how far the
+    work is, and never goes back.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class Pipeline:
         self.states = Recoveries(self.plans)
         self.measurements = Measurements(self.states)
         self.comparisons = Comparisons(self.states)
+        self.close_ups = CloseUps(self.bench)
         self.store, self.progress = self.bench.store, self.bench.progress
 
     model = _verb("bench", Workbench.model)
@@ -96,6 +99,10 @@ class Pipeline:
     evaluate = _verb("measurements", Measurements.evaluate)
     differences = _verb("comparisons", Comparisons.differences)
     depth = _verb("comparisons", Comparisons.depth)
+    head_close_up = _verb("close_ups", CloseUps.head_close_up)
+    channel_close_up = _verb("close_ups", CloseUps.channel_close_up)
+    standings = _verb("close_ups", CloseUps.standings)
+    fate = _verb("close_ups", CloseUps.fate)
     reconstruction = _verb("measurements", Measurements.reconstruction)
     check_zero_shot = _verb("measurements", Measurements.check_zero_shot)
     zero_shot = _verb("measurements", Measurements.zero_shot)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..criteria import Scores
 from ..errors import InputError
-from ..models.shapes import BlockShape
+from ..models.shapes import BlockShape, check_unit
 from ..specs import UNITS
 from .plan import BlockPlan, PruningPlan
 
@@ -252,13 +252,10 @@ def _check_block(plan: PruningPlan, block: int) -> None:
 def _check_index(
     plan: PruningPlan, block: int, index: int, kind: str, scores: Scores | None = None
 ) -> None:
-    _check_block(plan, block)
     if scores is not None:
+        _check_block(plan, block)
         check_scores(plan, scores)
-    was = plan.shape.blocks[block]
-    count = was.heads if kind == "head" else was.channels
-    if not 0 <= index < count:
-        raise InputError(f"Block {block} has no {kind} {index}; it has {count}, counted from 0.")
+    check_unit(plan.shape.blocks, block, kind, index)
 
 
 def _channel_set(plan: PruningPlan, block: int, channels: Iterable[int]) -> set[int]:

@@ -8,6 +8,7 @@ from statistics import fmean
 from typing import Any
 
 from ..data.beginnings import NONE, said_of
+from ..errors import short
 from ..evaluation.metrics import METRICS
 from ..evaluation.zero_shot import TaskResult
 from ..specs import PERPLEXITY, CalibrationSpec
@@ -70,6 +71,9 @@ _WORDS: Mapping[str, Callable[[Any], str]] = {
     "round_to": lambda to: f"widths by {to}",
     "floor": lambda share: f"floor {share:g}",
     "propagation": lambda kind: f"{kind} propagation",
+    "block": lambda number: f"block {number}",
+    "head": lambda number: f"head {number}",
+    "channel": lambda number: f"channel {number}",
     "window": lambda tokens: f"window {tokens}",
     "tokens": lambda tokens: f"{tokens:,} tokens" if isinstance(tokens, int) else tokens,
     "calibration": lambda text: f"calibrated on {text.removesuffix(_PLAIN)}",
@@ -198,6 +202,15 @@ def _reconstruction(spec: Data, made: Data, data: Data) -> Said:
     return Said(model, said, figures, made.get("cost", {}))
 
 
+def _close_up(spec: Data, made: Data, data: Data) -> Said:
+    model, kind = _model_of(spec["model"])
+    said = {name: spec[name] for name in ("block", "head", "channel") if name in spec}
+    said |= {"text": short(spec["own"], 60)} if "own" in spec else _text(spec["evaluation"])
+    silenced = data.get("silenced", {})
+    figures = {"rise of the loss": silenced["by_zero"]} if "by_zero" in silenced else {}
+    return Said(model, kind | said | _calibration(spec.get("calibration")), figures)
+
+
 def _task(spec: Data, made: Data, data: Data) -> Said:
     model, kind = _model_of(spec["model"])
     rows = "all rows" if spec["limit"] is None else spec["limit"]
@@ -298,6 +311,8 @@ WORDS: Mapping[str, Words] = {
     "recoveries": Words("Recovery", _recovery),
     "zero-shot": Words("Zero-shot task", _task),
     "reconstruction": Words("Reconstruction", _reconstruction),
+    "head-close-ups": Words("Close-up of a head", _close_up),
+    "channel-close-ups": Words("Close-up of a channel", _close_up),
     "reproductions": Words("Paper row", _row),
     "scores": Words("Scores", _scores),
     "plans": Words("Edited plan", _edited),

@@ -22,6 +22,7 @@ from ui.jobs import worker
 PAGES = {
     "app.py": "What a language model can do without",
     "pages/scores.py": "Scores",
+    "pages/closeup.py": "Close-up",
     "pages/compare.py": "Compare",
     "pages/plan.py": "Plan",
     "pages/budget.py": "Budget",

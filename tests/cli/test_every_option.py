@@ -25,6 +25,8 @@ COMMANDS = {
     "compare": f"{SMALL} --criteria magnitude,random",
     "reconstruct": f"{SMALL} {TEXT} --criteria magnitude",
     "diff": f"{SMALL} {TEXT} --sparsity 0.4",
+    "head": f"{SMALL} {TEXT} --block 0 --head 0",
+    "channel": f"{SMALL} {TEXT} --block 0 --channel 0",
     "sweep": f"{{model}} --criteria magnitude --sparsities 0.2 --sizes 2 --seq-len 8 {TEXT}",
     "zero-shot": f"{SMALL} --tasks piqa",
     "recover": f"{SMALL} --train-text {{text}} --no-evaluate",
