@@ -49,7 +49,7 @@ class Setting:
         if value is None and self.optional:
             return None
         if self.choices and value not in self.choices:
-            have = ", ".join(map(str, self.choices))
+            have = ", ".join(str(choice) for choice in self.choices if choice != "")
             return f"There is no {self.name} {short(repr(value))}; there are {have}."
         if isinstance(value, str) and not is_text(value):
             return f"The {self.name} is text in UTF-8, not {short(repr(value))}."

@@ -94,6 +94,11 @@ def _forget_widgets() -> None:
         del st.session_state[key]
 
 
+def _chosen(value: object) -> str:
+    """A choice in words."""
+    return "anything" if value == "" else str(value)
+
+
 def _field(place, name: str, settings: Settings) -> Any:
     """The widget of a setting, as its spec says what it may be; what it is set to."""
     each, value = SETTINGS[name], getattr(settings, name)
@@ -103,7 +108,8 @@ def _field(place, name: str, settings: Settings) -> Any:
         options = tuple(dict.fromkeys((*each.offered, value)))
         return seeded(place.selectbox, *said, options, accept_new_options=True, **help)
     if each.choices or each.offered:
-        return seeded(place.selectbox, *said, each.choices or each.offered, **help)
+        options = each.choices or each.offered
+        return seeded(place.selectbox, *said, options, format_func=_chosen, **help)
     if isinstance(value, str):
         return seeded(place.text_input, *said, **help)
     kind = type(value)

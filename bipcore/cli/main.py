@@ -16,6 +16,7 @@ from .closeup import channel_command, head_command
 from .curves import curves_command
 from .diff import diff_command
 from .estimate import estimate_command
+from .families import families_command
 from .generate import generate_command
 from .measure import evaluate_command, profile_command, reconstruct_command, zero_shot_command
 from .merge import dequantise_command, merge_command
@@ -53,6 +54,7 @@ COMMANDS: dict[str, Callable | typer.Typer] = {
     "reproduce": reproduce_command,
     "estimate": estimate_command,
     "runtimes": runtimes_command,
+    "families": families_command,
     "plan": plan_app,
     "runs": runs_command,
     "cache": cache_app,

@@ -260,7 +260,7 @@ def _with_preset(values: dict) -> dict:
     chosen |= {"criterion": ScoreSpec().criterion}
     chosen |= find_preset(name).values if name is not None else {}
     unsaid = {key: chosen[key] for key, value in values.items() if value is None and key in chosen}
-    return values | {k: v for k, v in unsaid.items() if k not in ("sparsity", "source")}
+    return values | {k: v for k, v in unsaid.items() if k != "sparsity" and v != ""}
 
 
 def with_specs(*groups: str) -> Callable[[Callable], Callable]:

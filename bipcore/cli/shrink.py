@@ -18,6 +18,7 @@ from ..pipeline.searching import WidthSearch
 from ..pipeline.shrinking import Candidate, best_plan
 from ..progress import Progress
 from ..pruning.targets import Target, read_target
+from ..settings import settings_of
 from ..specs import EvaluationSpec, PlanSpec, RecoverySpec, ScoreSpec
 from . import console
 from .console import plan_facts
@@ -63,6 +64,9 @@ SearchSamples = Annotated[
     int, typer.Option(help="Samples held out to choose the widths by.", min=1, max=MOST)
 ]
 RoundTo = Annotated[int, typer.Option(help="FFN widths become multiples of it.", min=1, max=MOST)]
+Deployable = Annotated[
+    str, typer.Option(help=settings_of(PlanSpec)["deployable"].help, show_default=False)
+]
 ReportFile = Annotated[
     Path | None, typer.Option(help="Write the report here (default: OUTPUT.html).")
 ]
@@ -77,6 +81,7 @@ class _Asked:
     target: Target
     search: WidthSearch
     round_to: int
+    deployable: str
     training: RecoverySpec | None
     text: EvaluationSpec
     output: Path
@@ -116,6 +121,7 @@ def shrink_command(
     search: Search = 150,
     search_samples: SearchSamples = 8,
     round_to: RoundTo = 1,
+    deployable: Deployable = "",
     micro_batch: MicroBatch = None,
     format: ExportFormat = AUTO,
     save_dtype: SaveType = "auto",
@@ -139,13 +145,13 @@ def shrink_command(
         target=read_target(wanted),
         search=WidthSearch(search, search_samples),
         round_to=round_to,
+        deployable=PlanSpec(deployable=deployable).deployable,
         training=_training(score, recovery, tokens),
         text=evaluation,
         output=output,
         written={"format": format, "save_dtype": save_dtype, "quantize": quantize},
     )
     find_kind(format, quantize, save_dtype)
-    evaluation.identity()  # refuses a text that is not there before hours of work
     with console.progress_bar() as progress:
         found = _shrink(asked, _ready(progress, asked), micro_batch)
     steps = _steps(asked, found.best)
@@ -173,6 +179,7 @@ def _training(score: ScoreSpec, recovery: RecoverySpec, tokens: int) -> Recovery
 
 def _ready(progress: Progress, asked: _Asked) -> Pipeline:
     """A pipeline, if what is asked for fits and there is text enough; raises InputError."""
+    asked.text.identity()  # refuses a text that is not there before hours of work
     if asked.training is None:
         return fitting(progress, "prune", asked.score, PlanSpec(), text=asked.text)
     pipeline = fitting(progress, "recover", asked.score, PlanSpec(), recovery=asked.training)
@@ -183,7 +190,7 @@ def _ready(progress: Progress, asked: _Asked) -> Pipeline:
 def _shrink(asked: _Asked, pipeline: Pipeline, micro_batch: int | None) -> _Found:
     model, training, done = asked.score.model, asked.training, None
     with pipeline.progress.within(0.0, 0.3):
-        wanted = asked.target, asked.search, asked.round_to
+        wanted = asked.target, asked.search, asked.round_to, asked.deployable
         best, candidates = best_plan(pipeline, asked.score, *wanted)
     if training is not None:
         with pipeline.progress.within(0.3, 0.8):
@@ -203,7 +210,7 @@ def _steps(asked: _Asked, best: Candidate) -> dict[str, str]:
     search, training = asked.search, asked.training
     plan = ["plan", "make", *words_of_scores(best.score), "--criterion", best.score.criterion]
     plan += [*words_of(best.settings), "--target", asked.target.text]
-    if search.steps:
+    if search.steps and best.plan.spec["search"]["steps"]:
         plan += ["--search", str(search.steps), "--search-samples", str(search.samples)]
     model = [asked.score.model.name, *words_of(asked.score.model)]
     last = ["prune" if training is None else "recover", *model, "--plan", "plan.json"]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ..models.families import base_type, family_of
 from ..pruning.plan import PruningPlan
-from .gguf.format import gguf_problem
+from .gguf.architectures import choose
 from .older_readers import OLDEST, too_new, with_older_fields
 from .stock import stock_problem
 
@@ -21,6 +21,9 @@ _MLX = ("llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text", "phi3", "
 _MLX_FREE = ("llama", "mistral", "qwen3", "gemma2", "gemma3_text")
 _ONNX_FREE = ("mistral", "qwen3", "gemma2", "gemma3_text")
 """The families of which a program reads the width of a head from the configuration."""
+
+DEPLOYABLE = {"stock": "transformers 5", "vllm": "vLLM", "gguf": "llama.cpp"}
+"""The programs that plans can be made for, by what `PlanSpec.deployable` calls them."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,12 @@ def runtimes(plan: PruningPlan, config) -> list[Verdict]:
     ]
 
 
+def verdict(deployable: str, plan: PruningPlan, config) -> Verdict:
+    """That of the program which a plan setting names, one of `DEPLOYABLE`."""
+    found = {one.program: one for one in runtimes(plan, config)}
+    return found[DEPLOYABLE[deployable]]
+
+
 def _older(config, stock: str | None) -> Verdict:
     reason = too_new(with_older_fields(config.to_dict()))
     written = "modelling-file" if stock else "stock"
@@ -58,9 +67,9 @@ def _older(config, stock: str | None) -> Verdict:
 
 
 def _llama_cpp(plan: PruningPlan, config) -> Verdict:
-    problem = gguf_problem(plan, config)
+    architecture, problem = choose(plan, config, None)
     near = _nearest(plan) if problem and not plan.uniform else ""
-    return Verdict("llama.cpp", problem is None, "gguf", problem or "", near)
+    return Verdict("llama.cpp", architecture is not None, "gguf", problem, near)
 
 
 def _read_only(plan: PruningPlan, config, stock: str | None) -> list[Verdict]:

@@ -31,6 +31,8 @@ class Family:
     where the class insists that there are no others.
     ``block_lists``: the fields of its configuration that hold one value for every block.
     ``known_before_5``: whether the transformers before 5 that exports are read with has its class.
+    ``models``: published ones that people look for by other names. ``quirk``: what a user of the
+    family should know of it, a sentence or more.
     """
 
     title: str
@@ -60,6 +62,8 @@ class Family:
     longrope_fields: tuple[str, ...] = ()
     block_lists: tuple[str, ...] = ("layer_types",)
     known_before_5: bool = True
+    models: tuple[str, ...] = ()
+    quirk: str = ""
 
 
 _HEAD_NORMS = ("self_attn.q_norm", "self_attn.k_norm")
@@ -75,19 +79,56 @@ _GEMMA = {
 
 FAMILIES: dict[str, Family] = {
     "llama": Family(
-        "LLaMA", heads_divide_hidden=True, output_biases=("attention_bias", "mlp_bias")
+        "LLaMA",
+        heads_divide_hidden=True,
+        output_biases=("attention_bias", "mlp_bias"),
+        models=(
+            *("Llama 2", "Llama 3", "Llama 3.1", "Llama 3.2 (text)", "Vicuna", "TinyLlama"),
+            *("SmolLM2", "Yi", "DeepSeek-R1-Distill-Llama"),
+        ),
+        quirk="Where the number of heads that are left does not divide the hidden size, it is "
+        "exported as a Mistral: the same mathematics under the same names.",
     ),
-    "mistral": Family("Mistral"),
-    "qwen2": Family("Qwen2"),
-    "qwen3": Family("Qwen3", output_biases=("attention_bias", False), head_norms=_HEAD_NORMS),
-    "gemma2": Family("Gemma 2", **_GEMMA),
-    "gemma3_text": Family("Gemma 3 (text)", **_GEMMA, head_norms=_HEAD_NORMS),
+    "mistral": Family(
+        "Mistral",
+        models=("Mistral 7B", "Mistral NeMo", "Zephyr", "Mistral Small 3.1 (text)"),
+        quirk="Of a Mistral 3 that reads pictures, the language model is read.",
+    ),
+    "qwen2": Family(
+        "Qwen2",
+        models=("Qwen2.5", "QwQ", "DeepSeek-R1-Distill-Qwen"),
+        quirk="Queries, keys and values have biases; they go with their heads.",
+    ),
+    "qwen3": Family(
+        "Qwen3",
+        output_biases=("attention_bias", False),
+        head_norms=_HEAD_NORMS,
+        quirk="Queries and keys are normalised by head, by weights that all heads share and that "
+        "stay. Without mixture of experts.",
+    ),
+    "gemma2": Family(
+        "Gemma 2",
+        **_GEMMA,
+        quirk="Norms behind its sublayers, which scores count in; it is far off without the "
+        "beginning-of-text token, which every window is given.",
+    ),
+    "gemma3_text": Family(
+        "Gemma 3 (text)",
+        **_GEMMA,
+        head_norms=_HEAD_NORMS,
+        models=("Gemma 3 1B", "Gemma 3 4B (text)"),
+        quirk="As Gemma 2, with norms by head; of one that reads pictures, the language model is "
+        "read.",
+    ),
     "phi3": Family(
         "Phi-3",
         qkv=("self_attn.qkv_proj",),
         qkv_layout="concatenated",
         ffn_in=("mlp.gate_up_proj",),
         longrope_fields=("type", "short_factor", "long_factor"),
+        models=("Phi-3.5-mini", "Phi-4", "Phi-4-mini"),
+        quirk="Query, key and value are one tensor, and so are gate and up. With longrope, a stock "
+        "class is not built with fewer heads; then fewer channels fit it.",
     ),
     "opt": Family(
         "OPT",
@@ -104,6 +145,7 @@ FAMILIES: dict[str, Family] = {
         ffn_norm_if_after="self_attn_layer_norm",
         attention_norm="self_attn_layer_norm",
         final_norm="model.decoder.final_layer_norm",
+        quirk="An FFN without a gate, and biases everywhere; those of output projections stay.",
     ),
     "gpt_neox": Family(
         "GPT-NeoX",
@@ -120,29 +162,61 @@ FAMILIES: dict[str, Family] = {
         final_norm="gpt_neox.final_layer_norm",
         rope_base_field="rotary_emb_base",
         rope_share_field="rotary_pct",
+        models=("Pythia",),
+        quirk="The FFN reads what the attention reads (a parallel residual), so LLM-BIP carries "
+        "nothing of the attention on through it.",
     ),
     "smollm3": Family(
         "SmolLM3",
         output_biases=("attention_bias", "mlp_bias"),
         block_lists=("layer_types", "no_rope_layers"),
+        quirk="Every fourth block has no rotary embedding; which, follows the blocks that stay.",
     ),
-    "granite": Family("Granite", output_biases=("attention_bias", "mlp_bias")),
+    "granite": Family(
+        "Granite",
+        output_biases=("attention_bias", "mlp_bias"),
+        models=("Granite 3",),
+        quirk="Embedding, residual, attention and logits are multiplied by numbers of its "
+        "configuration, which stay. Without mixture of experts.",
+    ),
     "gemma": Family(
         "Gemma",
         output_biases=("attention_bias", False),
         norm_offset=1.0,
         leans_on_beginning=True,
+        models=("CodeGemma",),
+        quirk="Far off without the beginning-of-text token, which every window is given.",
     ),
-    "ministral3": Family("Ministral 3", known_before_5=False),
-    "seed_oss": Family("Seed-OSS", output_biases=("attention_out_bias", "mlp_bias")),
-    "ernie4_5": Family("ERNIE 4.5", output_biases=("use_bias", "use_bias")),
-    "hunyuan_v1_dense": Family("Hunyuan (dense)", output_biases=("attention_bias", False)),
+    "ministral3": Family(
+        "Ministral 3",
+        known_before_5=False,
+        quirk="Queries are scaled by their position; the language model of a Mistral 3 that reads "
+        "pictures.",
+    ),
+    "seed_oss": Family(
+        "Seed-OSS",
+        output_biases=("attention_out_bias", "mlp_bias"),
+        quirk="Queries, keys and values have biases, and may have a width that is not the hidden "
+        "size.",
+    ),
+    "ernie4_5": Family(
+        "ERNIE 4.5",
+        output_biases=("use_bias", "use_bias"),
+        quirk="Rotary embeddings turn neighbouring rows. Without mixture of experts.",
+    ),
+    "hunyuan_v1_dense": Family(
+        "Hunyuan (dense)",
+        output_biases=("attention_bias", False),
+        quirk="Queries and keys are normalised by head, behind the rotary embedding. Without "
+        "mixture of experts.",
+    ),
     "starcoder2": Family(
         "StarCoder2",
         ffn_in=("mlp.c_fc",),
         down="mlp.c_proj",
         gated=False,
         output_biases=("use_bias", "use_bias"),
+        quirk="An FFN without a gate, and biases everywhere; those of output projections stay.",
     ),
 }
 

@@ -41,11 +41,11 @@ from ..models.processes import together
 from ..models.streaming import is_streamed
 from ..pruning.allocation import allocated_shape
 from ..pruning.plan import PruningPlan
-from ..pruning.resolving import resolve
 from ..specs import EvaluationSpec, ModelSpec, PlanSpec, RecoverySpec, ScoreSpec, ZeroShotSpec
 from ..store.kinds import digest
 from ..store.runs import timed
 from .ahead import Ahead
+from .deploying import fitted
 from .kept import resident_bytes
 from .provenance import made_with
 from .recoveries import Recoveries, State, states_of
@@ -300,7 +300,8 @@ class Measurements:
         self, spec: ModelSpec, plan: PlanSpec | None = None, *, seq_len: int
     ) -> tuple[Profile, Profile | None]:
         """The same from the configuration alone: counts only, nothing is loaded or run."""
-        shape = Adapter(empty_model(load_config(spec.name, store=self.bench.store))).shape
+        config = load_config(spec.name, store=self.bench.store)
+        shape = Adapter(empty_model(config)).shape
         dense = profile_shape(shape, seq_len=seq_len)
         if plan is None:
             return dense, None
@@ -310,7 +311,7 @@ class Measurements:
                 raise InputError("The plan was made for a model of another shape.")
             return dense, profile_shape(stored.pruned_shape, seq_len=seq_len)
         anyhow = replace(plan, propagation="dense")
-        resolved = resolve(anyhow, find_criterion("random"), shape)
+        resolved = fitted(anyhow, find_criterion("random"), shape, config)
         return dense, profile_shape(allocated_shape(shape, resolved), seq_len=seq_len)
 
     def _any_plan(self, spec: ModelSpec, plan: PlanSpec) -> PruningPlan:

@@ -17,6 +17,7 @@ from ..models.adapters import Adapter
 from ..models.batches import rows_for
 from ..models.loading import empty_model, load_config
 from ..models.memory import check_free
+from ..models.shapes import ModelShape
 from ..models.streaming import check_whole
 from ..pruning.budget import keep_within
 from ..pruning.choosing import check_possible, outline, planned
@@ -24,12 +25,13 @@ from ..pruning.compensation import compensate, too_few_tokens
 from ..pruning.meeting import meet
 from ..pruning.plan import NOTHING, PLANS, BlockPlan, PruningPlan, load_plan
 from ..pruning.propagation import score_pruned
-from ..pruning.resolving import resolve
+from ..pruning.resolving import Resolved
 from ..pruning.slicing import apply_plan, check_fits
 from ..pruning.targets import Target
 from ..specs import CalibrationSpec, ModelSpec, PlanSpec, ScoreSpec
 from ..store.kinds import digest, is_digest
 from ..store.resume import StoredJournal
+from .deploying import check_taken, fitted, takes_other_widths
 from .kept import PRUNED
 from .latency import latency_facts, timed_target
 from .provenance import (
@@ -46,21 +48,32 @@ from .workbench import Workbench
 
 def plan_of(scores: Scores, spec: ScoreSpec, plan: PlanSpec) -> PruningPlan:
     """The plan of ``scores``, which are those of ``spec``, and where it comes from."""
-    resolved = resolve(plan, find_criterion(spec.criterion), scores.shape)
-    return describe(planned(scores, resolved), spec, resolved, beginning=scores.beginning)
+    config = config_for(spec, plan)
+    resolved = fitted(plan, find_criterion(spec.criterion), scores.shape, config)
+    made = describe(planned(scores, resolved), spec, resolved, beginning=scores.beginning)
+    check_taken(made, plan.deployable, config)
+    return made
+
+
+def config_for(spec: ScoreSpec, plan: PlanSpec) -> Any:
+    """The configuration of the model of ``spec`` where ``plan`` is for a program, else None."""
+    return load_config(spec.model.name) if plan.deployable else None
 
 
 def plan_within(curves: Curves, spec: ScoreSpec, plan: PlanSpec, target: Target) -> PruningPlan:
     """The plan of the least predicted loss that costs at most ``target``, by the ``curves`` of
     ``spec``, and where it comes from."""
     criterion = find_criterion(spec.criterion)
-    resolved = resolve(plan, criterion, curves.shape)
+    config = config_for(spec, plan)
+    resolved = fitted(plan, criterion, curves.shape, config)
     blocks = tuple(BlockPlan(*kept) for kept in keep_within(curves, resolved, target))
     made = PruningPlan(curves.shape, blocks)
     facts = {"criterion": spec.criterion, "options": criterion.resolve(dict(spec.options))}
     facts |= resolved.choice | {"sparsity": made.realised, "allocation": "budget"}
     facts |= {"target": target.text}
-    return describe(replace(made, spec=facts), spec, resolved)
+    made = describe(replace(made, spec=facts), spec, resolved)
+    check_taken(made, plan.deployable, config)
+    return made
 
 
 def _named(plan: PruningPlan) -> dict[str, str]:
@@ -112,7 +125,9 @@ class Plans:
         model, _ = self.bench.model(spec.model)
         tokens = self.bench.calibration(spec.model, spec.calibration)
         rows = rows_for(model, spec.calibration.seq_len)
-        settings = {"choice": plan.choice, "batch_size": rows}
+        shape, found = Adapter(model).shape, find_criterion(spec.criterion)
+        fits = fitted(plan, found, shape, config_for(spec, plan)) if plan.deployable else plan
+        settings = {"choice": fits.choice, "batch_size": rows}
         with self.bench.progress.within(0.25, 1.0) as progress:
             return score_pruned(
                 model, tokens, spec.criterion, progress=progress, **settings, **options
@@ -181,7 +196,7 @@ class Plans:
         scores = self.bench.store.stored(SCORES, score_identity(spec, plan))
         if scores is None:
             shape = Adapter(self.bench.model(spec.model)[0]).shape
-            check_possible(shape, resolve(plan, find_criterion(spec.criterion), shape))
+            check_possible(shape, self._fitted(spec, plan, shape))
             scores = self.scores(spec, plan)
         chosen = plan_of(scores, spec, plan)
         if plan.sparsity and chosen.removes_nothing:
@@ -198,16 +213,17 @@ class Plans:
         criterion = find_criterion(spec.criterion)
         if target.kind == "latency":
             shape = Adapter(self.bench.model(spec.model)[0]).shape
-            unit = resolve(plan, criterion, shape).unit
+            unit = self._fitted(spec, plan, shape).unit
             target = timed_target(self.bench, spec.model, unit, target)
             target.limit(shape)  # refused before anything is scored
         settings = criterion.curves and criterion.curve_settings(
             criterion.resolve(dict(spec.options))
         )
-        if settings and settings.fisher:
+        if settings and settings.fisher and self.takes_other_widths(spec, plan):
             made = plan_within(self.curves(spec), spec, plan, target)
         else:
             scores = self.scores(spec, plan)
+            self._fitted(spec, plan, scores.shape)  # says what is wrong, where no plan would do
             made = meet(lambda share: plan_of(scores, spec, replace(plan, sparsity=share)), target)
         facts = {**made.spec, "target": target.text}
         if target.kind == "latency":
@@ -222,7 +238,18 @@ class Plans:
         if plan.source:
             stored = self.stored_plan(plan.source)
             return stored if stored.shape.blocks == shape.blocks else None
-        return outline(shape, resolve(plan, find_criterion(spec.criterion), shape))
+        return outline(shape, self._fitted(spec, plan, shape))
+
+    def _fitted(self, spec: ScoreSpec, plan: PlanSpec, shape: ModelShape) -> Resolved:
+        return fitted(plan, find_criterion(spec.criterion), shape, config_for(spec, plan))
+
+    def takes_other_widths(self, spec: ScoreSpec, plan: PlanSpec) -> bool:
+        """Whether the blocks of a plan may differ: not where the program that ``plan`` is for has
+        the same widths in all of them."""
+        if not plan.deployable:
+            return True
+        config = config_for(spec, plan)
+        return takes_other_widths(plan.deployable, Adapter(empty_model(config)).shape, config)
 
     def keep_plan(self, plan: PruningPlan) -> str:
         """Store a plan; the name that `stored_plan` finds it by."""

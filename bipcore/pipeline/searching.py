@@ -11,19 +11,21 @@ from ..criteria import find_criterion
 from ..errors import InputError
 from ..models.batches import rows_for
 from ..models.memory import check_free
+from ..models.shapes import ModelShape
 from ..models.streaming import check_whole
 from ..progress import Progress, silent
 from ..pruning.ladders import Ladders
 from ..pruning.level_search import Levels, search_levels
 from ..pruning.plan import PruningPlan
-from ..pruning.resolving import BY_RANK, Resolved, resolve
+from ..pruning.resolving import BY_RANK, Resolved
 from ..pruning.targets import Target, block_costs
 from ..pruning.trials import Trials, trial_bytes
 from ..specs import CalibrationSpec, ModelSpec, PlanSpec, ScoreSpec
 from ..store.kinds import digest
 from ..store.resume import StoredJournal
+from .deploying import check_taken, fitted, takes_other_widths
 from .latency import latency_facts, timed_target
-from .plans import Plans
+from .plans import Plans, config_for
 from .workbench import Workbench
 
 
@@ -57,8 +59,11 @@ def search_widths(
     bench = plans.bench
     check_whole(bench.model(spec.model)[0], "A search over widths")
     scores = plans.scores(spec, plan)
-    resolved = resolve(plan, find_criterion(spec.criterion), scores.shape)
+    config = config_for(spec, plan)
+    resolved = fitted(plan, find_criterion(spec.criterion), scores.shape, config)
     _check(start, resolved)
+    if search.steps:
+        _check_program(plan.deployable, scores.shape, config)
     counted = target or Target("params", start.pruned_shape.parameters, False, "", "params")
     if counted.kind == "latency":
         counted = timed_target(bench, spec.model, resolved.unit, counted)
@@ -72,6 +77,7 @@ def search_widths(
         steps = search_levels(ladders.costs, ladders.start, limit, measure, steps=search.steps)
     best = [step for step in steps if step.kept][-1]
     made = ladders.plan(best.levels)
+    check_taken(replace(made, spec=start.spec), plan.deployable, config)
     said = {
         "steps": len(steps) - 1,
         "tokens": tokens.numel(),
@@ -93,6 +99,15 @@ def _check(start: PruningPlan, plan: Resolved) -> None:
         )
     if start.removes_nothing:
         raise InputError("A search begins with a plan that removes something; ask for more.")
+
+
+def _check_program(program: str, shape: ModelShape, config) -> None:
+    """Raise InputError where the ``program`` of the plan does not take what is searched."""
+    if not takes_other_widths(program, shape, config):
+        raise InputError(
+            "A search gives every block widths of its own, which the program that the plan is for "
+            "does not take; search no steps, or leave --deployable out."
+        )
 
 
 def _untimed(plan: PruningPlan) -> dict:

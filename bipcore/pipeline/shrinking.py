@@ -31,19 +31,26 @@ class Candidate:
 
 
 def best_plan(
-    pipeline: Pipeline, score: ScoreSpec, target: Target, search: WidthSearch, round_to: int = 1
+    pipeline: Pipeline,
+    score: ScoreSpec,
+    target: Target,
+    search: WidthSearch,
+    round_to: int = 1,
+    deployable: str = "",
 ) -> tuple[Candidate, tuple[Candidate, ...]]:
     """The best plan that is known for ``target``, and the candidates it was chosen among.
 
     Of the preset recommended with the widths that meet the target, and of what obs-fisher's curves
     predict the least loss of, the one whose model is nearer to the dense one on held-out text is
     taken, and its widths searched. All is stored: once made, it is the same. The criterion of
-    ``score`` does not count. Raises InputError.
+    ``score`` does not count. With ``deployable``, as a `PlanSpec` has it, the plans are those that
+    the program takes; where it has the same widths in every block, no block is protected, and none
+    are searched. Raises InputError.
     """
     with pipeline.progress.within(0.0, 0.6):
-        candidates = tuple(_candidates(pipeline, score, target, search, round_to))
+        candidates = tuple(_candidates(pipeline, score, target, search, round_to, deployable))
     best = min(candidates, key=lambda one: one.divergence)
-    if search.steps:
+    if search.steps and pipeline.plans.takes_other_widths(best.score, best.settings):
         with pipeline.progress.within(0.6, 1.0):
             found = _planned(pipeline, best.score, best.settings, target, search)
             best = replace(best, plan=found)
@@ -51,11 +58,18 @@ def best_plan(
 
 
 def _candidates(
-    pipeline: Pipeline, score: ScoreSpec, target: Target, search: WidthSearch, round_to: int
+    pipeline: Pipeline,
+    score: ScoreSpec,
+    target: Target,
+    search: WidthSearch,
+    round_to: int,
+    deployable: str,
 ) -> Iterator[Candidate]:
     recommended = dict(PRESETS["recommended"].values)
     recommended.pop("criterion")
-    settings = PlanSpec(**recommended, round_to=round_to)
+    settings = PlanSpec(**recommended, round_to=round_to, deployable=deployable)
+    if not pipeline.plans.takes_other_widths(score, settings):
+        settings = replace(settings, protect_first=0)
     for number, (criterion, words) in enumerate(_WIDTHS.items()):
         scored = replace(score, criterion=criterion, options=())
         with pipeline.progress.share(number, len(_WIDTHS)):
@@ -78,10 +92,16 @@ def _planned(
         "model": score.model.identity(),
         "calibration": score.calibration.identity(),
         "criterion": score.criterion,
-        "settings": asdict(settings),
+        "settings": _what_counts(settings),
         "target": target.text,
         "search": asdict(search),
     }
     if target.kind == "latency":
         identity |= machine(score.model.device)
     return pipeline.store.get(PLANS, identity, make)
+
+
+def _what_counts(settings: PlanSpec) -> dict[str, Any]:
+    """Without the program where there is none, as plans were stored before there were any."""
+    said = asdict(settings)
+    return {name: value for name, value in said.items() if name != "deployable" or value}

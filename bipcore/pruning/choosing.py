@@ -40,6 +40,11 @@ def make_plan(scores: Scores, *, sparsity: float, **settings: object) -> Pruning
     done.
     """
     plan = PlanSpec(sparsity=sparsity, **settings)
+    if plan.deployable:
+        raise InputError(
+            "What a program takes follows from the model's configuration, which scores do not "
+            "have; plan it with a `Pipeline`."
+        )
     return planned(scores, resolve(plan, find_criterion(scores.criterion), scores.shape))
 
 

@@ -19,6 +19,7 @@ __all__ = [
     "ALLOCATIONS",
     "COMPENSATIONS",
     "PERPLEXITY",
+    "PROGRAMS",
     "PROPAGATIONS",
     "SEVEN",
     "UNITS",
@@ -103,6 +104,7 @@ ALLOCATIONS = (
 )
 COMPENSATIONS = ("auto", "none", "bias", "least-squares")
 PROPAGATIONS = ("dense", "pruned")
+PROGRAMS = ("", "stock", "vllm", "gguf")
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,8 @@ class PlanSpec(Checked):
     ``compensation`` (see `compensate`): "auto" is what the criterion's authors use.
     ``propagation``: "dense" scores every block on what enters it in the dense model; "pruned"
     on the output of the blocks already pruned. ``source``: a plan file, or the name of a stored
-    plan, to take as it is; the other settings do not count then.
+    plan, to take as it is; the other settings do not count then. ``deployable``: the program that
+    takes the plan, one of `PROGRAMS`, "" for any.
     """
 
     sparsity: float = setting(
@@ -196,6 +199,16 @@ class PlanSpec(Checked):
         "the blocks already pruned give it.",
         choices=PROPAGATIONS,
     )
+    deployable: str = setting(
+        "",
+        "program",
+        "Make a plan that this program takes: stock (transformers), vllm, or gguf (llama.cpp).",
+        label="Deployable to",
+        hint="The plan is one that this program takes, as the table on the Export page says: most "
+        "need the same widths in every block, some all heads. What is auto is chosen so; what "
+        "does not go with it is refused. For q8_0, round FFN widths to 32, too.",
+        choices=PROGRAMS,
+    )
     source: str = setting(
         "",
         "plan",
@@ -205,8 +218,8 @@ class PlanSpec(Checked):
 
     @property
     def choice(self) -> dict[str, Any]:
-        """The settings of `make_plan`."""
-        others = ("compensation", "propagation", "source")
+        """The settings of `make_plan`, and the program that the plan is for where there is one."""
+        others = ("compensation", "propagation", "source", "" if self.deployable else "deployable")
         return {name: value for name, value in asdict(self).items() if name not in others}
 
 

@@ -35,6 +35,7 @@ COMMANDS = {
     "dequantise": "{model} --output out",
     "estimate": f"{SMALL} {TEXT} --for prune",
     "runtimes": f"{SMALL} --criterion magnitude",
+    "families": "",
     "reproduce": "figure2 --model {model} --dry-run",
     "plan make": f"{SMALL} --output new.json",
     "plan show": "{plan}",
