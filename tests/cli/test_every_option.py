@@ -23,6 +23,7 @@ COMMANDS = {
     "generate": f"{SMALL} --prompt ab --max-new-tokens 2",
     "curves": f"{SMALL} --criterion magnitude",
     "compare": f"{SMALL} --criteria magnitude,random",
+    "stability": f"{SMALL} --criterion magnitude",
     "reconstruct": f"{SMALL} {TEXT} --criteria magnitude",
     "diff": f"{SMALL} {TEXT} --sparsity 0.4",
     "head": f"{SMALL} {TEXT} --block 0 --head 0",
