@@ -44,6 +44,9 @@ PICTURES = {
     "scores": Picture("/scores?sparsity=0.4", f"{CHART} >> nth=3", highest=2400),
     "plan": Picture("/plan?sparsity=0.4", CHART, highest=1200),
     "changes": Picture("/changes?sparsity=0.2", "[data-testid=stDataFrame]", ("Compare",)),
+    "closeup": Picture(
+        "/closeup?sparsity=0.4&kind=head&block=5&number=2", CHART, ("Compute",), highest=1800
+    ),
     "runs": Picture("/runs", "[data-testid=stDataFrame]"),
 }
 

@@ -3,6 +3,7 @@
 DEMO = (
     "pipeline/test_demo.py",
     "app/test_app.py",
+    "app/test_sample.py",
     "app/test_errors.py",
     "criteria/test_criteria_demo.py",
     "cli/test_demo.py",
