@@ -10,7 +10,7 @@ session of this server used before: a reload starts where it was.
 import threading
 from collections import OrderedDict
 from dataclasses import fields
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 import streamlit as st
 
@@ -93,11 +93,10 @@ def show_link() -> None:
     """The address of what is shown, to copy; without a browser there is none."""
     if not (address := st.context.url):
         return
-    said = urlencode(st.query_params.to_dict())
+    place = urlsplit(address)
+    place = place._replace(path=place.path or "/", query=urlencode(st.query_params.to_dict()))
     with st.expander("Link to this view", icon=":material/link:"):
-        st.code(
-            address.partition("?")[0] + (f"?{said}" if said else ""), language=None, wrap_lines=True
-        )
+        st.code(place.geturl(), language=None, wrap_lines=True)
         st.caption("It names settings, no results: who opens it computes or reads their own.")
 
 
