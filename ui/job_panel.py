@@ -11,7 +11,7 @@ def show_jobs() -> None:
     if worker().active():
         _running()
     elif ended := worker().ended():
-        with st.expander(f"Last: {_title(ended[0])}, {_end(ended[0])}", key="ended-jobs"):
+        with st.expander(f"Last: {_title(ended[0])}, {ended[0].state}", key="ended-jobs"):
             for job in ended:
                 st.caption(f"{_title(job)}: {_end(job)}, {job.seconds:,.0f} s")
 
