@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ..errors import InputError
 from ..evaluation.closeups import Promoted, Silenced
 from ..pipeline.pipeline import Pipeline
 from ..pruning.plan import PruningPlan
@@ -44,6 +45,7 @@ def head_command(
     """
     from ..views.closeups import strongest_frame
 
+    _check_one_text(test_text, text_string)
     with console.progress_bar() as progress:
         pipeline = fitting(progress, "evaluate", score, plan, text=test_text)
         found = pipeline.head_close_up(score.model, block, head, test_text, own=text_string)
@@ -81,6 +83,7 @@ def channel_command(
     """
     from ..views.closeups import peaks_frame
 
+    _check_one_text(test_text, text_string)
     with console.progress_bar() as progress:
         pipeline = fitting(progress, "evaluate", score, plan, text=test_text)
         asked = score.calibration, block, channel, test_text
@@ -96,6 +99,11 @@ def channel_command(
     _emit_figures(title, facts | {"Tokens": f"{found.tokens:,}"}, found.silenced)
     console.emit_frame("Strongest activations", peaks_frame(found.peaks))
     _emit_rest(found.promoted, placed)
+
+
+def _check_one_text(text: EvaluationSpec, own: str | None) -> None:
+    if own is not None and text.text != EvaluationSpec().text:
+        raise InputError("The text is either --text or --text-string; give one of them.")
 
 
 @dataclass(frozen=True)

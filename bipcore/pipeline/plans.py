@@ -192,6 +192,7 @@ class Plans:
         if plan.source:
             stored = self.stored_plan(plan.source)
             check_fits(Adapter(self.bench.model(spec.model)[0]), stored)
+            check_taken(stored, plan.deployable, config_for(spec, plan))
             return stored
         scores = self.bench.store.stored(SCORES, score_identity(spec, plan))
         if scores is None:

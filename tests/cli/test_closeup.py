@@ -79,6 +79,7 @@ def test_what_was_looked_at_is_stored_and_listed(run, run_json, model):
         (("head", "--block", "0", "--head", "8"), "Block 0 has no head 8; it has 8"),
         (("channel", "--block", "0", "--channel", "-1"), "Block 0 has no channel -1; it has 96"),
         (("head", *HEAD, "--text-string", " "), "There is no text"),
+        (("head", *HEAD, *OWN, "--text", "wikitext2"), "either --text or --text-string"),
         (("head", *HEAD, "--text-string", "a"), "at least 2 tokens"),
         (("channel", *CHANNEL, "--text", "nowhere.txt"), "nowhere.txt"),
         (("head", "--block", "0"), "--head"),

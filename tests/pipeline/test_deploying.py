@@ -129,3 +129,14 @@ def test_plans_for_a_target_and_with_pruned_propagation_are_taken(tmp_path, crit
     if criterion == "flap":
         walked = replace(plan, allocation="uniform", propagation="pruned")
         assert verdict(program, pipeline.plan(spec, walked), config).takes
+
+
+def test_a_plan_that_is_read_is_refused_where_the_program_does_not_take_it(tmp_path):
+    model = ModelSpec(str(model_folder(tmp_path / "model", "llama")))
+    spec = ScoreSpec(model, CalibrationSpec(samples=2, seq_len=16), "magnitude")
+    pipeline = Pipeline(RunStore(tmp_path / "store"))
+    other = pipeline.plan(spec, PlanSpec(sparsity=0.5, protect_first=1))
+    read = PlanSpec(source=pipeline.keep_plan(other))
+    assert pipeline.plan(spec, read) == other
+    with pytest.raises(InputError, match="does not take this plan"):
+        pipeline.plan(spec, replace(read, deployable="vllm"))
