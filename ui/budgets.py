@@ -1,6 +1,7 @@
 """What the Budget page shows and offers: curves, a target, the plan for it, a search from there."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import streamlit as st
 
@@ -10,7 +11,7 @@ from bipcore.models.shapes import ModelShape
 from bipcore.pipeline.pipeline import Pipeline
 from bipcore.pipeline.plans import name_of_plan, plan_within
 from bipcore.pipeline.provenance import curves_identity
-from bipcore.pipeline.searching import WidthSearch, search_widths
+from bipcore.pipeline.searching import WidthSearch
 from bipcore.pruning.budget import predicted_loss, tradeoff
 from bipcore.pruning.plan import PruningPlan
 from bipcore.pruning.resolving import Resolved, resolve
@@ -25,8 +26,9 @@ from bipcore.views.curves import (
     width_curves_chart,
 )
 
+from . import work
 from .figures import metric_row, show_chart
-from .jobs import DONE, FAILED, Job, worker
+from .jobs import DONE, FAILED, worker
 from .results import error_box, need, show_progress
 from .settings import Settings, write_settings
 from .words import plain
@@ -88,7 +90,7 @@ def _make_curves(key: str, spec: ScoreSpec) -> None:
         if not st.button("Make the curves", type="primary", key="make-curves"):
             st.stop()
     title = f"Curves of {spec.model.name}"
-    need(key, title, lambda pipeline, job: bool(pipeline.plans.curves(spec)))
+    need(key, title, partial(work.make_curves, spec))
     worker().forget(key)
     st.rerun()
 
@@ -184,12 +186,8 @@ def search_controls(
     key = "search-" + digest([planner.key, plan.to_json(), target.text, search.steps])
     if st.button("Search", key="budget-search"):
         worker().forget(key)
-
-        def work(pipeline: Pipeline, job: Job) -> PruningPlan:
-            given = planner.score, planner.settings, plan, search, target
-            return search_widths(pipeline.plans, *given)
-
-        worker().submit(key, "Searching widths", work)
+        given = planner.score, planner.settings, plan, search, target
+        worker().submit(key, "Searching widths", partial(work.search, *given))
     job = worker().find(key)
     if job is None:
         st.caption(

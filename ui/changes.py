@@ -1,46 +1,29 @@
 """Comparing what two models expect of a text, and showing where they part."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import streamlit as st
 
-from bipcore.errors import InputError
-from bipcore.evaluation.depth import Depth
-from bipcore.pipeline.pipeline import Pipeline
 from bipcore.pipeline.recoveries import Recovery
 from bipcore.pruning.plan import PruningPlan
 from bipcore.specs import EvaluationSpec
 from bipcore.store.kinds import digest
 from bipcore.views.differences import (
     FULL,
-    coloured_text,
     depth_chart,
     depth_frame,
-    likeliest_ids,
     worst_frame,
 )
 
+from .engines import Work
 from .figures import metric_row, show_chart
 from .jobs import DONE, FAILED, Job, worker
 from .results import error_box, show_progress
 from .settings import Settings
 from .words import plain
+from .work import Changes, compare_by_depth, compare_on_text
 
 _LIMIT = EvaluationSpec(max_tokens=2048)
-_WORST = 20
-
-
-@dataclass(frozen=True)
-class Changes:
-    """What a comparison found, ready to be shown."""
-
-    html: str
-    rows: list[dict]
-    tokens: int
-    kl: float
-    agreement: float
 
 
 def changes_job(
@@ -53,11 +36,8 @@ def changes_job(
 ) -> Job | None:
     """The job that compares the models on ``text``: started when the button is ``pressed``."""
     tuned = recovery.spec if recovery else None
-    key, model = _key("changes", settings, plan, recovery, text), settings.model_spec
-
-    def work(pipeline: Pipeline, job: Job) -> Changes:
-        return _changes(pipeline, model, plan, tuned, text)
-
+    key = _key("changes", settings, plan, recovery, text)
+    work = partial(compare_on_text, settings.model_spec, _LIMIT, plan, tuned, text)
     return _job(key, "Comparing the models on a text", work, pressed=pressed)
 
 
@@ -70,27 +50,12 @@ def _key(
         return f"{what}-" + digest(made)
 
 
-def _job(
-    key: str, title: str, work: Callable[[Pipeline, Job], Any], *, pressed: bool
-) -> Job | None:
+def _job(key: str, title: str, work: Work, *, pressed: bool) -> Job | None:
     """The job under ``key``, started anew where its button is ``pressed``."""
     if pressed:
         worker().forget(key)
         return worker().submit(key, title, work)
     return worker().find(key)
-
-
-def _changes(pipeline: Pipeline, model, plan: PruningPlan, tuned, text: str) -> Changes:
-    from bipcore.evaluation.differences import pieces, rows
-
-    if not text.strip():
-        raise InputError("There is no text; write or paste one.")
-    found = pipeline.differences(model, _LIMIT, plan, tuned, own=text)
-    _, tokenizer = pipeline.model(model)
-    said = [tokenizer.decode([token]) for token in likeliest_ids(found)]
-    html = coloured_text(found, pieces(found.tokens, tokenizer), _names(tuned is not None), said)
-    means = float(found.kl.double().mean()), float(found.agrees.double().mean())
-    return Changes(html, list(rows(found, tokenizer, _WORST)), len(found.tokens), *means)
 
 
 def _names(recovered: bool) -> tuple[str, str]:
@@ -138,12 +103,8 @@ def show_depth(settings: Settings, plan: PruningPlan, recovery: Recovery | None,
         "there, the logit lens. Of the first 256 tokens."
     )
     pressed = st.button("Compare block by block", key="changes-depth", disabled=not text.strip())
-    key, model = _key("depth", settings, plan, recovery, text), settings.model_spec
-    tuned = recovery.spec if recovery else None
-
-    def work(pipeline: Pipeline, job: Job) -> Depth:
-        return pipeline.depth(model, _LIMIT, plan, tuned, own=text)
-
+    key, tuned = _key("depth", settings, plan, recovery, text), recovery.spec if recovery else None
+    work = partial(compare_by_depth, settings.model_spec, _LIMIT, plan, tuned, text)
     job = _job(key, "Comparing the models block by block", work, pressed=pressed)
     if job is None or not _finished(job):
         return

@@ -1,6 +1,7 @@
 """Choosing one head or channel, in the address too, and showing it from near by."""
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import streamlit as st
@@ -17,7 +18,6 @@ from bipcore.evaluation.closeups import (
 )
 from bipcore.models.shapes import ModelShape, check_unit
 from bipcore.pipeline.closeups import channel_identity, head_identity, standings
-from bipcore.pipeline.pipeline import Pipeline
 from bipcore.pruning.plan import PruningPlan
 from bipcore.pruning.standing import fate
 from bipcore.specs import EvaluationSpec, ScoreSpec
@@ -40,6 +40,7 @@ from .jobs import DONE, FAILED, Job, worker
 from .results import error_box, show_progress, stored_scores_of
 from .settings import Settings, read_view, write_view
 from .words import plain
+from .work import close_up_of_channel, close_up_of_head
 
 KINDS = {"head": "Attention head", "channel": "FFN channel"}
 TEXT = (
@@ -158,16 +159,11 @@ def close_up_job(settings: Settings, unit: Unit, text: str, *, pressed: bool) ->
     with error_box():
         kind, identity = _identity(settings, unit, text)
     key, model = f"{kind.name}-{digest(identity)}", settings.model_spec
-    calibration = settings.score_spec.calibration
-
-    def work(pipeline: Pipeline, job: Job) -> bool:
-        if unit.kind == "head":
-            pipeline.head_close_up(model, unit.block, unit.number, SPEC, own=text)
-        else:
-            place = unit.block, unit.number
-            pipeline.channel_close_up(model, calibration, *place, SPEC, own=text)
-        return True
-
+    calibration, place = settings.score_spec.calibration, (unit.block, unit.number)
+    if unit.kind == "head":
+        work = partial(close_up_of_head, model, *place, SPEC, text)
+    else:
+        work = partial(close_up_of_channel, model, calibration, *place, SPEC, text)
     if not pressed:
         return worker().find(key)
     worker().forget(key)

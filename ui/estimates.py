@@ -39,7 +39,7 @@ def _found(job: Job) -> Estimate | None:
         found = replace(estimate(job, shape_of(model)), speed=speed_of(model))
     except InputError:
         return None
-    return replace(found, free=found.free + worker().kept.bytes(found.device))
+    return replace(found, free=found.free + worker().held.bytes(found.device))
 
 
 def job_of(settings: Settings, task: str, **more: object) -> Job:

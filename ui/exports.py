@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 
 import streamlit as st
 
@@ -10,14 +11,14 @@ from bipcore.evaluation.metrics import METRICS
 from bipcore.export.export import Export
 from bipcore.export.formats import AUTO, FORMATS, find_format
 from bipcore.models.loading import DTYPES
-from bipcore.pipeline.pipeline import Pipeline
 from bipcore.pruning.plan import PruningPlan
 from bipcore.specs import EvaluationSpec, RecoverySpec
 
-from .jobs import Job, worker
+from .jobs import worker
 from .results import need
 from .settings import Settings
 from .words import plain
+from .work import export
 
 
 def choose_export_format() -> str:
@@ -63,12 +64,8 @@ def show_export(
     start: bool,
 ) -> None:
     """Start the export where asked, and show its progress or its result; else nothing."""
-
-    def work(pipeline: Pipeline, job: Job) -> Export:
-        settled = {"evaluation": evaluation, "recovery": recovery}
-        written = {"format": format, **types}
-        return pipeline.export(settings.model_spec, plan, folder, **settled, **written)
-
+    options = {"evaluation": evaluation, "recovery": recovery, "format": format, **types}
+    work = partial(export, settings.model_spec, plan, folder, options)
     if start:
         worker().forget(key)
     if start or worker().find(key) is not None:

@@ -1,8 +1,8 @@
-"""One worker thread per process that owns the device and does everything that takes long.
+"""The worker of a server, which has everything done that takes long, one job after the other.
 
 Pages submit a job under a key that says what it computes, poll it, and may cancel it. Whoever
-asks for the same key gets the same job, so a page change, a reload or a second tab finds it.
-Nothing here calls Streamlit.
+asks for the same key gets the same job, so a page change, a reload or a second tab finds it. Where
+the work is done is an engine's business (`engines.py`). Nothing here calls Streamlit.
 """
 
 import logging
@@ -10,13 +10,12 @@ import queue
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 from bipcore.errors import Cancelled, explain
-from bipcore.pipeline.kept import Kept
-from bipcore.pipeline.pipeline import Pipeline
+from bipcore.pipeline.kept import Held
+
+from .engines import InProcess, InThread, Unexpected, Work, engine
 
 QUEUED, RUNNING, DONE, FAILED, CANCELLED = "queued", "running", "done", "failed", "cancelled"
 _KEPT = 64  # finished jobs that can still be found
@@ -36,7 +35,7 @@ class Job:
     A job that waits becomes one that runs or one that was cancelled, never both.
     """
 
-    def __init__(self, key: str, title: str, work: Callable[["Pipeline", "Job"], Any]):
+    def __init__(self, key: str, title: str, work: Work):
         self.key = key
         self.title = title
         self.state = QUEUED
@@ -55,6 +54,11 @@ class Job:
     def active(self) -> bool:
         """Whether it waits or runs."""
         return self.state in (QUEUED, RUNNING)
+
+    @property
+    def stopping(self) -> bool:
+        """Whether it was asked to stop."""
+        return self._cancel.is_set()
 
     @property
     def seconds(self) -> float:
@@ -87,28 +91,32 @@ class Job:
 
     def report(self, fraction: float, message: str) -> None:
         """The progress callable that the work is given; raises Cancelled when it is to stop."""
-        if self._cancel.is_set():
+        if self.stopping:
             raise Cancelled
+        self.hear(fraction, message)
+
+    def hear(self, fraction: float, message: str) -> None:
+        """Take in how far it is."""
         self.fraction, self.message = min(max(fraction, 0.0), 1.0), message
         now = time.monotonic()
         if not self._reports or now >= self._reports[-1][0] + _APART:
             self._reports.append((now, self.fraction))
 
-    def run(self, pipeline: Callable[[], Pipeline]) -> None:
-        """Do the work, unless it was cancelled before, and keep how it ended. Called by the
+    def run(self, place: InThread | InProcess) -> None:
+        """Have the work done, unless it was cancelled before, and keep how it ended. Called by the
         worker's thread."""
         with _states:
             if self.state != QUEUED:
                 return
             self.started, self.state = time.monotonic(), RUNNING
         try:
-            made = pipeline()
-            made.progress.report_to(self.report)
             self.report(0.0, "Starting")
-            self.result = self._work(made, self)
+            self.result = place.run(self._work, self)
             self.fraction, ended = 1.0, DONE
         except Cancelled:
             ended = CANCELLED
+        except Unexpected as error:
+            self.error, ended = f"This failed in a way it should not: {error}", FAILED
         except Exception as error:
             self.error = explain(error)
             if self.error is None:
@@ -121,18 +129,23 @@ class Job:
 
 
 class Worker:
-    """Runs jobs one after the other in a daemon thread, with a `Pipeline` of its own, whose models
-    are ``kept`` from one job to the next."""
+    """Has jobs done one after the other, in a place of its own; a daemon thread waits for each."""
 
     def __init__(self) -> None:
-        self.kept = Kept()
+        self.place = engine()
+        self.place.start()
         self._lock = threading.Lock()
         self._jobs: OrderedDict[str, Job] = OrderedDict()
         self._queue: queue.SimpleQueue[Job] = queue.SimpleQueue()
         self._ended: deque[Job] = deque(maxlen=_ENDED)
         self._thread: threading.Thread | None = None
 
-    def submit(self, key: str, title: str, work: Callable[[Pipeline, Job], Any]) -> Job:
+    @property
+    def held(self) -> Held:
+        """What it keeps in memory from one job to the next."""
+        return self.place.held
+
+    def submit(self, key: str, title: str, work: Work) -> Job:
         """The job under ``key``: the one that waits, runs or is done, else a new one."""
         with self._lock:
             job = self._jobs.get(key)
@@ -140,7 +153,7 @@ class Worker:
                 return job
             return self._add(Job(key, title, work))
 
-    def ask(self, key: str, title: str, work: Callable[[Pipeline, Job], Any]) -> Job:
+    def ask(self, key: str, title: str, work: Work) -> Job:
         """The job under ``key`` in whatever state, else a new one: what failed or was cancelled
         stays so until it is forgotten."""
         with self._lock:
@@ -184,13 +197,9 @@ class Worker:
             del self._jobs[key]
 
     def _loop(self) -> None:
-        def made() -> Pipeline:
-            return Pipeline(kept=self.kept)
-
-        pipeline = cache(made)  # made by the first job: that may fail, and then is its failure
         while True:
             job = self._queue.get()
-            job.run(pipeline)
+            job.run(self.place)
             if job.started is not None:
                 self._ended.append(job)
 

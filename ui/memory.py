@@ -4,23 +4,22 @@ import streamlit as st
 
 from bipcore.evaluation.workload import said_size
 from bipcore.models.devices import resolve_device
-from bipcore.pipeline.kept import TOKENS
 
 from .jobs import worker
 from .words import plain
+from .work import let_go
 
 _KEY = "let-go"
 
 
 def show_kept() -> None:
     """The models in memory and what they take of what they may; nothing where there are none."""
-    kept = worker().kept
-    names = [str(entry) for entry in kept if entry.kind != TOKENS]
-    if not names:
+    held = worker().held
+    if not held.names:
         return
     device = resolve_device("auto")
-    size, budget = said_size(kept.bytes(device)), said_size(kept.budget(device))
-    st.caption(plain(f"In memory ({device}): {size} of {budget}: {', '.join(names)}"))
+    size, budget = said_size(held.bytes(device)), said_size(held.budget(device))
+    st.caption(plain(f"In memory ({device}): {size} of {budget}: {', '.join(held.names)}"))
     st.button(
         "Let them go",
         key=_KEY,
@@ -33,4 +32,4 @@ def show_kept() -> None:
 
 def _let_go() -> None:
     worker().forget(_KEY)
-    worker().submit(_KEY, "Letting models go", lambda pipeline, job: pipeline.bench.kept.clear())
+    worker().submit(_KEY, "Letting models go", let_go)

@@ -19,7 +19,8 @@ from bipcore.views.reproduction_tables import refused
 from .estimates import shape_of
 from .forms import Form
 from .settings import Settings
-from .studies import Study, follow, one_by_one, say_refused, to_show
+from .studies import Study, follow, say_refused, to_show
+from .work import one_by_one
 
 LIMIT = 8
 """Rows of each task that the form starts with: minutes on a small machine."""
@@ -107,7 +108,7 @@ def run_job(settings: Settings, spec: Reproduction | None, *, start: bool) -> No
     group = ("paper", settings.model_spec, spec.name)
     own = Study(f"reproduction-{digest(spec)}", f"{spec.title} ({spec.model.name})", group=group)
     if start:
-        own.start(one_by_one(lambda pipeline: run_reproduction(pipeline, spec)))
+        own.start(one_by_one(run_reproduction, spec))
     follow(
         to_show(own, group),
         cancelled="Cancelled; the {} rows that were done are kept. Press Start to go on.",

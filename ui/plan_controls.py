@@ -1,6 +1,7 @@
 """What the Plan page shows and offers: the map, the controls of one block, what comes of it."""
 
 from dataclasses import replace
+from functools import partial
 
 import streamlit as st
 
@@ -8,7 +9,6 @@ from bipcore.criteria import Scores
 from bipcore.data.beginnings import said_of
 from bipcore.evaluation.metrics import METRICS
 from bipcore.evaluation.reconstruction import llm_bip_parts
-from bipcore.pipeline.pipeline import Pipeline
 from bipcore.pruning import editing
 from bipcore.pruning.plan import PruningPlan
 from bipcore.store.kinds import digest
@@ -16,11 +16,12 @@ from bipcore.views.plans import Parts, bound_chart, bound_frame, plan_frame, pla
 
 from .exports import export_text, measured_names
 from .figures import download, show_chart
-from .jobs import Job, worker
+from .jobs import worker
 from .plan_editor import Editor, change, clicked, read_plan, toggled, use, with_heads
 from .results import error_box, need, need_scores_of
 from .settings import Settings
 from .words import items, plain
+from .work import measure_both
 
 _BLOCK = "plan-block"
 _MEASURED = "plan-measured"
@@ -222,10 +223,7 @@ def measure(settings: Settings, editor: Editor) -> None:
     measured = st.session_state.get(_MEASURED)
     if measured is None or measured[0] is not plan or measured[1] != model:
         return
-
-    def work(pipeline: Pipeline, job: Job) -> tuple[dict, dict]:
-        return pipeline.evaluate(model, text), pipeline.evaluate(model, text, plan)
-
+    work = partial(measure_both, model, text, plan)
     dense, edited = need(measured[2], f"Measuring the {names} of both models", work)
     for name, metric in METRICS.items():
         columns, change = st.columns(2), edited[name] - dense[name]

@@ -2,16 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 from bipcore.evaluation.reconstruction import ReconstructionErrors, llm_bip_bound
-from bipcore.pipeline.pipeline import Pipeline
 from bipcore.pruning.plan import PruningPlan
 from bipcore.specs import EvaluationSpec
 from bipcore.store.kinds import digest
 
-from .jobs import Job
 from .results import error_box, need, need_scores, need_scores_of
 from .settings import Settings
+from .work import reconstruct
 
 EDITED = "edited"
 _Errors = dict[str, ReconstructionErrors]
@@ -32,10 +32,7 @@ def need_errors(
 
     window = min(text.window, bip.shape.max_positions or text.window)
     text = replace(text, window=window)
-
-    def work(pipeline: Pipeline, job: Job) -> _Errors:
-        return pipeline.reconstruction(settings.model_spec, plans, text)
-
+    work = partial(reconstruct, settings.model_spec, plans, text)
     with error_box():
         sources = [plan.to_json() for plan in plans.values()]
         measured = [settings.model_spec.identity(), list(plans), sources, text.identity()]

@@ -1,23 +1,22 @@
 """The page Recover: the form that says how a pruned model is trained, and the training."""
 
 import os
+from functools import partial
 from typing import Any
 
 import streamlit as st
 
 from bipcore.data.texts import FILES, NAMED
-from bipcore.pipeline.pipeline import Pipeline
-from bipcore.pipeline.recoveries import Recovery
 from bipcore.pruning.plan import PruningPlan
 from bipcore.recovery.schedule import steps_of
-from bipcore.recovery.training import Step
 from bipcore.settings import parse_list
 from bipcore.specs import RecoverySpec
 from bipcore.store.kinds import digest
 
+from . import work
 from .estimates import checked_line, job_of
 from .forms import Form
-from .jobs import Job, worker
+from .jobs import worker
 from .recoveries import choose_latest, show_curves
 from .results import error_box
 from .settings import Settings
@@ -174,16 +173,8 @@ def _any_active() -> Study | None:
 
 def _start(settings: Settings, plan: PruningPlan, spec: RecoverySpec) -> Study:
     model = settings.model_spec
-
-    def work(pipeline: Pipeline, job: Job) -> Recovery:
-        def watch(history: tuple[Step, ...]) -> None:
-            job.partial = history
-
-        pipeline.check_recovery(model, spec)
-        return pipeline.recover(model, plan, spec, watch=watch)
-
     key = f"recover-{digest([plan.to_json(), model.identity(), spec.identity()])}"
     study = Study(key, f"Recovering {model.name}")
-    study.start(work)
+    study.start(partial(work.train, model, plan, spec))
     choose_latest()
     return study

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import streamlit as st
@@ -9,7 +10,7 @@ import streamlit as st
 from bipcore.criteria import Scores
 from bipcore.criteria.base import SCORES
 from bipcore.errors import InputError, explain
-from bipcore.models.identity import known_content, unread
+from bipcore.models.identity import unread
 from bipcore.pipeline.pipeline import Pipeline, score_identity
 from bipcore.pipeline.plans import plan_of
 from bipcore.pruning.plan import PruningPlan
@@ -17,6 +18,8 @@ from bipcore.specs import PlanSpec, ScoreSpec
 from bipcore.store.kinds import digest
 from bipcore.store.runs import RunStore
 
+from . import work
+from .engines import Work
 from .jobs import DONE, FAILED, QUEUED, RUNNING, Job, worker
 from .settings import Settings
 from .words import plain
@@ -41,12 +44,12 @@ def error_box() -> Iterator[None]:
 def need(
     key: str,
     title: str,
-    work: Callable[[Pipeline, Job], Any],
+    task: Work,
     meanwhile: Callable[[], None] | None = None,
 ) -> Any:
     """The result of a job; while there is none, show how it goes, and what ``meanwhile`` draws
     below, and end the page there."""
-    job = worker().ask(key, title, work)
+    job = worker().ask(key, title, task)
     if (state := job.state) != DONE:
         _show_unfinished(job, state)
         if meanwhile is not None:
@@ -97,7 +100,7 @@ def need_content(settings: Settings) -> None:
         if unread(settings.model) < LARGE:
             return
     key, name = f"content-{settings.model}", settings.model
-    need(key, f"Reading the files of {name}", lambda pipeline, job: known_content(name))
+    need(key, f"Reading the files of {name}", partial(work.read_content, name))
     worker().forget(key)
 
 
@@ -132,11 +135,7 @@ def _need_scores(
         scores = _stored_scores(key, spec, plan)
     if scores is None:
         title = f"Scoring {spec.model.name} with {spec.criterion}"
-
-        def work(pipeline: Pipeline, job: Job) -> bool:
-            return bool(pipeline.scores(spec, plan))
-
-        need(f"scores-{key}", title, work, meanwhile)
+        need(f"scores-{key}", title, partial(work.score, spec, plan), meanwhile)
         worker().forget(f"scores-{key}")
         with error_box():
             scores = _stored_scores(key, spec, plan)

@@ -1,5 +1,6 @@
 """Perplexity, and other metrics, of the dense, the pruned and the recovered model."""
 
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -7,15 +8,15 @@ import streamlit as st
 
 from bipcore.data.texts import NAMED
 from bipcore.evaluation.metrics import METRICS, chosen_metrics
-from bipcore.pipeline.pipeline import Pipeline
 from bipcore.pruning.plan import PruningPlan
 from bipcore.specs import PERPLEXITY, EvaluationSpec, RecoverySpec
 from bipcore.store.kinds import digest
 from bipcore.studies.points import text_names
 
-from .jobs import Job, worker
+from .jobs import worker
 from .results import error_box, need
 from .settings import Settings
+from .work import measure_each
 
 WINDOWS = (128, 256, 512, 1024, 2048)
 _ASKED = "states-asked"
@@ -84,19 +85,13 @@ def _measured(
     if recovery is not None:
         states["Recovered"] = (plan, recovery)
     model = settings.model_spec
-
-    def work(pipeline: Pipeline, job: Job) -> list[dict[str, dict]]:
-        return [
-            {title: pipeline.evaluate(model, spec, *state) for title, state in states.items()}
-            for spec in specs
-        ]
-
     with error_box():
         identities = [spec.asked() for spec in specs]
         made = [recovery.identity()] if recovery else []
         key = "states-" + digest([plan.to_json(), model.identity(), identities, made])
     if again and (job := worker().find(key)) is not None and job.error:
         worker().forget(key)
+    work = partial(measure_each, model, specs, states)
     found = need(key, "Measuring the perplexity of every state of the model", work)
     for note in {one["note"]: None for row in found for one in row.values() if "note" in one}:
         st.warning(note)

@@ -1,14 +1,16 @@
 """Showing continuations side by side while they grow."""
 
+from functools import partial
+
 import streamlit as st
 
 from bipcore.models.generation import Generated, Sampling
-from bipcore.pipeline.pipeline import Pipeline
 from bipcore.pruning.plan import PruningPlan
 from bipcore.specs import ModelSpec, RecoverySpec
 
 from .jobs import CANCELLED, DONE, FAILED, Job, worker
 from .words import plain
+from .work import generate
 
 
 def generation_job(
@@ -23,16 +25,10 @@ def generation_job(
 ) -> Job:
     """The job under ``key``, started where there is none, or once more with ``again``."""
 
-    def work(pipeline: Pipeline, job: Job) -> dict[str, Generated]:
-        for state in pipeline.generate(model, plan, prompt, sampling, recovery):
-            job.partial = state
-            tokens = max(result.tokens for result in state.values())
-            job.report(tokens / sampling.max_new_tokens, "Generating")
-        return job.partial
-
     _supersede(key)
     if again:
         worker().forget(key)
+    work = partial(generate, model, plan, prompt, sampling, recovery)
     return worker().ask(key, "Generating side by side", work)
 
 

@@ -1,18 +1,15 @@
 """What a page measures by one job that grows: starting it, finding it again, how it goes."""
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import streamlit as st
 
-from bipcore.pipeline.pipeline import Pipeline
-
+from .engines import Work
 from .jobs import CANCELLED, FAILED, QUEUED, RUNNING, Job, worker
 from .results import show_progress
 from .words import items, plain
-
-Work = Callable[[Pipeline, Job], Any]
 
 
 @dataclass(frozen=True)
@@ -41,17 +38,6 @@ class Study:
 def last_studies() -> dict[Hashable, Study]:
     """The study of each group that was started last: a reload finds it here."""
     return {}
-
-
-def one_by_one(results: Callable[[Pipeline], Iterable[Any]]) -> Work:
-    """The work that keeps every result when it comes in, as the job's partial results."""
-
-    def work(pipeline: Pipeline, job: Job) -> tuple:
-        for result in results(pipeline):
-            job.partial = (*(job.partial or ()), result)
-        return job.partial
-
-    return work
 
 
 def to_show(own: Study | None, group: Hashable) -> Study | None:

@@ -39,8 +39,9 @@ from .estimates import checked_line
 from .figures import download, show_chart
 from .forms import Form
 from .settings import Settings
-from .studies import Study, follow, one_by_one, say_refused, to_show
+from .studies import Study, follow, say_refused, to_show
 from .words import plain
+from .work import one_by_one
 
 _HELP = {
     "presets": "Each is a line of its own, with the preset's criterion and plan options.",
@@ -156,7 +157,7 @@ def show_sweep(settings: Settings, spec: SweepSpec | None, *, start: bool) -> No
     if spec is not None:
         own = Study(f"sweep-{digest(spec)}", f"Sweep of {spec.model.name}", spec, group)
     if start:
-        own.start(one_by_one(lambda pipeline: run_sweep(pipeline, spec)))
+        own.start(one_by_one(run_sweep, spec))
     shown = to_show(own, group)
     points = follow(
         shown,

@@ -29,8 +29,9 @@ from .figures import show_chart
 from .forms import Form
 from .results import error_box
 from .settings import Settings
-from .studies import Study, follow, one_by_one, to_show
+from .studies import Study, follow, to_show
 from .words import plain
+from .work import one_by_one
 
 ROWS = 50
 """Rows of each task that the form starts with: minutes on a CPU."""
@@ -116,7 +117,7 @@ def show_zero_shot(
         measured = (tasks, plan.spec.get("sparsity"))
         own = Study(key, f"Zero-shot tasks of {model.name}", measured, group)
     if start:
-        own.start(one_by_one(lambda pipeline: measure_states(pipeline, model, tasks, states)))
+        own.start(one_by_one(measure_states, model, tasks, states))
     shown = to_show(None, group)
     found = follow(
         shown,

@@ -7,8 +7,9 @@ would not fit, what was used longest ago goes first. What somebody uses at that 
 
 import gc
 import weakref
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
@@ -50,6 +51,25 @@ class Entry:
         return self.value is None
 
 
+@dataclass(frozen=True)
+class Held:
+    """What is kept, in words and numbers: the ``names`` of the models, and by the type of a device
+    the bytes there, what several share counted once."""
+
+    names: tuple[str, ...] = ()
+    sizes: Mapping[str, int] = field(default_factory=dict)
+
+    def bytes(self, device: str) -> int:
+        """What is kept on ``device``."""
+        return self.sizes.get(_type(device), 0)
+
+    def budget(self, device: str, memory: str = AUTO) -> int:
+        """The bytes that may be kept on ``device``."""
+        said = read_size(memory)
+        whole = free_on(device) + self.bytes(device) if said is None else said
+        return int(_SHARE * whole)
+
+
 class Kept:
     """What is kept, what was used last at the end: any number of dense models, and of each other
     kind the last that was made. One thread adds to it and lets go; others may look."""
@@ -83,16 +103,22 @@ class Kept:
         self._entries = (*self._entries, entry)
         return entry
 
-    def bytes(self, device: str) -> int:
-        """What is kept on ``device``, what several share counted once."""
+    @property
+    def held(self) -> Held:
+        """What is kept now, in words and numbers."""
         found = {at: size for one in self for at, size in one.storages.items()}
-        return sum(size for (where, _), size in found.items() if where == _type(device))
+        sizes: Counter[str] = Counter()
+        for (where, _), size in found.items():
+            sizes[where] += size
+        return Held(tuple(str(one) for one in self if one.kind != TOKENS), dict(sizes))
+
+    def bytes(self, device: str) -> int:
+        """What is kept on ``device``."""
+        return self.held.bytes(device)
 
     def budget(self, device: str, memory: str = AUTO) -> int:
         """The bytes that may be kept on ``device``."""
-        said = read_size(memory)
-        whole = free_on(device) + self.bytes(device) if said is None else said
-        return int(_SHARE * whole)
+        return self.held.budget(device, memory)
 
     def has_room(self, need: int, *, device: str, memory: str = AUTO) -> bool:
         """Whether ``need`` bytes fit beside what is kept on ``device``."""

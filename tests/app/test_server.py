@@ -11,9 +11,12 @@ from contextlib import contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
 
+import pytest
 from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.proto.ClientState_pb2 import ClientState
 from websockets.sync.client import connect
+
+from ui.engines import PLACE
 
 ROOT = Path(__file__).resolve().parents[2]
 UPGRADE = {
@@ -23,16 +26,11 @@ UPGRADE = {
     "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
 }
 BUSY = """
-import threading, torch
+from functools import partial
+from tests.helpers import works
 from ui.jobs import worker
 
-def work(pipeline, job):
-    open({reached!r}, "w").close()
-    matrix = torch.rand(3000, 3000)
-    while True:  # it looks up only to compute again
-        matrix = torch.linalg.matrix_exp(matrix / 3000)
-
-worker().submit("busy", "Endless", work)
+worker().submit("busy", "Endless", partial(works.busy, {reached!r}))
 import streamlit as st
 st.write("busy")
 """
@@ -69,6 +67,14 @@ def _wait_for(port: int, process: subprocess.Popen, *, seconds: float = 120) -> 
     raise AssertionError("the server did not answer")
 
 
+def _lives(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"  # where nobody asks how it ended
+
+
 def _connected(port: int, host: str, origin: str = "") -> int:
     """The status that a browser gets which opens the app under the name ``host``."""
     connection = HTTPConnection("127.0.0.1", port, timeout=30)
@@ -91,16 +97,24 @@ def _open_page(port: int, done) -> None:
             time.sleep(0.05)
 
 
-def test_only_names_of_this_machine_reach_the_app_and_a_busy_server_ends_at_once(tmp_path):
+@pytest.mark.parametrize("place", ["process", "thread"])
+def test_only_names_of_this_machine_reach_the_app_and_a_busy_server_ends_at_once(tmp_path, place):
     reached, script = tmp_path / "reached", tmp_path / "busy.py"
     script.write_text(BUSY.format(reached=str(reached)))
-    with served(script, tmp_path / "log", BIPCORE_CACHE=str(tmp_path / "store")) as (process, port):
+    own = {"BIPCORE_CACHE": str(tmp_path / "store"), PLACE: place}
+    with served(script, tmp_path / "log", **own) as (process, port):
         for name in ("localhost", "127.0.0.1", "[::1]"):
             assert _connected(port, f"{name}:{port}") == 101
         for name in ("evil.example", "localhost.evil.example", "127.0.0.1.evil.example"):
             assert _connected(port, f"{name}:{port}") == 403
         assert _connected(port, f"localhost:{port}", "http://evil.example") == 403
-        _open_page(port, reached.exists)
+        _open_page(port, lambda: reached.exists() and reached.read_text())
         process.send_signal(signal.SIGTERM)
         process.wait(timeout=20)
+    worker = int(reached.read_text())
+    assert (worker == process.pid) == (place == "thread")
+    limit = time.monotonic() + 30
+    while _lives(worker):
+        assert time.monotonic() < limit, "the worker outlives its server"
+        time.sleep(0.1)
     assert "Traceback" not in (tmp_path / "log").read_text()

@@ -7,7 +7,8 @@ from streamlit.testing.v1 import AppTest
 
 from bipcore.errors import InputError
 from ui.jobs import worker
-from ui.studies import Study, last_studies, one_by_one, to_show
+from ui.studies import Study, last_studies, to_show
+from ui.work import one_by_one
 
 
 @pytest.fixture(autouse=True)
