@@ -6,6 +6,7 @@ import streamlit as st
 
 from bipcore.views.scores import channel_distributions, scores_frame
 from ui.figures import show_chart
+from ui.navigation import page_link
 from ui.page import begin
 from ui.results import need_scores
 from ui.sample import show_sample
@@ -42,5 +43,5 @@ for column, (path, label, text) in zip(
     strict=True,
 ):
     with column.container(border=True):
-        st.page_link(path, label=f"**{label}**")
+        page_link(path, f"**{label}**")
         st.caption(text)

@@ -3,6 +3,7 @@
 import streamlit as st
 
 from ui.changes import changes_job, show_changes, show_depth
+from ui.forms import Form
 from ui.page import begin
 from ui.recoveries import choose_recovery
 from ui.results import need_scores
@@ -21,8 +22,9 @@ settings = begin(
 scores, plan = need_scores(settings)
 recovery = choose_recovery(settings, plan, optional=True)
 
-with st.form("changes-form"):
-    text = st.text_area("Text", _TEXT, height=140, key="changes-text", max_chars=20_000)
+form = Form("changes", {"text": _TEXT})
+with st.form("changes-text-form"):
+    text = form.field(st.text_area, "Text", "text", height=140, max_chars=20_000)
     pressed = st.form_submit_button("Compare", type="primary", key="changes")
 
 job = changes_job(settings, plan, recovery, text, pressed=pressed)

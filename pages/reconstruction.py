@@ -9,7 +9,7 @@ from bipcore.views.reconstruction import bound_against_error, error_by_block, re
 from ui.estimates import job_of, show_line
 from ui.figures import show_chart
 from ui.page import begin
-from ui.reconstructions import need_errors
+from ui.reconstructions import need_errors, wait_for_press
 
 settings = begin(
     "Reconstruction error",
@@ -30,7 +30,7 @@ with st.form("reconstruction-form", border=False):
     )
     text = middle.selectbox("Text", NAMED, key="reconstruction-text")
     tokens = right.number_input("Tokens", 256, None, 2048, 256, key="reconstruction-tokens")
-    end.form_submit_button("Measure", width="stretch")
+    pressed = end.form_submit_button("Measure", width="stretch")
 if criteria != list(default):  # else the sidebar's criterion goes on being among them
     st.session_state["reconstruction-criteria"] = criteria
 if settings.source:
@@ -42,6 +42,7 @@ if not criteria and not settings.source:
 window = min(256, int(tokens))
 measured = EvaluationSpec(text, window, int(tokens))
 show_line(job_of(settings, "reconstruct", criteria=tuple(criteria), text=measured))
+wait_for_press(settings, criteria, measured, pressed=pressed)
 errors, bounds = need_errors(settings, criteria, measured)
 frame = reconstruction_frame(errors, bounds)
 

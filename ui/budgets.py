@@ -27,6 +27,7 @@ from bipcore.views.curves import (
 )
 
 from . import work
+from .address import here
 from .figures import metric_row, show_chart
 from .jobs import DONE, FAILED, worker
 from .results import error_box, need, show_progress
@@ -187,7 +188,7 @@ def search_controls(
     if st.button("Search", key="budget-search"):
         worker().forget(key)
         given = planner.score, planner.settings, plan, search, target
-        worker().submit(key, "Searching widths", partial(work.search, *given))
+        worker().submit(key, "Searching widths", partial(work.search, *given), here())
     job = worker().find(key)
     if job is None:
         st.caption(

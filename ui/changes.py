@@ -15,6 +15,7 @@ from bipcore.views.differences import (
     worst_frame,
 )
 
+from .address import here
 from .engines import Work
 from .figures import metric_row, show_chart
 from .jobs import DONE, FAILED, Job, worker
@@ -54,7 +55,7 @@ def _job(key: str, title: str, work: Work, *, pressed: bool) -> Job | None:
     """The job under ``key``, started anew where its button is ``pressed``."""
     if pressed:
         worker().forget(key)
-        return worker().submit(key, title, work)
+        return worker().submit(key, title, work, here())
     return worker().find(key)
 
 

@@ -34,11 +34,12 @@ from bipcore.views.closeups import (
     strongest_frame,
 )
 
+from .address import here, read_view, write_view
 from .figures import metric_row, show_chart
 from .forms import Form
 from .jobs import DONE, FAILED, Job, worker
 from .results import error_box, show_progress, stored_scores_of
-from .settings import Settings, read_view, write_view
+from .settings import Settings
 from .words import plain
 from .work import close_up_of_channel, close_up_of_head
 
@@ -69,7 +70,8 @@ def choose(scores: Scores) -> tuple[Unit, str, bool]:
     """The widgets that choose a unit and a text: both, and whether the button was pressed. Where
     the address says another unit than before, that is shown."""
     shape = scores.shape
-    form = Form("closeup", {"kind": "head", "block": 0, "head": 0, "channel": 0, "text": TEXT})
+    start = {"kind": "head", "block": 0, "head": 0, "channel": 0}
+    form = Form("closeup", start | {"text": TEXT}, unsaid=start)
     _adopt(form, shape)
     places = st.columns([2, 1, 1])
     kinds = tuple(KINDS)
@@ -168,7 +170,7 @@ def close_up_job(settings: Settings, unit: Unit, text: str, *, pressed: bool) ->
         return worker().find(key)
     worker().forget(key)
     title = f"Close-up of {unit.kind} {unit.number} of block {unit.block}"
-    return worker().submit(key, title, work)
+    return worker().submit(key, title, work, here())
 
 
 def show_close_up(settings: Settings, unit: Unit, text: str, job: Job | None) -> None:

@@ -12,7 +12,9 @@ from bipcore.pruning.comparison import compare_criteria
 from bipcore.pruning.plan import PruningPlan
 from bipcore.store.kinds import digest
 
-from .results import error_box, need_scores
+from .asking import offer
+from .estimates import job_of, show_line
+from .results import error_box, need_scores, stored_plan_of
 from .settings import Settings
 
 _WIDGET, _CHOSEN = "compare-criteria", "compared"
@@ -46,9 +48,19 @@ def _titles(needs: str) -> str:
 
 def need_scored(settings: Settings, names: Sequence[str]) -> Scored:
     """Scores and plan of every criterion at the sidebar's settings, computed first where they
-    are not stored. A plan edited by hand does not count here."""
-    own = replace(settings, source="")
-    return {name: need_scores(replace(own, criterion=name)) for name in names}
+    are not stored, once that is asked for. A plan edited by hand does not count here."""
+    own = {name: replace(settings, source="", criterion=name) for name in names}
+    missing = [name for name in names if stored_plan_of(own[name]) is None]
+    if missing:
+        keys = [digest([asdict(own[name]), settings.model_spec.identity()]) for name in missing]
+        said = f"Not scored yet: {listed(map(title_of, missing))}. What is scored once is stored."
+
+        def takes() -> None:
+            for name in missing:
+                show_line(job_of(own[name], "score"), title_of(name))
+
+        offer(keys, said, "Score them", takes)
+    return {name: need_scores(each) for name, each in own.items()}
 
 
 def compared(settings: Settings, scored: Scored) -> pd.DataFrame:

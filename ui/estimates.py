@@ -48,14 +48,15 @@ def job_of(settings: Settings, task: str, **more: object) -> Job:
     return Job(task, settings.score_spec, plan, **more)
 
 
-def show_line(job: Job) -> bool:
-    """`checked_line` as a caption, or why the job does not fit; whether it may be started."""
+def show_line(job: Job, name: str = "") -> bool:
+    """`checked_line` as a caption, behind a ``name``, or why the job does not fit; whether it may
+    be started."""
     try:
         said, fits = checked_line(job), True
     except InputError as error:
         said, fits = str(error), False
     if said:
-        st.caption(plain(said))
+        st.caption(plain(f"{name}: {said}" if name else said))
     return fits
 
 

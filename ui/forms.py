@@ -11,6 +11,7 @@ import streamlit as st
 
 from bipcore.errors import InputError
 
+from . import address
 from .words import paragraphs, plain
 
 _Spec = TypeVar("_Spec")
@@ -21,6 +22,7 @@ class Form:
 
     ``values``: what the form starts with. ``help``: of those fields that have any. ``group``: of
     those in it, e.g. of one model, a new session starts with the form that was started last.
+    ``unsaid``: fields that the address says in another way, or not at all.
     """
 
     def __init__(
@@ -30,17 +32,26 @@ class Form:
         help: Mapping[str, str] | None = None,
         *,
         group: Hashable = None,
+        unsaid: Iterable[str] = (),
     ):
         self.name = name
         self.group = group
         self._help = help or {}
-        self._kept = f"{name}-form"
-        before = st.session_state.get(self._kept, last_forms().get((name, group), {}))
-        self.values = st.session_state[self._kept] = {**values, **before}
+        self._start = dict(values)
+        self._kept = address.kept_under(name)
+        started = {} if address.is_told(name) else last_forms().get((name, group), {})
+        before = st.session_state.get(self._kept, started)
+        said = {field: value for field, value in values.items() if field not in tuple(unsaid)}
+        told, problems = address.told(name, said)
+        self.values = st.session_state[self._kept] = {**values, **before, **told}
+        address.register(name, said)
+        for problem in problems:
+            st.error(plain(problem))
 
     def field(self, widget: Callable[..., Any], label: str, name: str, *args, **options) -> Any:
         """What the streamlit ``widget`` says; ``args`` and ``options`` are those of the widget."""
         options["help"] = options.get("help", self._help.get(name))
+        self.values[name] = _fitting(self.values[name], self._start[name], args, options)
         drawn = seeded(widget, label, f"{self.name}-{name}", self.values[name], *args, **options)
         self.values[name] = drawn
         return self.values[name]
@@ -126,6 +137,19 @@ def _default(kind: str, value: Any, args: tuple) -> dict[str, Any]:
     if kind == "multiselect":
         return {"default": [one for one in value if one in args[0]]}
     return {"value": value}
+
+
+def _fitting(value: Any, start: Any, args: tuple, options: Mapping[str, Any]) -> Any:
+    """``value`` where the widget can have it, else what of it can be, or what the form starts with:
+    an address may say anything, and what there is to choose may be another than before."""
+    if "min_value" in options:
+        least, most = options["min_value"], options.get("max_value")
+        return value if least <= value and (most is None or value <= most) else start
+    if not args or options.get("accept_new_options"):
+        return value
+    if isinstance(value, list):
+        return [one for one in value if one in args[0]]
+    return value if value in args[0] else start
 
 
 def _with(options: Iterable[str], chosen: Iterable[str]) -> list[str]:

@@ -2,12 +2,16 @@
 
 import streamlit as st
 
+from .address import this_page
 from .jobs import CANCELLED, DONE, RUNNING, Job, worker
+from .navigation import link_back
 from .words import plain
 
 
 def show_jobs() -> None:
-    """The jobs that run or wait, each with a button to stop it, and how the last ones ended."""
+    """The jobs that run or wait, each with a button to stop it; what went on when a server was
+    stopped; and how the last ones ended."""
+    _interrupted()
     if worker().active():
         _running()
     elif ended := worker().ended():
@@ -23,13 +27,16 @@ def _running() -> None:
         st.rerun()
     for place, job in enumerate(active):
         with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-            if job.state == RUNNING:
-                left = job.seconds_left
-                said = "" if left is None else f", about {left:,.0f} s left"
-                text = f"{_title(job)} · {job.seconds:,.0f} s{said}"
-                st.progress(job.fraction, text=text)
-            else:
-                st.caption(f"Waits, {place} before it: {_title(job)}", width="stretch")
+            with st.container(gap="xxsmall"):
+                if job.state == RUNNING:
+                    left = job.seconds_left
+                    said = "" if left is None else f", about {left:,.0f} s left"
+                    text = f"{_title(job)} · {job.seconds:,.0f} s{said}"
+                    st.progress(job.fraction, text=text)
+                else:
+                    st.caption(f"Waits, {place} before it: {_title(job)}")
+                if job.place is not None and job.place[0] != this_page():
+                    link_back(job.place, "Its page")
             st.button(
                 "",
                 key=f"stop-{job.key}",
@@ -38,6 +45,30 @@ def _running() -> None:
                 help="Stop it; what it has stored stays.",
                 on_click=job.cancel,
             )
+
+
+def _interrupted() -> None:
+    """What a server that has gone was asked for and did not finish, with links that lead there."""
+    if not (found := worker().log.interrupted()):
+        return
+    count = "A job was" if len(found) == 1 else f"{len(found)} jobs were"
+    with st.expander(f"{count} interrupted", icon=":material/warning:", key="interrupted-jobs"):
+        st.caption("The app was stopped meanwhile. What was stored is kept, and is not done again.")
+        for one in found:
+            with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+                if one.place is None:
+                    st.caption(plain(one.title), width="stretch")
+                else:
+                    link_back(one.place, plain(one.title))
+                st.button(
+                    "",
+                    key=f"forget-{one.number}",
+                    icon=":material/close:",
+                    type="tertiary",
+                    help="Tell of it no longer.",
+                    on_click=worker().log.forget,
+                    args=(one.number,),
+                )
 
 
 def _title(job: Job) -> str:

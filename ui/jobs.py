@@ -16,6 +16,7 @@ from bipcore.errors import Cancelled, explain
 from bipcore.pipeline.kept import Held
 
 from .engines import InProcess, InThread, Unexpected, Work, engine
+from .job_log import JobLog, Place
 
 QUEUED, RUNNING, DONE, FAILED, CANCELLED = "queued", "running", "done", "failed", "cancelled"
 _KEPT = 64  # finished jobs that can still be found
@@ -30,14 +31,17 @@ _states = threading.Lock()
 
 
 class Job:
-    """One piece of work: its state, progress (0 to 1), result or error, and partial results.
+    """One piece of work: its state, progress (0 to 1), result or error, and partial results;
+    ``place`` is where it was asked for, ``number`` what the list of jobs has it under.
 
     A job that waits becomes one that runs or one that was cancelled, never both.
     """
 
-    def __init__(self, key: str, title: str, work: Work):
+    def __init__(self, key: str, title: str, work: Work, place: Place | None = None):
         self.key = key
         self.title = title
+        self.place = place
+        self.number: int | None = None
         self.state = QUEUED
         self.fraction = 0.0
         self.message = "Waiting for the work before it"
@@ -132,8 +136,9 @@ class Worker:
     """Has jobs done one after the other, in a place of its own; a daemon thread waits for each."""
 
     def __init__(self) -> None:
-        self.place = engine()
-        self.place.start()
+        self.engine = engine()
+        self.engine.start()
+        self.log = JobLog()
         self._lock = threading.Lock()
         self._jobs: OrderedDict[str, Job] = OrderedDict()
         self._queue: queue.SimpleQueue[Job] = queue.SimpleQueue()
@@ -143,23 +148,25 @@ class Worker:
     @property
     def held(self) -> Held:
         """What it keeps in memory from one job to the next."""
-        return self.place.held
+        return self.engine.held
 
-    def submit(self, key: str, title: str, work: Work) -> Job:
-        """The job under ``key``: the one that waits, runs or is done, else a new one."""
+    def submit(self, key: str, title: str, work: Work, place: Place | None = None) -> Job:
+        """The job under ``key``: the one that waits, runs or is done, else a new one, asked for at
+        ``place``."""
         with self._lock:
             job = self._jobs.get(key)
             if job is not None and (job.active or job.state == DONE):
                 return job
-            return self._add(Job(key, title, work))
+            return self._add(Job(key, title, work, place))
 
-    def ask(self, key: str, title: str, work: Work) -> Job:
+    def ask(self, key: str, title: str, work: Work, place: Place | None = None) -> Job:
         """The job under ``key`` in whatever state, else a new one: what failed or was cancelled
         stays so until it is forgotten."""
         with self._lock:
-            return self._jobs.get(key) or self._add(Job(key, title, work))
+            return self._jobs.get(key) or self._add(Job(key, title, work, place))
 
     def _add(self, job: Job) -> Job:
+        job.number = self.log.add(job.key, job.title, job.place)
         self._jobs[job.key] = job
         self._jobs.move_to_end(job.key)
         self._forget_oldest()
@@ -199,7 +206,10 @@ class Worker:
     def _loop(self) -> None:
         while True:
             job = self._queue.get()
-            job.run(self.place)
+            if job.active:
+                self.log.say(job.number, RUNNING)
+            job.run(self.engine)
+            self.log.say(job.number, job.state, job.error)
             if job.started is not None:
                 self._ended.append(job)
 

@@ -16,6 +16,7 @@ import streamlit as st
 
 from bipcore.errors import short
 
+from .address import Entries
 from .settings import SETTINGS, Settings
 
 _PRESSED = "link-pressed"
@@ -23,7 +24,7 @@ _COOKIE = "_streamlit_xsrf"
 _MOST = 1024  # settings that are remembered
 
 _lock = threading.Lock()
-_used: OrderedDict[Settings, None] = OrderedDict()
+_used: OrderedDict[tuple[Settings, frozenset], None] = OrderedDict()
 
 
 def unframed() -> None:
@@ -42,43 +43,45 @@ def unframed() -> None:
         st.stop()
 
 
-def admit(settings: Settings, *, pressed: bool) -> None:
-    """Go on where the settings are the user's; else show them with a button, and end the page.
+def admit(settings: Settings, forms: Entries, *, pressed: bool) -> None:
+    """Go on where the settings are the user's, and what is said of ``forms``; else show them with
+    a button, and end the page.
 
     ``pressed``: whether a button that takes settings over was.
     """
-    if pressed or _own(settings):
-        _remember(settings)
+    if pressed or _own(settings, forms):
+        _remember(settings, forms)
         return
     st.info(
         "The address of this page brings settings of its own. Nothing of what they name has been "
         "looked for, read or loaded yet.",
         icon=":material/link:",
     )
-    st.code(_said(settings), language=None, wrap_lines=True)
+    st.code(_said(settings, forms), language=None, wrap_lines=True)
     if st.button("Load and score", key="load-link", type="primary"):
-        _remember(settings)
+        _remember(settings, forms)
         st.rerun()
     st.stop()
 
 
 def adopt(settings: Settings) -> None:
     """Take settings that the user chose with a button for the user's own (see `admit`)."""
-    _remember(settings)
+    _remember(settings, {})
 
 
-def _own(settings: Settings) -> bool:
-    if st.session_state.get(_PRESSED) or settings == Settings():
+def _own(settings: Settings, forms: Entries) -> bool:
+    if st.session_state.get(_PRESSED) or (settings == Settings() and not forms):
         return True
     with _lock:
-        return settings in _used
+        return (settings, frozenset(forms.items())) in _used
 
 
-def _remember(settings: Settings) -> None:
+def _remember(settings: Settings, forms: Entries) -> None:
     st.session_state[_PRESSED] = True
+    used = settings, frozenset(forms.items())
     with _lock:
-        _used[settings] = None
-        _used.move_to_end(settings)
+        _used[used] = None
+        _used.move_to_end(used)
         while len(_used) > _MOST:
             _used.popitem(last=False)
 
@@ -97,15 +100,19 @@ def show_link() -> None:
     place = place._replace(path=place.path or "/", query=urlencode(st.query_params.to_dict()))
     with st.expander("Link to this view", icon=":material/link:"):
         st.code(place.geturl(), language=None, wrap_lines=True)
-        st.caption("It names settings, no results: who opens it computes or reads their own.")
+        st.caption(
+            "It names settings, and what stands in the forms, no results: who opens it computes or "
+            "reads their own."
+        )
 
 
-def _said(settings: Settings) -> str:
-    """What differs from the defaults, one setting a line."""
+def _said(settings: Settings, forms: Entries) -> str:
+    """What differs from the defaults, one setting a line, and what stands in forms."""
     default = Settings()
     values = {field.name: getattr(settings, field.name) for field in fields(Settings)}
-    return "\n".join(
+    lines = [
         f"{SETTINGS[name].name}: {short(value, 500)}"
         for name, value in values.items()
         if value != getattr(default, name)
-    )
+    ]
+    return "\n".join([*lines, *(f"{name}: {short(text, 500)}" for name, text in forms.items())])

@@ -6,6 +6,9 @@ from urllib.parse import urlencode
 import streamlit as st
 from streamlit.errors import StreamlitAPIException
 
+from .address import OPEN, forms_said, settings_said
+from .job_log import Place
+
 GROUPS = {
     "Look": (
         ("app.py", "Overview", ":material/home:"),
@@ -49,12 +52,28 @@ def show_pages() -> None:
                         page_link(*page)
 
 
-def page_link(path: str, label: str, icon: str, view: Mapping[str, str] | None = None) -> None:
-    """A link to another page; by address where this page is run alone, not from app.py. ``view``:
-    what the address is to say of `settings.VIEW`."""
+def link_back(place: Place, label: str) -> None:
+    """A link to where something was asked for, with the settings and forms that were there."""
+    path, said = place
+    _link(path, label, None, {**said, OPEN: "1"})
+
+
+def page_link(
+    path: str, label: str, icon: str | None = None, view: Mapping[str, str] | None = None
+) -> None:
+    """A link to another page; ``view`` is what the address is to say besides the settings and what
+    the page has in its forms.
+
+    It says all that the page itself would, so that the page has nothing to add: a change of page is
+    one step back.
+    """
+    _link(path, label, icon, settings_said() | forms_said(path) | (view or {}))
+
+
+def _link(path: str, label: str, icon: str | None, said: Mapping[str, str]) -> None:
     try:
-        st.page_link(path, label=label, icon=icon, query_params=view)
-    except StreamlitAPIException:
+        st.page_link(path, label=label, icon=icon, query_params=said)
+    except StreamlitAPIException:  # this page is run alone, not from app.py
         address = "" if path == "app.py" else path.removeprefix("pages/").removesuffix(".py")
-        asked = f"?{urlencode(view)}" if view else ""
-        st.markdown(f"{icon} [{label}](/{address}{asked})")
+        asked = f"?{urlencode(said)}" if said else ""
+        st.markdown(f"{icon or ''} [{label}](/{address}{asked})")

@@ -27,7 +27,7 @@ from .closeups import MOST_CHARACTERS, SPEC
 from .links import adopt
 from .navigation import PAGES, page_link
 from .recoveries import choose
-from .settings import SETTINGS, Settings, write_settings
+from .settings import SETTINGS, Settings, to_query, write_settings
 from .state_perplexities import WINDOWS, ask_for
 
 Edited = Mapping[str, str]
@@ -82,7 +82,7 @@ def follow(found: Opening) -> None:
     if found.recovery:
         choose(found.recovery)
     try:
-        st.switch_page(found.page)
+        st.switch_page(found.page, query_params=to_query(found.settings))
     except StreamlitAPIException:  # this page is run alone
         page_link(*next(page for page in PAGES if page[0] == found.page))
 

@@ -11,6 +11,7 @@ from bipcore.models.loading import unused_adapter
 from bipcore.settings import PRESETS, settings_of
 from bipcore.specs import PlanSpec
 
+from .address import address_counts, enter, said_of_forms
 from .estimates import job_of, show_line
 from .forms import seeded
 from .job_panel import show_jobs
@@ -18,7 +19,15 @@ from .links import admit, show_link, unframed
 from .memory import show_kept
 from .navigation import show_pages
 from .results import error_box, need_content
-from .settings import SETTINGS, Settings, preset_in_use, read_settings, with_preset, write_settings
+from .settings import (
+    SETTINGS,
+    Settings,
+    preset_in_use,
+    read_settings,
+    return_to_address,
+    with_preset,
+    write_settings,
+)
 from .words import plain
 
 _FIRST = ("unit", "allocation", "floor", "compensation", "propagation")
@@ -46,18 +55,20 @@ def begin(title: str, explanation: str) -> Settings:
         initial_sidebar_state=_SIDEBAR,
     )
     unframed()
+    _enter(title)
     settings, _ = read_settings()
-    _forget_widgets_of_other_pages(title)
     with st.sidebar:
         st.markdown("### ✂️ bipcore")
         show_jobs()
-        show_pages()
+        pages = st.container()
         settings = _plan_controls(settings)
         with st.expander(in_use(settings), key="model-and-calibration"):
             settings, pressed = _model_form(settings)
             takes = st.empty()
         show_kept()
     write_settings(settings)
+    with pages:
+        show_pages()
     with st.sidebar:
         show_link()
     _, problems = read_settings()
@@ -65,7 +76,7 @@ def begin(title: str, explanation: str) -> Settings:
     st.caption(explanation)
     for problem in problems:
         st.error(plain(problem))
-    admit(settings, pressed=pressed)
+    admit(settings, said_of_forms(st.query_params), pressed=pressed)
     _check(settings)
     need_content(settings)
     with takes:
@@ -81,12 +92,19 @@ def _check(settings: Settings) -> None:
         _ = settings.score_spec, settings.plan_spec
 
 
-def _forget_widgets_of_other_pages(title: str) -> None:
-    """Streamlit keeps a widget's value within a page only; after a change of page its key still
-    stands there, but means nothing. The settings are what counts."""
-    if st.session_state.get("page") != title:
+def _enter(title: str) -> None:
+    """See whether the page is another than before, or was gone back to: then the address counts.
+
+    Streamlit keeps a widget's value within a page only; after a change of page its key still stands
+    there, but means nothing. The settings are what counts.
+    """
+    back = address_counts()
+    if back:
+        return_to_address()
+    if back or st.session_state.get("page") != title:
         _forget_widgets()
-    st.session_state["page"] = title
+        st.session_state["page"] = title
+        enter(back=back)
 
 
 def _forget_widgets() -> None:

@@ -1,21 +1,62 @@
 """Reconstruction errors for a page: the plans of several criteria, measured by one job."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 
-from bipcore.evaluation.reconstruction import ReconstructionErrors, llm_bip_bound
+import streamlit as st
+
+from bipcore.evaluation.reconstruction import (
+    RECONSTRUCTION,
+    ReconstructionErrors,
+    llm_bip_bound,
+)
+from bipcore.pipeline.provenance import reconstruction_identity
 from bipcore.pruning.plan import PruningPlan
 from bipcore.specs import EvaluationSpec
 from bipcore.store.kinds import digest
+from bipcore.store.runs import RunStore
 
-from .results import error_box, need, need_scores, need_scores_of
+from .asking import ask_for, asked_for
+from .results import error_box, need, need_scores, need_scores_of, stored_plan_of
 from .settings import Settings
 from .work import reconstruct
 
 EDITED = "edited"
 _Errors = dict[str, ReconstructionErrors]
 _Bounds = dict[str, tuple[float, ...]]
+
+
+def fitted(text: EvaluationSpec, positions: int | None) -> EvaluationSpec:
+    """``text`` in windows that a model of so many positions can read."""
+    return replace(text, window=min(text.window, positions or text.window))
+
+
+def wait_for_press(
+    settings: Settings, criteria: Sequence[str], text: EvaluationSpec, *, pressed: bool
+) -> None:
+    """Go on where the errors of these plans are stored or were asked for, as by the button that is
+    ``pressed``; else say so, and end the page."""
+    key = digest([asdict(settings), settings.model_spec.identity(), list(criteria), asdict(text)])
+    if pressed:
+        ask_for([key])
+    if not asked_for([key]) and not _stored(settings, criteria, text):
+        st.info("Press Measure. What is stored of it is not computed again.")
+        st.stop()
+
+
+def _stored(settings: Settings, criteria: Sequence[str], text: EvaluationSpec) -> bool:
+    each = [replace(settings, criterion=name, source="") for name in criteria]
+    store = RunStore()
+    for one in [settings, *each] if settings.source else each:
+        found = stored_plan_of(one)
+        if found is None:
+            return False
+        read = fitted(text, found[0].shape.max_positions)
+        identity = reconstruction_identity(settings.model_spec, found[1], read)
+        if store.find(RECONSTRUCTION, identity) is None:
+            return False
+    return True
 
 
 def need_errors(
@@ -29,9 +70,7 @@ def need_errors(
     for name in criteria:
         plans[name] = need_scores(replace(settings, criterion=name, source=""))[1]
     bip = need_scores_of(replace(settings.score_spec, criterion="llm-bip"))
-
-    window = min(text.window, bip.shape.max_positions or text.window)
-    text = replace(text, window=window)
+    text = fitted(text, bip.shape.max_positions)
     work = partial(reconstruct, settings.model_spec, plans, text)
     with error_box():
         sources = [plan.to_json() for plan in plans.values()]

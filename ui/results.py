@@ -19,6 +19,7 @@ from bipcore.store.kinds import digest
 from bipcore.store.runs import RunStore
 
 from . import work
+from .address import here
 from .engines import Work
 from .jobs import DONE, FAILED, QUEUED, RUNNING, Job, worker
 from .settings import Settings
@@ -49,7 +50,7 @@ def need(
 ) -> Any:
     """The result of a job; while there is none, show how it goes, and what ``meanwhile`` draws
     below, and end the page there."""
-    job = worker().ask(key, title, task)
+    job = worker().ask(key, title, task, here())
     if (state := job.state) != DONE:
         _show_unfinished(job, state)
         if meanwhile is not None:
@@ -112,9 +113,18 @@ def need_scores(
     spec, plan = settings.score_spec, settings.plan_spec
     key, scores = _need_scores(spec, plan, meanwhile)
     with error_box():
-        if plan.source:
-            return scores, stored_plan(plan.source, scores)
-        return scores, _plan(key, scores, spec, plan)
+        return scores, _planned(key, scores, spec, plan)
+
+
+def stored_plan_of(settings: Settings) -> tuple[Scores, PruningPlan] | None:
+    """What `need_scores` gives where the scores are stored; else None, and nothing is computed."""
+    spec, plan = settings.score_spec, settings.plan_spec
+    with error_box():
+        key = digest(score_identity(spec, plan))
+        scores = _stored_scores(key, spec, plan)
+        if scores is None:
+            return None
+        return scores, _planned(key, scores, spec, plan)
 
 
 def need_scores_of(spec: ScoreSpec) -> Scores:
@@ -163,6 +173,10 @@ def _read_scores(key: str, _spec: ScoreSpec, _plan: PlanSpec) -> Scores:
     if scores is None:
         raise _NotStored
     return scores
+
+
+def _planned(key: str, scores: Scores, spec: ScoreSpec, plan: PlanSpec) -> PruningPlan:
+    return stored_plan(plan.source, scores) if plan.source else _plan(key, scores, spec, plan)
 
 
 @st.cache_resource(max_entries=32, show_spinner=False)

@@ -14,6 +14,8 @@ from bipcore.criteria import CRITERIA
 from bipcore.settings import PRESETS, Preset, Setting, settings_of
 from bipcore.specs import CalibrationSpec, ModelSpec, PlanSpec, ScoreSpec
 
+from . import address
+
 _KEY = "settings"
 _PROBLEMS = "settings-problems"
 _SPECS = (
@@ -23,9 +25,6 @@ _SPECS = (
     (PlanSpec, {}),
 )
 """The specs whose fields are settings of the pages, and what some of them are called here."""
-
-VIEW = ("kind", "block", "number")
-"""What an address may say besides: the head or channel that the page Close-up shows."""
 
 SETTINGS: dict[str, Setting] = {
     names.get(name, name): each
@@ -87,26 +86,20 @@ def read_settings() -> tuple[Settings, list[str]]:
     return settings, problems
 
 
+def return_to_address() -> None:
+    """Take the settings of the address for those of the session."""
+    st.session_state.pop(_KEY, None)
+    st.session_state[_KEY], st.session_state[_PROBLEMS] = read_settings()
+
+
 def write_settings(settings: Settings) -> None:
     """Keep the settings in the session and in the address."""
     if st.session_state.get(_KEY, settings) != settings:
         st.session_state[_PROBLEMS] = []
     st.session_state[_KEY] = settings
-    wanted = to_query(settings) | read_view()
+    wanted = to_query(settings) | address.read_view() | address.forms_said()
     if dict(st.query_params) != wanted:
         st.query_params.from_dict(wanted)
-
-
-def read_view() -> dict[str, str]:
-    """What the address says of `VIEW`, as text."""
-    return {name: st.query_params[name] for name in VIEW if name in st.query_params}
-
-
-def write_view(view: Mapping[str, Any]) -> None:
-    """Say the values of `VIEW` in the address."""
-    wanted = {name: str(view[name]) for name in VIEW}
-    if read_view() != wanted:
-        st.query_params.update(wanted)
 
 
 def to_query(settings: Settings) -> dict[str, str]:
@@ -121,7 +114,7 @@ def from_query(query: Mapping[str, str]) -> tuple[Settings, list[str]]:
     settings, problems = Settings(), []
     kinds = {field.name: type(getattr(settings, field.name)) for field in fields(Settings)}
     for name, text in query.items():
-        if name in VIEW:
+        if not address.is_setting(name):
             continue
         if name not in kinds:
             problems.append(f"The address names a setting {name!r} that does not exist.")

@@ -8,9 +8,40 @@ from bipcore.models.generation import Generated, Sampling
 from bipcore.pruning.plan import PruningPlan
 from bipcore.specs import ModelSpec, RecoverySpec
 
+from .address import here
+from .forms import Form
 from .jobs import CANCELLED, DONE, FAILED, Job, worker
 from .words import plain
 from .work import generate
+
+_START = {
+    "prompt": "Explain in two sentences why the sky is blue.",
+    "tokens": 48,
+    "temperature": 0.0,
+    "top_k": 0,
+    "top_p": 1.0,
+    "seed": 0,
+    "chat": True,
+}
+_HELP = {"temperature": "0 takes the likeliest token.", "top_k": "0: all tokens."}
+
+
+def prompt_form() -> tuple[str, Sampling, bool]:
+    """Draw the form; the prompt, how it is continued, and whether the button was pressed."""
+    form = Form("generate", _START, _HELP)
+    with st.form("prompt-form"):
+        form.field(st.text_area, "Prompt", "prompt", height=90)
+        places = st.columns(6)
+        form.number(places[0], "New tokens", "tokens", 1, 4096)
+        form.number(places[1], "Temperature", "temperature", 0.0, 5.0, step=0.1)
+        form.number(places[2], "Top-k", "top_k", 0)
+        form.number(places[3], "Top-p", "top_p", 0.01, 1.0, step=0.05)
+        form.number(places[4], "Sampling seed", "seed", 0)
+        form.field(places[5].checkbox, "Chat template", "chat")
+        pressed = st.form_submit_button("Generate", type="primary", key="generate")
+    values = dict(form.values)
+    prompt, tokens = values.pop("prompt"), values.pop("tokens")
+    return prompt, Sampling(tokens, **values), pressed
 
 
 def generation_job(
@@ -21,15 +52,16 @@ def generation_job(
     sampling: Sampling,
     recovery: RecoverySpec | None = None,
     *,
-    again: bool,
-) -> Job:
-    """The job under ``key``, started where there is none, or once more with ``again``."""
+    pressed: bool,
+) -> Job | None:
+    """The job under ``key``, started, or once more, where the button is ``pressed``."""
 
+    if not pressed:
+        return worker().find(key)
     _supersede(key)
-    if again:
-        worker().forget(key)
+    worker().forget(key)
     work = partial(generate, model, plan, prompt, sampling, recovery)
-    return worker().ask(key, "Generating side by side", work)
+    return worker().ask(key, "Generating side by side", work, here())
 
 
 def _supersede(key: str) -> None:

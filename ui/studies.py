@@ -6,6 +6,7 @@ from typing import Any
 
 import streamlit as st
 
+from .address import here
 from .engines import Work
 from .jobs import CANCELLED, FAILED, QUEUED, RUNNING, Job, worker
 from .results import show_progress
@@ -29,7 +30,7 @@ class Study:
     def start(self, work: Work) -> None:
         """Start it, once more where it has ended."""
         worker().forget(self.key)
-        worker().submit(self.key, self.title, work)
+        worker().submit(self.key, self.title, work, here())
         if self.group is not None:
             last_studies()[self.group] = self
 

@@ -42,12 +42,11 @@ from ..models.streaming import is_streamed
 from ..pruning.allocation import allocated_shape
 from ..pruning.plan import PruningPlan
 from ..specs import EvaluationSpec, ModelSpec, PlanSpec, RecoverySpec, ScoreSpec, ZeroShotSpec
-from ..store.kinds import digest
 from ..store.runs import timed
 from .ahead import Ahead
 from .deploying import fitted
 from .kept import resident_bytes
-from .provenance import made_with
+from .provenance import made_with, reconstruction_identity
 from .recoveries import Recoveries, State, states_of
 
 
@@ -128,12 +127,7 @@ class Measurements:
         """
         self.bench.ensure_content(spec)
         identities = {
-            name: {
-                "model": spec.identity(),
-                "plan": digest(plan.to_json()),
-                "evaluation": text.identity(),
-            }
-            for name, plan in plans.items()
+            name: reconstruction_identity(spec, plan, text) for name, plan in plans.items()
         }
         missing = {
             name: plans[name]

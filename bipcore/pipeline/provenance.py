@@ -11,7 +11,15 @@ from ..models.loading import DEMO, DEMO_HUB
 from ..models.shapes import ModelShape
 from ..pruning.plan import PruningPlan
 from ..pruning.resolving import BY_DEPTH, Resolved
-from ..specs import CalibrationSpec, PlanSpec, RecoverySpec, ScoreSpec
+from ..specs import (
+    CalibrationSpec,
+    EvaluationSpec,
+    ModelSpec,
+    PlanSpec,
+    RecoverySpec,
+    ScoreSpec,
+)
+from ..store.kinds import digest
 
 
 def is_propagated(plan: PlanSpec | None) -> bool:
@@ -87,6 +95,15 @@ def counted(shape: ModelShape) -> dict[str, int]:
     """What the sizes say of the cost: parameters, and the MACs of ``seq_len`` tokens."""
     seq_len = min(SEQ_LEN, shape.max_positions or SEQ_LEN)
     return {"parameters": shape.parameters, "macs": shape.macs(seq_len), "seq_len": seq_len}
+
+
+def reconstruction_identity(model: ModelSpec, plan: PruningPlan, text: EvaluationSpec) -> dict:
+    """What the reconstruction errors of a plan's model on a text are found by."""
+    return {
+        "model": model.identity(),
+        "plan": digest(plan.to_json()),
+        "evaluation": text.identity(),
+    }
 
 
 def made_with(

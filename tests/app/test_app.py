@@ -121,8 +121,8 @@ def test_plan_options_are_taken_over():
 
 def test_both_models_continue_the_prompt():
     app = open_page("pages/generate.py")
-    app.number_input(key="new-tokens").set_value(6)
-    app.text_area(key="prompt").set_value("The capital of France is")
+    app.number_input(key="set-generate-tokens").set_value(6)
+    app.text_area(key="set-generate-prompt").set_value("The capital of France is")
     app.button(key="generate").click().run()
     settle(app)
     assert errors(app) == []
@@ -135,7 +135,7 @@ def test_both_models_continue_the_prompt():
 def test_at_sparsity_zero_both_continuations_are_the_same(tmp_path):
     model = str(model_folder(tmp_path / "model"))
     app = open_page("pages/generate.py", model=model, sparsity="0.0")
-    app.number_input(key="new-tokens").set_value(6)
+    app.number_input(key="set-generate-tokens").set_value(6)
     app.button(key="generate").click().run()
     settle(app)
     original, pruned = (text.value for text in app.text)

@@ -68,7 +68,7 @@ def server(session_cache, tmp_path_factory):
     log = tmp_path_factory.mktemp("server") / "log"
     command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port)]
     rows = write_rows(tmp_path_factory.mktemp("data"))
-    environment = {**os.environ, "BIPCORE_DATA": str(rows)}
+    environment = {**os.environ, "BIPCORE_DATA": str(rows), "BIPCORE_WORKER": "process"}
     with log.open("w") as output:
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=output)
         try:

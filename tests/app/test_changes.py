@@ -14,7 +14,7 @@ def model(tmp_path) -> str:
 def test_a_text_is_compared_when_the_button_is_pressed(model):
     app = open_page("pages/changes.py", model=model, sparsity="0.5")
     assert [box.value for box in app.info] == ["Press Compare: each model reads the text once."]
-    app.text_area(key="changes-text").set_value("A <b>text</b> of one's own.")
+    app.text_area(key="set-changes-text").set_value("A <b>text</b> of one's own.")
     app.button(key="changes").click().run()
     settle(app)
     figures = {metric.label: metric.value for metric in app.metric}
@@ -38,7 +38,7 @@ def test_the_models_are_compared_block_by_block_when_asked(model):
 
 def test_no_text_is_an_error_box(model):
     app = open_page("pages/changes.py", model=model, sparsity="0.5")
-    app.text_area(key="changes-text").set_value("  ")
+    app.text_area(key="set-changes-text").set_value("  ")
     app.button(key="changes").click().run()
     settle(app)
     assert [box.value for box in app.error] == ["There is no text; write or paste one."]
@@ -55,12 +55,12 @@ def test_a_plan_that_removes_nothing_changes_nothing(model):
 
 def test_a_text_that_is_cut_is_said_to_be(model):
     app = open_page("pages/changes.py", model=model, sparsity="0.5")
-    app.text_area(key="changes-text").set_value("word " * 1000)
+    app.text_area(key="set-changes-text").set_value("word " * 1000)
     app.button(key="changes").click().run()
     settle(app)
     said = "Only the first 2,048 tokens of the text are compared."
     assert said in [caption.value for caption in app.caption]
-    app.text_area(key="changes-text").set_value("word")
+    app.text_area(key="set-changes-text").set_value("word")
     app.button(key="changes").click().run()
     settle(app)
     assert said not in [caption.value for caption in app.caption]

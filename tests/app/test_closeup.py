@@ -142,5 +142,5 @@ def test_the_page_scores_links_to_the_block_that_it_shows(model):
     app = open_page("pages/scores.py", model=model, sparsity="0.5")
     app.slider[0].set_value(1).run()
     links = [one.value for one in app.markdown if "Close-up of its" in one.value]
-    assert any("/closeup?kind=head&block=1&number=0" in one for one in links)
-    assert any("/closeup?kind=channel&block=1&number=0" in one for one in links)
+    assert any("/closeup?" in one and "&kind=head&block=1&number=0" in one for one in links)
+    assert any("/closeup?" in one and "&kind=channel&block=1&number=0" in one for one in links)

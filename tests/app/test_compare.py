@@ -31,8 +31,9 @@ from tests.helpers.apptest import charts, errors, read, settle, start
 from tests.helpers.folders import model_folder
 from tests.helpers.passes import counted_passes
 from tests.helpers.shapes import SMALL_GQA, random_scores
+from ui.jobs import worker
 
-PAGE = "pages/compare.py"
+PAGE, OFFER = "pages/compare.py", "ask-Score them"
 NAMES = ("llm-bip", "wanda-sp", "magnitude")
 
 
@@ -43,8 +44,12 @@ def folders(tmp_path_factory):
 
 
 def _finished(app):
-    """The page once it waits for no job, nor any that it starts after another."""
+    """The page once it has what it offers to compute, and waits for no job, nor any that it starts
+    after another."""
     settle(app)
+    for offered in [one for one in app.button if one.key == OFFER]:
+        offered.click().run()
+        settle(app)
     while app.get("progress"):
         settle(app)
     return app
@@ -81,6 +86,17 @@ def test_where_no_head_goes_it_says_so_instead_of_an_empty_chart(folders):
     assert any(read(box.value).startswith("None of these plans removes any") for box in app.info)
     assert charts(app) == 6
     assert errors(app) == []
+
+
+def test_a_visit_computes_nothing_but_the_chosen_criterion(tmp_path):
+    model = str(model_folder(tmp_path / "model", "llama"))
+    app = settle(start(PAGE, model=model))
+    assert charts(app) == 0
+    assert any("Not scored yet: " in read(box.value) for box in app.info)
+    assert any(read(c.value).startswith("Magnitude: ") for c in app.caption)
+    assert worker().active() == []
+    assert charts(_finished(app)) == 8
+    assert charts(settle(start(PAGE, model=model))) == 8
 
 
 def test_the_criteria_share_one_pass(tmp_path):

@@ -164,7 +164,7 @@ def test_a_plan_that_no_stock_class_holds_can_be_exported_and_the_reason_is_said
 
 def test_an_empty_prompt_is_refused(tmp_path):
     app = open_page("pages/generate.py", model=str(model_folder(tmp_path / "model")))
-    app.text_area(key="prompt").set_value("   ")
+    app.text_area(key="set-generate-prompt").set_value("   ")
     app.button(key="generate").click().run()
     settle(app)
     assert "The prompt is empty" in errors(app)[0]

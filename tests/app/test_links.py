@@ -133,3 +133,56 @@ def test_a_job_that_names_a_picture_is_drawn_as_text(tmp_path):
     settle(app)
     assert button(app, "Load and score")
     assert charts(app) == 4
+
+
+FORM = {"sweep.percents": "30, 40", "sweep.window": "32", "sweep.texts": '["ptb"]'}
+
+
+def test_a_link_fills_a_form_in_once_it_is_let(tmp_path):
+    model = str(model_folder(tmp_path / "model"))
+    app = visit("pages/sweep.py", model=model, **FORM)
+    assert asked(app)
+    (shown,) = app.code
+    assert "sweep.percents: 30, 40" in shown.value
+    app = settle(start("pages/sweep.py", model=model, **FORM))
+    assert app.text_input(key="set-sweep-percents").value == "30, 40"
+    assert app.number_input(key="set-sweep-window").value == 32
+    assert app.multiselect(key="set-sweep-texts").value == ["ptb"]
+    assert {name: app.query_params[name] for name in FORM} == FORM
+
+
+def test_a_form_in_the_address_alone_is_asked_about_too():
+    assert asked(visit("pages/sweep.py", samples="32", seq_len="256", **FORM))
+
+
+def test_the_address_says_what_a_form_has_that_it_does_not_start_with(tmp_path):
+    model = str(model_folder(tmp_path / "model"))
+    app = settle(start("pages/sweep.py", model=model))
+    assert [name for name in app.query_params if "." in name] == []
+    before = app.text_input(key="set-sweep-percents").value
+    app.text_input(key="set-sweep-percents").set_value("35").run()
+    assert app.query_params["sweep.percents"] == "35"
+    app.text_input(key="set-sweep-percents").set_value(before).run()
+    assert [name for name in app.query_params if "." in name] == []
+
+
+def test_what_no_form_can_have_is_left_out_and_said(tmp_path):
+    model = str(model_folder(tmp_path / "model"))
+    bad = {"sweep.window": "many", "sweep.tokens": "-3", "sweep.criteria": '["odd", "wanda"]'}
+    app = settle(start("pages/sweep.py", model=model, **bad))
+    (said,) = errors(app)
+    assert "sweep.window=many, which cannot be used" in said
+    assert app.multiselect(key="set-sweep-criteria").value == ["wanda"]
+    assert app.number_input(key="set-sweep-tokens").value > 0
+
+
+def test_a_prompt_travels_with_the_address(tmp_path):
+    model = str(model_folder(tmp_path / "model"))
+    app = settle(start("pages/generate.py", model=model, **{"generate.prompt": "abc"}))
+    assert app.text_area(key="set-generate-prompt").value == "abc"
+    assert worker().active() == []
+    app.text_area(key="set-generate-prompt").set_value("x" * 5000)
+    app.button(key="generate").click().run()
+    settle(app)
+    assert "generate.prompt" not in app.query_params  # too long for an address
+    assert app.text_area(key="set-generate-prompt").value == "x" * 5000

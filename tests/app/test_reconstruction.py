@@ -28,7 +28,13 @@ def other(tmp_path_factory) -> str:
 
 @pytest.fixture
 def app(model):
-    return finish(open_page(PAGE, model=model))
+    return opened(model)
+
+
+def opened(model: str, **address):
+    """The page behind a deep link, its button pressed where there is one."""
+    app = open_page(PAGE, model=model, **address)
+    return app if app.error else measure(app)
 
 
 def finish(app):
@@ -76,17 +82,28 @@ def test_behind_a_deep_link_stand_three_charts_of_the_default_criteria(app):
     assert any(c.value.startswith("Median of bound / error: llm-bip ") for c in app.caption)
 
 
+def test_a_visit_starts_nothing_and_finds_what_is_stored(model):
+    app = open_page(PAGE, model=model, seed="11")
+    assert charts(app) == 0
+    assert app.info[-1].value.startswith("Press Measure.")
+    measure(app)
+    with counted_passes() as passes:
+        assert charts(open_page(PAGE, model=model, seed="11")) == 3
+    assert passes == []
+
+
 def test_the_sidebars_criterion_is_the_first(model):
-    app = finish(open_page(PAGE, model=model, criterion="magnitude"))
+    app = opened(model, criterion="magnitude")
     assert lines(app) == ["magnitude", *DEFAULT]
     app.selectbox(key="set-criterion").set_value("random").run()
-    assert lines(finish(app)) == ["random", *DEFAULT]
+    assert charts(app) == 0  # nothing is computed before it is asked for
+    assert lines(measure(app)) == ["random", *DEFAULT]
 
 
 def test_chosen_criteria_stay_when_the_sidebar_changes(app):
     assert lines(measure(app, ["wanda-sp", "random"])) == ["wanda-sp", "random"]
     app.selectbox(key="set-criterion").set_value("magnitude").run()
-    finish(app)
+    measure(app)
     assert lines(app) == app.multiselect[0].value == ["wanda-sp", "random"]
 
 
@@ -123,7 +140,7 @@ def test_without_criteria_the_page_says_what_to_do(app):
 
 
 def test_an_edited_plan_is_a_line_of_its_own(model):
-    app = finish(open_page(PAGE, model=model, source=_kept_plan(model)))
+    app = opened(model, source=_kept_plan(model))
     assert errors(app) == []
     assert lines(app) == ["edited", *DEFAULT]
     assert any("measured as “edited”" in box.value for box in app.info)
@@ -131,21 +148,21 @@ def test_an_edited_plan_is_a_line_of_its_own(model):
 
 
 def test_an_edited_plan_needs_no_criteria_beside_it(model):
-    app = finish(open_page(PAGE, model=model, source=_kept_plan(model)))
+    app = opened(model, source=_kept_plan(model))
     assert lines(measure(app, [])) == ["edited"]
 
 
 def test_an_edited_plan_of_another_model_is_refused(model, other):
-    app = finish(open_page(PAGE, model=other, source=_kept_plan(model)))
+    app = opened(other, source=_kept_plan(model))
     assert len(errors(app)) == 1
     assert "another shape" in errors(app)[0]
     button(app, "Back to the controls below").click().run()
     assert errors(finish(app)) == []
-    assert lines(app) == DEFAULT
+    assert lines(measure(app)) == DEFAULT
 
 
 def test_a_criterion_that_does_not_go_with_the_allocation_is_said_in_a_box(model):
-    app = finish(open_page(PAGE, model=model, allocation="uniform"))
+    app = opened(model, allocation="uniform")
     app.multiselect[0].set_value(["blockpruner"])
     button(app, "Measure").click().run()
     for _ in range(3):
@@ -155,13 +172,13 @@ def test_a_criterion_that_does_not_go_with_the_allocation_is_said_in_a_box(model
 
 
 def test_a_model_that_is_not_there_is_said_in_a_box():
-    app = finish(open_page(PAGE, model="/no/such/folder"))
+    app = opened("/no/such/folder")
     assert len(errors(app)) == 1
     assert "does not exist" in errors(app)[0]
 
 
 def test_where_nothing_is_cut_the_page_shows_no_bound(model):
-    app = finish(open_page(PAGE, model=model, sparsity="0.0"))
+    app = opened(model, sparsity="0.0")
     assert errors(app) == []
     assert lines(app, 2) == []
     assert not any("Median" in c.value for c in app.caption)

@@ -213,7 +213,7 @@ def test_what_was_recovered_before_stays_when_another_training_fails(model):
 def test_the_recovered_model_is_prompted_beside_the_others(model):
     started(filled(opened(model)))
     app = opened(model, "pages/generate.py")
-    app.number_input(key="new-tokens").set_value(4)
+    app.number_input(key="set-generate-tokens").set_value(4)
     app.button(key="generate").click().run()
     settle(app)
     assert errors(app) == []

@@ -260,7 +260,7 @@ def test_the_models_in_memory_are_said_and_let_go(folders):
     app = open_page(PAGE, model=folder, seed="77")
     (line,) = [read(one.value) for one in app.sidebar.caption if "In memory" in one.value]
     assert re.fullmatch(rf"In memory \(\w+\): \d.* of \d.*: .*{re.escape(folder)}.*", line)
-    seen = [weakref.ref(entry.value) for entry in worker().place.kept]
+    seen = [weakref.ref(entry.value) for entry in worker().engine.kept]
     button(app, "Let them go").click().run()
     settle(app)
     assert [one() for one in seen] == [None] * len(seen)

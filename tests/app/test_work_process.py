@@ -22,8 +22,8 @@ def worker():
     yield made
     for job in made.active():
         job.cancel()
-    made.place._pipe.close()
-    made.place._process.wait(30)
+    made.engine._pipe.close()
+    made.engine._process.wait(30)
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +52,7 @@ def begun(job: Job) -> Job:
 
 
 def process(worker: Worker) -> int:
-    return worker.place._process.pid
+    return worker.engine._process.pid
 
 
 def test_it_is_done_elsewhere_and_its_result_comes_back(worker):
@@ -104,7 +104,7 @@ def test_a_process_that_dies_at_work_is_a_sentence_and_the_next_job_has_another(
 def test_one_that_dies_with_nothing_to_do_is_not_missed(worker):
     before = ended(worker.submit("a", "", works.where)).result
     os.kill(before, signal.SIGKILL)
-    worker.place._process.wait(30)
+    worker.engine._process.wait(30)
     assert ended(worker.submit("b", "", works.where)).result not in (None, before)
 
 
