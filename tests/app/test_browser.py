@@ -261,6 +261,53 @@ def test_a_reload_finds_the_settings_and_a_wrong_path_is_survived(server, page):
     page.locator(".js-plotly-plot").first.wait_for()
 
 
+def test_back_and_forward_bring_settings_pages_and_forms_back(server, page):
+    def slider() -> int:
+        return int(page.get_by_role("slider", name="Sparsity").input_value())
+
+    def until(value: int) -> None:
+        page.wait_for_function(
+            "value => document.querySelector('[data-testid=stSlider] input')?.value == value ||"
+            " document.querySelector('[data-testid=stSlider] [role=slider]')?.ariaValueNow == value",
+            arg=str(value),
+        )
+        assert slider() == value
+
+    with no_error_box(page):
+        follow(page, f"{server}/scores?samples=4&seq_len=64")
+        page.locator(".js-plotly-plot").nth(3).wait_for()
+        for percent in (21, 22):
+            set_sparsity(page, percent)
+            page.wait_for_url(f"**sparsity=0.{percent}**")
+        page.get_by_role("link", name="Sweep").click()
+        page.get_by_role("heading", name="Sweep").wait_for()
+        field = page.get_by_role("textbox", name="Sparsities")
+        field.fill("35")
+        field.press("Enter")
+        page.wait_for_url("**sweep.percents=35**")
+        page.go_back()  # to the form as it was
+        page.wait_for_function("!location.search.includes('sweep.percents')")
+        page.wait_for_function(
+            "[...document.querySelectorAll('input')].every(one => one.value != '35')"
+        )
+        page.go_back()  # one press, and it is the page before
+        page.get_by_role("heading", name="Scores").wait_for()
+        page.wait_for_url("**/scores**sparsity=0.22**")
+        until(22)
+        page.go_back()
+        page.wait_for_function("!location.search.includes('sparsity=0.22')")
+        until(21)
+        page.go_forward()
+        until(22)
+        page.go_forward()
+        page.get_by_role("heading", name="Sweep").wait_for()
+        page.go_forward()
+        page.wait_for_url("**sweep.percents=35**")
+        page.wait_for_function(
+            "[...document.querySelectorAll('input')].some(one => one.value == '35')"
+        )
+
+
 def test_a_plan_changed_by_a_click_is_what_is_measured_and_exported(server, page, tmp_path):
     with no_error_box(page):
         follow(page, f"{server}/plan?samples=4&seq_len=64&sparsity=0.4")
