@@ -7,17 +7,26 @@ from .jobs import CANCELLED, DONE, RUNNING, Job, worker
 from .navigation import link_back
 from .words import plain
 
+_SHOWN = "jobs-shown"
+
 
 def show_jobs() -> None:
     """The jobs that run or wait, each with a button to stop it; what went on when a server was
     stopped; and how the last ones ended."""
     _interrupted()
-    if worker().active():
+    st.session_state[_SHOWN] = bool(worker().active())
+    if st.session_state[_SHOWN]:
         _running()
     elif ended := worker().ended():
         with st.expander(f"Last: {_title(ended[0])}, {ended[0].state}", key="ended-jobs"):
             for job in ended:
                 st.caption(f"{_title(job)}: {_end(job)}, {job.seconds:,.0f} s")
+
+
+def see_panel() -> None:
+    """Run the page again where a job was asked for after the panel was drawn without any."""
+    if not st.session_state.get(_SHOWN, True):
+        st.rerun()
 
 
 @st.fragment(run_every=1.0)

@@ -21,6 +21,7 @@ from bipcore.store.runs import RunStore
 from . import work
 from .address import here
 from .engines import Work
+from .job_panel import see_panel
 from .jobs import DONE, FAILED, QUEUED, RUNNING, Job, worker
 from .settings import Settings
 from .words import plain
@@ -92,6 +93,7 @@ def show_progress(job: Job, *, seen: int | None = None, stop: str = "Cancel") ->
         if st.button(stop, key=f"cancel-{job.key}"):
             job.cancel()
 
+    see_panel()
     panel()
 
 

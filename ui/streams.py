@@ -10,6 +10,7 @@ from bipcore.specs import ModelSpec, RecoverySpec
 
 from .address import here
 from .forms import Form
+from .job_panel import see_panel
 from .jobs import CANCELLED, DONE, FAILED, Job, worker
 from .words import plain
 from .work import generate
@@ -91,6 +92,8 @@ def show_streams(
                 st.markdown(f"**{title}** · {plain(caption)}")
                 _continuation(state.get(key), job)
 
+    if job.active:
+        see_panel()
     panel(job.active)
 
 

@@ -266,11 +266,9 @@ def test_back_and_forward_bring_settings_pages_and_forms_back(server, page):
         return int(page.get_by_role("slider", name="Sparsity").input_value())
 
     def until(value: int) -> None:
-        page.wait_for_function(
-            "value => document.querySelector('[data-testid=stSlider] input')?.value == value ||"
-            " document.querySelector('[data-testid=stSlider] [role=slider]')?.ariaValueNow == value",
-            arg=str(value),
-        )
+        limit = time.monotonic() + 30
+        while slider() != value and time.monotonic() < limit:
+            page.wait_for_timeout(100)
         assert slider() == value
 
     with no_error_box(page):
