@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from bipcore.errors import InputError
 from bipcore.evaluation.depth import Depth
 from bipcore.evaluation.reconstruction import ReconstructionErrors
 from bipcore.export.export import Export
@@ -29,8 +28,7 @@ from bipcore.specs import (
     ScoreSpec,
 )
 
-WORST = 20
-"""So many places where two models are furthest apart are listed."""
+from .passages import Asked, Changes, compare_states
 
 
 class Reporter(Protocol):
@@ -196,39 +194,15 @@ def close_up_of_channel(
     pipeline.channel_close_up(model, calibration, block, channel, spec, own=text)
 
 
-@dataclass(frozen=True)
-class Changes:
-    """What a comparison on a text found, ready to be shown."""
-
-    html: str
-    rows: list[dict]
-    tokens: int
-    kl: float
-    agreement: float
-
-
 def compare_on_text(
     model: ModelSpec,
-    limit: EvaluationSpec,
-    plan: PruningPlan,
-    recovery: RecoverySpec | None,
-    text: str,
+    asked: Asked,
+    states: Mapping[str, State],
     pipeline: Pipeline,
     job: Reporter,
-) -> Changes:
-    """Where the pruned model, or the recovered one, parts from the dense one on ``text``."""
-    from bipcore.evaluation.differences import pieces, rows
-    from bipcore.views.differences import coloured_text, likeliest_ids
-
-    if not text.strip():
-        raise InputError("There is no text; write or paste one.")
-    found = pipeline.differences(model, limit, plan, recovery, own=text)
-    _, tokenizer = pipeline.model(model)
-    said = [tokenizer.decode([token]) for token in likeliest_ids(found)]
-    names = "Original", "Recovered" if recovery is not None else "Pruned"
-    html = coloured_text(found, pieces(found.tokens, tokenizer), names, said)
-    means = float(found.kl.double().mean()), float(found.agrees.double().mean())
-    return Changes(html, list(rows(found, tokenizer, WORST)), len(found.tokens), *means)
+) -> list[Changes]:
+    """Where the models of all ``states``, by their title, part from the dense one on a text."""
+    return compare_states(pipeline, model, asked, states)
 
 
 def compare_by_depth(

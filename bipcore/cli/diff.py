@@ -1,7 +1,8 @@
 """The command ``diff``: where a pruned model differs from the dense one, token by token."""
 
+from collections.abc import Iterator
 from dataclasses import asdict, replace
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,14 +15,24 @@ from .fitting import fitting
 from .options import MOST, Json, with_specs
 from .recover import RecoveryName, chosen_states
 
+if TYPE_CHECKING:
+    from ..evaluation.differences import Differences
+
 Worst = Annotated[
     int, typer.Option(help="How many of the tokens with the largest divergence.", max=MOST)
+]
+Passages = Annotated[
+    int,
+    typer.Option(
+        help="How many of the passages, of 64 tokens each, with the largest divergence.", max=MOST
+    ),
 ]
 ByDepth = Annotated[
     bool,
     typer.Option("--depth", help="Also compare them after every block, on the first 256 tokens."),
 ]
 _SHOWN = 24  # characters of the text before a token in the table
+_LENGTH = 64  # tokens of a passage
 
 
 @with_specs("score", "maybe_plan", "test_text")
@@ -32,6 +43,7 @@ def diff_command(
     test_text: EvaluationSpec,
     recovery: RecoveryName = None,
     worst: Worst = 10,
+    passages: Passages = 0,
     depth: ByDepth = False,
     json: Json = False,
 ) -> None:
@@ -43,8 +55,7 @@ def diff_command(
     """
     from ..evaluation.differences import rows
 
-    if worst < 0:
-        raise InputError(f"The number of tokens to list is at least 0, not {worst}.")
+    _check_counts(tokens=worst, passages=passages)
     if plan is None and recovery is None:
         raise InputError(
             "Say which model to compare with the dense one: --sparsity, --plan or --recovery."
@@ -63,17 +74,51 @@ def diff_command(
         "tokens": len(found.tokens),
         "compared": "recovered" if recovered else "pruned",
     }
+    parts = list(_passages(found, tokenizer, passages))
     if json:
         about = {"spec": asdict(score), "evaluation": test_text.facts, **plan_facts(chosen)}
         deep = {"depth": asdict(by_block)} if by_block else {}
+        deep |= {"passages": parts} if passages else {}
         console.emit_json(facts | {"worst": listed} | deep | about)
         return
     _emit(f"{score.model.name} on {test_text.text}", facts, listed)
-    if by_block:
-        _emit_depth(by_block)
+    _emit_passages(parts)
+    _emit_depth(by_block)
 
 
-def _emit_depth(found: Depth) -> None:
+def _check_counts(**counts: int) -> None:
+    for said, count in counts.items():
+        if count < 0:
+            raise InputError(f"The number of {said} to list is at least 0, not {count}.")
+
+
+def _passages(found: "Differences", tokenizer, count: int) -> Iterator[dict]:
+    """The passages in which the models are furthest apart, as plain data."""
+    for place in found.passages(_LENGTH, count):
+        part = found.part(place.start, place.stop)
+        yield {
+            "start": place.start,
+            "tokens": len(place),
+            "kl": float(part.kl.double().mean()),
+            "agreement": float(part.agrees.double().mean()),
+            "text": tokenizer.decode(part.tokens),
+        }
+
+
+def _emit_passages(parts: list[dict[str, Any]]) -> None:
+    if not parts:
+        return
+    header = ["From token", "KL, nats a token", "Same likeliest token", "Passage"]
+    table = [
+        [f"{one['start']:,}", f"{one['kl']:.3f}", f"{one['agreement']:.0%}", _quoted(one["text"])]
+        for one in parts
+    ]
+    console.emit_table("Passages in which they are furthest apart", header, table)
+
+
+def _emit_depth(found: Depth | None) -> None:
+    if found is None:
+        return
     from ..views.differences import depth_frame
 
     console.emit_frame(f"After every block, on {found.tokens:,} tokens", depth_frame(found))

@@ -51,6 +51,23 @@ class Differences:
         """Whether both find the same next token likeliest: bool (n,)."""
         return self.dense.likeliest[:, 0] == self.other.likeliest[:, 0]
 
+    def part(self, start: int, stop: int) -> "Differences":
+        """Those of the tokens from ``start`` to before ``stop``."""
+        cut = slice(start, stop)
+        both = (
+            Predictions(*(getattr(one, field.name)[cut] for field in fields(Predictions)))
+            for one in (self.dense, self.other)
+        )
+        return Differences(self.tokens[cut], self.kl[cut], *both)
+
+    def passages(self, length: int, count: int) -> list[range]:
+        """Of the passages of ``length`` tokens, one behind the other, of which the last may be
+        shorter, the places of the ``count`` with the greatest mean divergence, that first."""
+        means = torch.stack([part.double().mean() for part in self.kl.split(length)])
+        order = means.argsort(descending=True, stable=True)[: max(count, 0)].tolist()
+        places = range(len(self.kl))
+        return [places[length * number : length * (number + 1)] for number in order]
+
     def worst(self, count: int) -> list[int]:
         """The places of the ``count`` tokens after which the models are furthest apart."""
         order = self.kl.argsort(descending=True, stable=True)

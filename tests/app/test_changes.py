@@ -2,6 +2,8 @@
 
 import pytest
 
+from bipcore.pipeline.pipeline import Pipeline
+from bipcore.specs import CalibrationSpec, ModelSpec, PlanSpec, RecoverySpec, ScoreSpec
 from tests.helpers.apptest import charts, open_page, settle
 from tests.helpers.folders import model_folder
 
@@ -64,3 +66,48 @@ def test_a_text_that_is_cut_is_said_to_be(model):
     app.button(key="changes").click().run()
     settle(app)
     assert said not in [caption.value for caption in app.caption]
+
+
+def choose(app, source: str, **more):
+    app.selectbox(key="set-changes-source").set_value(source)
+    for name, value in more.items():
+        app.number_input(key=f"set-changes-{name}").set_value(value)
+    app.button(key="changes").click().run()
+    return settle(app)
+
+
+@pytest.mark.parametrize("source", ["calibration", "builtin"])
+def test_of_a_corpus_the_worst_passages_are_listed(model, source):
+    app = choose(open_page("pages/changes.py", model=model, sparsity="0.5"), source, tokens=250)
+    assert [box.value for box in app.error] == []
+    figures = {metric.label: metric.value for metric in app.metric}
+    assert figures["Tokens"] == "250"
+    table = next(one.value for one in app.dataframe if "Passage" in one.value)
+    assert table["Divergence, nats"].is_monotonic_decreasing
+    assert sorted(table["From token"]) == [0, 64, 128, 192]
+    assert len(app.get("html")) == 1
+
+
+@pytest.mark.parametrize("source", ["dense", "pruned"])
+def test_a_model_goes_on_with_the_text(model, source):
+    app = open_page("pages/changes.py", model=model, sparsity="0.5")
+    app.text_area(key="set-changes-text").set_value("The sky")
+    choose(app, source)
+    assert [box.value for box in app.error] == []
+    figures = {metric.label: metric.value for metric in app.metric}
+    assert int(figures["Tokens"]) > len("The sky") + 1
+
+
+def test_the_recovered_model_is_shown_beside_the_pruned_one(model):
+    spec = ScoreSpec(ModelSpec(model), CalibrationSpec(samples=4, seq_len=64))
+    pipeline, settings = Pipeline(), PlanSpec(sparsity=0.5)
+    training = RecoverySpec(source="builtin", samples=4, seq_len=16, batch_size=2, validation=0)
+    pipeline.recover(spec.model, pipeline.plan(spec, settings), training)
+    app = open_page("pages/changes.py", model=model, sparsity="0.5")
+    app.button(key="changes").click().run()
+    settle(app)
+    said = [metric.value for metric in app.metric if metric.label == "Against the original"]
+    assert said == ["Pruned", "Recovered"]
+    shown = app.get("html")[0].body
+    app.segmented_control(key="changes-other").set_value("Pruned").run()
+    assert app.get("html")[0].body != shown

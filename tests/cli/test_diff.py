@@ -1,5 +1,7 @@
 """The command ``diff``: where a pruned model differs from the dense one, printed and as JSON."""
 
+from pathlib import Path
+
 import pytest
 
 from bipcore.cli.main import main
@@ -44,6 +46,19 @@ def test_a_short_text_of_ones_own_is_read_to_its_end(run, run_json, model, text)
         assert f"{row['kl']:.2f}" in table
 
 
+def test_the_worst_passages_are_listed_when_asked_for(run, run_json, model, text):
+    words = ("diff", model, *CUT, "--text", text, "--window", "16")
+    assert "passages" not in run_json(*words)
+    found = run_json(*words, "--passages", "5")
+    parts = sorted(found["passages"], key=lambda one: one["start"])
+    assert sum(one["tokens"] for one in parts) == found["tokens"]
+    assert found["passages"][0]["kl"] == max(one["kl"] for one in parts)
+    mean = sum(one["kl"] * one["tokens"] for one in parts) / found["tokens"]
+    assert mean == pytest.approx(found["kl"])
+    assert "".join(one["text"] for one in parts) == Path(text).read_text()
+    assert "Passages in which they are furthest apart" in run(*words, "--passages", "1")
+
+
 def test_the_models_are_compared_after_every_block(run, run_json, model, text):
     words = ("diff", model, *CUT, "--text", text, "--window", "16", "--depth")
     found = run_json(*words)["depth"]
@@ -70,6 +85,7 @@ def test_a_plan_of_a_file_is_compared_and_nothing_removed_differs_nowhere(
     [
         ((), "Say which model to compare"),
         (("--sparsity", "0.5", "--worst", "-1"), "at least 0"),
+        (("--sparsity", "0.5", "--passages", "-1"), "at least 0"),
         (("--sparsity", "0.5", "--text", "nowhere.txt"), "nowhere.txt"),
         (("--sparsity", "0.5", "--window", "100000"), "positions"),
         (("--recovery", "0123456789abcdef"), "0123456789abcdef"),

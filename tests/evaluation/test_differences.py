@@ -66,6 +66,21 @@ def test_a_model_does_not_differ_from_itself():
     assert found.agrees.all()
 
 
+def test_passages_come_worst_first_and_are_parts_of_the_whole():
+    dense, tokens = tiny_model("llama"), tiny_tokens(1, 50)[0]
+    found = differences(changed(dense), dense, tokens, window=WINDOW)
+    means = {start: found.kl[start : start + 16].mean().item() for start in (0, 16, 32, 48)}
+    worst = sorted(means, key=means.get, reverse=True)
+    assert [one.start for one in found.passages(16, 9)] == worst
+    assert [one.start for one in found.passages(16, 2)] == worst[:2]
+    assert [len(one) for one in found.passages(16, 9) if one.start == 48] == [2]
+    part = found.part(16, 32)
+    assert part.kl.tolist() == found.kl[16:32].tolist()
+    assert part.other.loss.tolist() == pytest.approx(found.other.loss[16:32].tolist(), nan_ok=True)
+    assert part.dense.likeliest.tolist() == found.dense.likeliest[16:32].tolist()
+    assert found.passages(100, 1) == [range(50)]
+
+
 def test_the_worst_come_first_with_what_was_read_and_what_follows():
     tokenizer, dense = text_tokenizer(), byte_model()
     tokens = torch.tensor(tokenizer("Where in a text do they differ?")["input_ids"])
