@@ -68,12 +68,8 @@ def diff_command(
         by_block = pipeline.depth(score.model, test_text, chosen, recovered) if depth else None
         _, tokenizer = pipeline.model(score.model)
     listed = list(rows(found, tokenizer, worst))
-    facts = {
-        "kl": float(found.kl.double().mean()),
-        "agreement": float(found.agrees.double().mean()),
-        "tokens": len(found.tokens),
-        "compared": "recovered" if recovered else "pruned",
-    }
+    facts = _means(found) | {"tokens": len(found.tokens)}
+    facts["compared"] = "recovered" if recovered else "pruned"
     parts = list(_passages(found, tokenizer, passages))
     if json:
         about = {"spec": asdict(score), "evaluation": test_text.facts, **plan_facts(chosen)}
@@ -99,10 +95,14 @@ def _passages(found: "Differences", tokenizer, count: int) -> Iterator[dict]:
         yield {
             "start": place.start,
             "tokens": len(place),
-            "kl": float(part.kl.double().mean()),
-            "agreement": float(part.agrees.double().mean()),
+            **_means(part),
             "text": tokenizer.decode(part.tokens),
         }
+
+
+def _means(found: "Differences") -> dict[str, float]:
+    kl, agrees = found.kl.double(), found.agrees.double()
+    return {"kl": float(kl.mean()), "agreement": float(agrees.mean())}
 
 
 def _emit_passages(parts: list[dict[str, Any]]) -> None:
