@@ -10,6 +10,7 @@ from .evaluation.reconstruction import RECONSTRUCTION
 from .evaluation.zero_shot import ZERO_SHOT
 from .models.identity import HASHES
 from .models.loading import MODELS
+from .pipeline.plan_names import PLAN_NAMES
 from .pipeline.recoveries import RECOVERIES
 from .pruning.decode_times import DECODE_TIMES
 from .pruning.plan import PLANS
@@ -28,6 +29,7 @@ KINDS: tuple[Kind, ...] = (
     SCORES,
     STEPS,
     PLANS,
+    PLAN_NAMES,
     EVALUATIONS,
     RECONSTRUCTION,
     HEAD_CLOSE_UPS,

@@ -2,11 +2,9 @@
 
 import streamlit as st
 
-from bipcore.pruning.comparison import compare_plans, head_classes, over_all_blocks, overlap_matrix
+from bipcore.pruning.comparison import over_all_blocks, overlap_matrix
 from bipcore.views.plans import (
     UNIT_NAMES,
-    class_bars,
-    class_map,
     overlap_chart,
     overlap_matrix_chart,
     rank_correlation_chart,
@@ -14,7 +12,7 @@ from bipcore.views.plans import (
 from ui.comparisons import choose_criteria, compared, need_scored, title_of
 from ui.figures import show_chart
 from ui.page import begin
-from ui.results import error_box
+from ui.plan_pairs import show_pair
 from ui.stability import show_stability
 
 settings = begin(
@@ -77,18 +75,5 @@ for column, kind in zip(st.columns(2), ("head", "channel"), strict=True):
         if not overlap_matrix(overall, kind).isna().all(axis=None):
             show_chart(overlap_chart(by_block, reference, kind), by_block, f"overlap-{kind}")
 
-st.subheader("Two criteria, head by head")
-others = [name for name in names if name != reference]
-second = st.selectbox(
-    f"{title_of(reference)} and", others, key="compare-second", format_func=title_of
-)
-with error_box():
-    plans = scored[reference][1], scored[second][1]
-    classes, differences = head_classes(*plans), compare_plans(*plans)
-left, right = st.columns(2)
-with left:
-    show_chart(class_map(classes, reference, second), classes, "head-classes")
-with right:
-    show_chart(class_bars(differences, reference, second), differences, "channel-classes")
-
 show_stability(settings, reference)
+show_pair(settings, {name: plan for name, (_, plan) in scored.items()})

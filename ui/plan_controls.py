@@ -9,6 +9,8 @@ from bipcore.criteria import Scores
 from bipcore.data.beginnings import said_of
 from bipcore.evaluation.metrics import METRICS
 from bipcore.evaluation.reconstruction import llm_bip_parts
+from bipcore.pipeline.pipeline import Pipeline
+from bipcore.pipeline.plan_names import LONGEST, check_name, give_name
 from bipcore.pruning import editing
 from bipcore.pruning.plan import PruningPlan
 from bipcore.store.kinds import digest
@@ -165,7 +167,21 @@ def plan_files(settings: Settings, editor: Editor) -> None:
         st.success("This plan is in use on all pages.")
     elif settings.source and editor.history:
         st.info("The edits since are not in use yet.")
+    _name(settings, editor)
     _upload()
+
+
+def _name(settings: Settings, editor: Editor) -> None:
+    """Keep the plan as it is under a name, by which Compare and `--plan` find it."""
+    with st.form("plan-name-form", border=False):
+        left, right = st.columns([3, 1], vertical_alignment="bottom")
+        name = left.text_input("Name", key="plan-name", max_chars=LONGEST)
+        pressed = right.form_submit_button("Keep under this name", key="plan-keep", width="stretch")
+    if pressed:
+        with error_box():
+            said, pipeline = check_name(name), Pipeline()
+            give_name(pipeline.store, pipeline.keep_plan(editor.plan), said)
+        st.success(f"Kept as {plain(said)}: the page Compare offers it, and so does --plan.")
 
 
 def _upload() -> None:

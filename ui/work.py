@@ -81,6 +81,18 @@ def measure_both(
     return pipeline.evaluate(model, text), pipeline.evaluate(model, text, plan)
 
 
+def measure_plans(
+    model: ModelSpec,
+    text: EvaluationSpec,
+    plans: Mapping[str, PruningPlan],
+    pipeline: Pipeline,
+    job: Reporter,
+) -> dict[str, dict]:
+    """The metrics of the dense model, called "dense", and of each plan's."""
+    found = {"dense": pipeline.evaluate(model, text)}
+    return found | {name: pipeline.evaluate(model, text, plan) for name, plan in plans.items()}
+
+
 def measure_each(
     model: ModelSpec,
     texts: Iterable[EvaluationSpec],

@@ -34,6 +34,7 @@ from ..store.resume import StoredJournal
 from .deploying import check_taken, fitted, takes_other_widths
 from .kept import PRUNED
 from .latency import latency_facts, timed_target
+from .plan_names import source_of
 from .provenance import (
     compensated_on,
     curves_identity,
@@ -258,9 +259,12 @@ class Plans:
         return name_of_plan(plan)
 
     def stored_plan(self, source: str) -> PruningPlan:
-        """The plan that `keep_plan` gave the name ``source``, or the one in that file or export."""
+        """The plan that `keep_plan` gave the name ``source``, the one that a user called so, or the
+        one in that file or export."""
         if (stored := self.bench.store.named(PLANS, source)) is not None:
             return stored
+        if (kept := source_of(self.bench.store, source)) is not None:
+            return self.stored_plan(kept)
         try:
             return load_plan(source)
         except InputError:

@@ -284,6 +284,10 @@ def _edited(spec: Data, made: Data, data: Data) -> Said:
     return Said(str(plan["spec"].get("model", "")), said)
 
 
+def _name(spec: Data, made: Data, data: Data) -> Said:
+    return Said("", {"name": spec["name"]})
+
+
 def _times(spec: Data, made: Data, data: Data) -> Said:
     said = {name: value for name, value in spec.items() if name not in ("shape", "dtype")}
     return Said(str(made.get("model", "")), said | {"type": spec["dtype"]})
@@ -316,6 +320,7 @@ WORDS: Mapping[str, Words] = {
     "reproductions": Words("Paper row", _row),
     "scores": Words("Scores", _scores),
     "plans": Words("Edited plan", _edited),
+    "plan-names": Words("Name of a plan", _name),
     "curves": Words("Curves", _of_a_pass),
     "statistics": Words("Statistics", _of_a_pass),
     "second-moments": Words("Second moments", _of_a_pass),

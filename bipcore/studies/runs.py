@@ -191,11 +191,12 @@ def _said(entry: Entry, data: dict) -> tuple[Said, str]:
         return Said(), ""
 
 
-_NO_FIGURES = ("scores", "curves", "statistics", "second-moments", "plans", "steps", "models")
+_PASSES = ("scores", "curves", "statistics", "second-moments")
+_NO_FIGURES = (*_PASSES, "plans", "plan-names", "steps", "models")
 """Kinds whose plain data says nothing that is listed."""
 
 
-_AT_ONCE = ("steps", "checkpoints", "plans", "hashes")
+_AT_ONCE = ("steps", "checkpoints", "plans", "plan-names", "hashes")
 """Kinds of which the store sees the end of the work alone."""
 
 
