@@ -40,7 +40,7 @@ def text_form(settings: Settings) -> tuple[Asked, bool]:
         titled = {"format_func": SOURCES.get}
         form.field(left.selectbox, "What they read", "source", tuple(SOURCES), **titled)
         form.number(right, "Tokens at most", "tokens", 2, 65_536, step=1024)
-        form.field(st.text_area, "Text", "text", height=140, max_chars=20_000)
+        form.field(st.text_area, "The text below", "text", height=140, max_chars=20_000)
         pressed = st.form_submit_button("Compare", type="primary", key="changes")
     said = form.values
     calibration = settings.score_spec.calibration

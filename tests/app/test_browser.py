@@ -323,11 +323,13 @@ def test_a_plan_changed_by_a_click_is_what_is_measured_and_exported(server, page
 
     with no_error_box(page):
         page.get_by_role("link", name="Compare").click()
+        page.get_by_role("button", name="Score them").click()
         page.locator(".js-plotly-plot").nth(7).wait_for()
         picture(page, "compare")
 
     with no_error_box(page):
         page.get_by_role("link", name="Reconstruction", exact=True).click()
+        page.get_by_role("button", name="Measure").click()
         page.locator(".js-plotly-plot").nth(2).wait_for(timeout=240_000)
         picture(page, "reconstruction")
 
