@@ -77,6 +77,8 @@ _GEMMA = {
     "leans_on_beginning": True,
 }
 
+_GLM = {"ffn_in": ("mlp.gate_up_proj",)}
+
 FAMILIES: dict[str, Family] = {
     "llama": Family(
         "LLaMA",
@@ -217,6 +219,19 @@ FAMILIES: dict[str, Family] = {
         gated=False,
         output_biases=("use_bias", "use_bias"),
         quirk="An FFN without a gate, and biases everywhere; those of output projections stay.",
+    ),
+    "glm": Family(
+        "GLM",
+        **_GLM,
+        models=("GLM-4-9B-hf",),
+        quirk="Gate and up are one tensor; rotary embeddings turn neighbouring rows, half a head.",
+    ),
+    "glm4": Family(
+        "GLM-4",
+        **_GLM,
+        output_norms=("post_self_attn_layernorm", "post_mlp_layernorm"),
+        models=("GLM-4-0414",),
+        quirk="As GLM, with norms behind its sublayers, which scores count in.",
     ),
 }
 

@@ -223,3 +223,5 @@ PrunedHunYuanDenseV1Config, PrunedHunYuanDenseV1ForCausalLM, PrunedHunYuanDenseV
 PrunedStarcoder2Config, PrunedStarcoder2ForCausalLM, PrunedStarcoder2Model = pruned(
     "Starcoder2Config", "Starcoder2ForCausalLM"
 )
+PrunedGlmConfig, PrunedGlmForCausalLM, PrunedGlmModel = pruned("GlmConfig", "GlmForCausalLM")
+PrunedGlm4Config, PrunedGlm4ForCausalLM, PrunedGlm4Model = pruned("Glm4Config", "Glm4ForCausalLM")

@@ -1,5 +1,5 @@
-"""What programs with an attention of their own rely on in an export with a modelling file, as vLLM's
-Transformers backend does: the model without its head, and attention that can be replaced.
+"""What programs with an attention of their own rely on in an export with a modelling file, as that
+of vLLM's Transformers backend does: the model without its head, and attention it can replace.
 
 vLLM itself is not run here. What is asked is what its documentation asks of custom models.
 """

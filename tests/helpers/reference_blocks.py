@@ -36,6 +36,7 @@ PATHS = {
     **dict.fromkeys(("smollm3", "granite", "gemma", "ministral3", "seed_oss"), _LLAMA),
     **dict.fromkeys(("ernie4_5", "hunyuan_v1_dense"), _LLAMA),
     "starcoder2": replace(_LLAMA, ffn=("mlp.c_fc",), down="mlp.c_proj"),
+    **dict.fromkeys(("glm", "glm4"), replace(_LLAMA, ffn=("mlp.gate_up_proj",))),
     "phi3": Paths(
         "model.layers.{}",
         ("self_attn.qkv_proj",),

@@ -80,6 +80,8 @@ MORE_CONFIGS = {
     "starcoder2": lambda: tf.Starcoder2Config(
         **_BASE, **_FFN, num_key_value_heads=2, sliding_window=8
     ),
+    "glm": lambda: tf.GlmConfig(**_BASE, **_FFN, num_key_value_heads=2, head_dim=12),
+    "glm4": lambda: tf.Glm4Config(**_BASE, **_FFN, num_key_value_heads=4, head_dim=16),
 }
 """The same for families whose blocks are like those of another: `test_more_families` is theirs."""
 

@@ -57,8 +57,18 @@ KV_HEADS = {
     "ernie4_5": 2,
     "hunyuan": 4,
     "starcoder2": 2,
+    "glm": 2,
+    "glm4": 4,
 }
-HEAD_DIM = {"gemma": 12, "ministral3": 16, "seed_oss": 12, "ernie4_5": 12, "hunyuan": 16}
+HEAD_DIM = {
+    "gemma": 12,
+    "ministral3": 16,
+    "seed_oss": 12,
+    "ernie4_5": 12,
+    "hunyuan": 16,
+    "glm": 12,
+    "glm4": 16,
+}
 WITH_FORMULA = ("llm-bip", "llm-bip-gated", "wanda", "wanda-sp", "flap", "magnitude")
 PROPAGATION = "importance-propagation"
 WHOLE = BlockPlan(tuple(range(8)), tuple(range(96)))
