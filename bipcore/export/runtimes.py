@@ -16,6 +16,8 @@ from .stock import stock_problem
 _UNIFORM = "uniform widths: --allocation uniform, no block protected, no sublayer removed"
 _ALL_HEADS = "all heads, fewer channels: --unit none, --allocation uniform"
 _CACHE = "It makes the cache of every block for the number of heads that the configuration says."
+_NOT_PASSED_ON = ("stablelm",)
+"""The families whose stock blocks do not pass on to their attention what the model is handed."""
 _HEAD_WIDTH = "It takes the width of a head from the hidden size and the number of heads."
 
 _VLLM_FREE = ("llama", "mistral", "qwen3", "gemma2", "gemma3_text", "phi3")
@@ -101,8 +103,11 @@ def _vllm_with_code(plan: PruningPlan, config) -> Verdict:
     said = len(shapes) == 1 and family_of(config).reloads_heads
     takes = said or all(shape.heads in (0, config.num_attention_heads) for shape in shapes)
     reason, near = ("", "") if takes else (_CACHE, "all heads, fewer channels: --unit none")
+    if base_type(config.model_type) in _NOT_PASSED_ON:
+        title = family_of(config).title
+        reason, near = f"Stock {title} passes nothing on to its attention.", ""
     program = "vLLM, running code"
-    return Verdict(program, takes, "modelling-file", reason, near, tried=False)
+    return Verdict(program, not reason, "modelling-file", reason, near, tried=False)
 
 
 def _nearest(plan: PruningPlan) -> str:

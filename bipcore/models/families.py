@@ -19,6 +19,10 @@ class Family:
     ``output_biases``: whether the attention's and the FFN's output projections have a bias in
     the stock class, or the field of the configuration that says so.
     ``heads_divide_hidden``: its configuration insists that H divides d.
+    ``parallel``: the FFN reads what the attention reads, in every model of the family; where that
+    is a matter of its configuration, the blocks say it themselves (`use_parallel_residual`).
+    ``norms_of_heads``: the field of its configuration that gives heads norms which nothing here
+    cuts: one for each, or of a width that stock classes work out from the number of heads.
     ``ffn_norm``: the norm whose output the FFN reads; ``ffn_norm_if_after``: the same where a
     model of the family normalises after its sublayers, not before. A norm multiplies with its
     weight plus ``norm_offset``. ``output_norms``: the norms that what the attention and what the
@@ -49,6 +53,8 @@ class Family:
     reloads_heads: bool = True
     output_biases: tuple[bool | str, bool | str] = (False, False)
     heads_divide_hidden: bool = False
+    parallel: bool = False
+    norms_of_heads: str | None = None
     ffn_norm: str = "post_attention_layernorm"
     ffn_norm_if_after: str | None = None
     norm_offset: float = 0.0
@@ -232,6 +238,38 @@ FAMILIES: dict[str, Family] = {
         output_norms=("post_self_attn_layernorm", "post_mlp_layernorm"),
         models=("GLM-4-0414",),
         quirk="As GLM, with norms behind its sublayers, which scores count in.",
+    ),
+    "cohere2": Family(
+        "Cohere 2",
+        parallel=True,
+        output_biases=("attention_bias", False),
+        ffn_norm="input_layernorm",
+        models=("Command R7B", "Command A"),
+        quirk="Attention and FFN read one norm (a parallel residual). Only the blocks with a "
+        "window have a rotary embedding; which, follows the blocks that stay.",
+    ),
+    "phi": Family(
+        "Phi",
+        parallel=True,
+        output="self_attn.dense",
+        ffn_in=("mlp.fc1",),
+        down="mlp.fc2",
+        gated=False,
+        output_biases=(True, True),
+        ffn_norm="input_layernorm",
+        norms_of_heads="qk_layernorm",
+        final_norm="model.final_layernorm",
+        models=("Phi-1.5", "Phi-2"),
+        quirk="Attention and FFN read one norm (a parallel residual), the FFN has no gate, and "
+        "there are biases everywhere; those of output projections stay. Without norms of heads.",
+    ),
+    "stablelm": Family(
+        "StableLM",
+        reloads_heads=False,
+        norms_of_heads="qk_layernorm",
+        models=("StableLM 3B", "StableLM 2 1.6B"),
+        quirk="With or without a parallel residual. Those with a norm of its own for each head, as "
+        "StableLM 2 12B, are refused.",
     ),
 }
 

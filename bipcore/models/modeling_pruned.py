@@ -69,6 +69,7 @@ def cut_block(block, own, biases, config):
         "num_attention_heads": heads,
         "num_key_value_heads": kv_heads,
         "num_key_value_groups": heads // max(kv_heads, 1),
+        "hidden_size": heads * width,  # of what the heads give, in StableLM before transformers 5
     }
     for name, value in numbers.items():
         if hasattr(attention, name):
@@ -225,3 +226,10 @@ PrunedStarcoder2Config, PrunedStarcoder2ForCausalLM, PrunedStarcoder2Model = pru
 )
 PrunedGlmConfig, PrunedGlmForCausalLM, PrunedGlmModel = pruned("GlmConfig", "GlmForCausalLM")
 PrunedGlm4Config, PrunedGlm4ForCausalLM, PrunedGlm4Model = pruned("Glm4Config", "Glm4ForCausalLM")
+PrunedCohere2Config, PrunedCohere2ForCausalLM, PrunedCohere2Model = pruned(
+    "Cohere2Config", "Cohere2ForCausalLM"
+)
+PrunedPhiConfig, PrunedPhiForCausalLM, PrunedPhiModel = pruned("PhiConfig", "PhiForCausalLM")
+PrunedStableLmConfig, PrunedStableLmForCausalLM, PrunedStableLmModel = pruned(
+    "StableLmConfig", "StableLmForCausalLM"
+)

@@ -9,7 +9,7 @@ from bipcore.pruning.editing import drop_ffn
 from bipcore.pruning.slicing import apply_plan
 from bipcore.views.runtimes import runtimes_frame
 from tests.helpers.gguf import plan_of, readable_model
-from tests.helpers.tiny import FAMILIES
+from tests.helpers.tiny import FAMILIES, tiny_model
 from tests.helpers.tiny import one_thread as one_thread
 
 OF = {"transformers 5": "stock", "llama.cpp": "gguf"}
@@ -63,6 +63,10 @@ def test_with_the_modelling_file_vllm_takes_channels_that_differ_but_no_heads_th
     assert (same.takes, same.format, same.tried) == (True, "modelling-file", False)
     assert not _verdicts("opt", **PLANS["same"])[program].takes
     channels = _verdicts("qwen2", sparsity=0.3, unit="none", protect_first=1)
+    stablelm = tiny_model("stablelm")
+    plan = plan_of(stablelm, sparsity=0.3, unit="none")
+    said = {one.program: one for one in runtimes(plan, stablelm.config)}[program]
+    assert (said.takes, "passes nothing on" in said.reason) == (False, True)
     assert not channels["vLLM"].takes
     assert channels[program].takes
 

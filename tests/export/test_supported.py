@@ -19,7 +19,7 @@ from tests.helpers.tiny import CONFIGS, MORE_CONFIGS, random_model
 from tests.helpers.tiny import one_thread as one_thread
 
 ROOT = Path(__file__).parents[2]
-OTHERS = ("llama-gqa", "phi3-mha", "neox-sequential")
+OTHERS = ("llama-gqa", "phi3-mha", "neox-sequential", "stablelm-parallel")
 """Tiny models that a field of their configuration sets apart from others of their family."""
 AS_PUBLISHED = {"ernie4_5": {"use_bias": False}}
 """Of tiny models that have biases which published ones do not have: these fields."""

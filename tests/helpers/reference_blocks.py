@@ -36,6 +36,8 @@ PATHS = {
     **dict.fromkeys(("smollm3", "granite", "gemma", "ministral3", "seed_oss"), _LLAMA),
     **dict.fromkeys(("ernie4_5", "hunyuan_v1_dense"), _LLAMA),
     "starcoder2": replace(_LLAMA, ffn=("mlp.c_fc",), down="mlp.c_proj"),
+    **dict.fromkeys(("cohere2", "stablelm"), _LLAMA),
+    "phi": replace(_LLAMA, o="self_attn.dense", ffn=("mlp.fc1",), down="mlp.fc2"),
     **dict.fromkeys(("glm", "glm4"), replace(_LLAMA, ffn=("mlp.gate_up_proj",))),
     "phi3": Paths(
         "model.layers.{}",
@@ -54,6 +56,9 @@ PATHS = {
         interleaved=True,
     ),
 }
+
+PARALLEL = ("cohere2", "phi")
+"""Those that add attention and FFN, which read the same, to the residual together."""
 
 
 @dataclass
@@ -233,7 +238,7 @@ def reference_block(
         heads=heads,
         kv_heads=kv_heads,
         width=width,
-        parallel=getattr(config, "use_parallel_residual", False),
+        parallel=getattr(config, "use_parallel_residual", config.model_type in PARALLEL),
         factor=_factor(model),
         **{name: torch.ones(0) for name in ("gain", "o_gain", "down_gain")}
         | {"inputs": {}}

@@ -82,6 +82,21 @@ MORE_CONFIGS = {
     ),
     "glm": lambda: tf.GlmConfig(**_BASE, **_FFN, num_key_value_heads=2, head_dim=12),
     "glm4": lambda: tf.Glm4Config(**_BASE, **_FFN, num_key_value_heads=4, head_dim=16),
+    "cohere2": lambda: tf.Cohere2Config(
+        **_BASE,
+        **_FFN,
+        num_key_value_heads=2,
+        logit_scale=0.3,
+        sliding_window=8,
+        layer_types=["sliding_attention", "full_attention", "sliding_attention"],
+    ),
+    "phi": lambda: tf.PhiConfig(**_BASE, **_FFN, num_key_value_heads=4),
+    "stablelm": lambda: tf.StableLmConfig(
+        **_BASE, **_FFN, num_key_value_heads=4, use_qkv_bias=True
+    ),
+    "stablelm-parallel": lambda: tf.StableLmConfig(
+        **_BASE, **_FFN, num_key_value_heads=8, use_parallel_residual=True
+    ),
 }
 """The same for families whose blocks are like those of another: `test_more_families` is theirs."""
 

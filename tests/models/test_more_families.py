@@ -20,7 +20,7 @@ from bipcore.errors import InputError
 from bipcore.export.export import load_pruned, save_pruned
 from bipcore.models.adapters import Adapter
 from bipcore.models.families import FAMILIES as SUPPORTED
-from bipcore.models.loading import load_model
+from bipcore.models.loading import empty_model, load_model
 from bipcore.models.shapes import BlockShape
 from bipcore.models.streaming import is_streamed
 from bipcore.pruning.choosing import make_plan
@@ -59,6 +59,10 @@ KV_HEADS = {
     "starcoder2": 2,
     "glm": 2,
     "glm4": 4,
+    "cohere2": 2,
+    "phi": 4,
+    "stablelm": 4,
+    "stablelm-parallel": 8,
 }
 HEAD_DIM = {
     "gemma": 12,
@@ -232,3 +236,11 @@ def test_a_mistral_that_reads_pictures_with_another_language_model_is_refused(tm
     with pytest.raises(InputError, match="is not supported; supported are") as raised:
         load_model(str(tmp_path))
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["phi", "stablelm"])
+def test_one_whose_heads_have_norms_that_would_have_to_be_cut_is_refused(name):
+    config = MORE_CONFIGS[name]()
+    config.qk_layernorm = True
+    with pytest.raises(InputError, match=r"that normalises its heads \(qk_layernorm\) is not supp"):
+        Adapter(empty_model(config))
