@@ -179,7 +179,7 @@ class Block:
         path = self.family.ffn_norm
         if not getattr(self.module, "do_layer_norm_before", True):
             path = self.family.ffn_norm_if_after
-        elif getattr(self.module, path) is None:  # a parallel StableLM: that of the attention
+        elif path and getattr(self.module, path) is None:  # a parallel StableLM
             path = self.family.attention_norm
         return self._gain(path)
 
@@ -307,6 +307,7 @@ class Adapter:
             other_parameters=0,
             other_weights=self._other_weights(),
             max_positions=getattr(self.model.config, "max_position_embeddings", None),
+            heads_stay=self.family.heads_stay,
         )
         return self._with_fixed(shape)
 

@@ -19,6 +19,8 @@ class Family:
     ``output_biases``: whether the attention's and the FFN's output projections have a bias in
     the stock class, or the field of the configuration that says so.
     ``heads_divide_hidden``: its configuration insists that H divides d.
+    ``heads_stay``: its heads are normalised all together, so that none can go and leave the others
+    what they were: a plan keeps all heads of a block, or none.
     ``parallel``: the FFN reads what the attention reads, in every model of the family; where that
     is a matter of its configuration, the blocks say it themselves (`use_parallel_residual`).
     ``norms_of_heads``: the field of its configuration that gives heads norms which nothing here
@@ -53,13 +55,14 @@ class Family:
     reloads_heads: bool = True
     output_biases: tuple[bool | str, bool | str] = (False, False)
     heads_divide_hidden: bool = False
+    heads_stay: bool = False
     parallel: bool = False
     norms_of_heads: str | None = None
-    ffn_norm: str = "post_attention_layernorm"
+    ffn_norm: str | None = "post_attention_layernorm"
     ffn_norm_if_after: str | None = None
     norm_offset: float = 0.0
     output_norms: tuple[str, str] | None = None
-    attention_norm: str = "input_layernorm"
+    attention_norm: str | None = "input_layernorm"
     head_norms: tuple[str, str] | None = None
     final_norm: str = "model.norm"
     leans_on_beginning: bool = False
@@ -81,6 +84,15 @@ _GEMMA = {
     "norm_offset": 1.0,
     "output_norms": ("post_attention_layernorm", "post_feedforward_layernorm"),
     "leans_on_beginning": True,
+}
+
+_OLMO = {
+    "reloads_heads": False,
+    "heads_stay": True,
+    "output_biases": ("attention_bias", False),
+    "ffn_norm": None,
+    "attention_norm": None,
+    "output_norms": ("post_attention_layernorm", "post_feedforward_layernorm"),
 }
 
 _GLM = {"ffn_in": ("mlp.gate_up_proj",)}
@@ -270,6 +282,17 @@ FAMILIES: dict[str, Family] = {
         models=("StableLM 3B", "StableLM 2 1.6B"),
         quirk="With or without a parallel residual. Those with a norm of its own for each head, as "
         "StableLM 2 12B, are refused.",
+    ),
+    "olmo2": Family(
+        "OLMo 2",
+        **_OLMO,
+        quirk="Queries and keys are normalised over all heads together, so single heads stay: FFN "
+        "channels go, and whole attentions. Norms only behind its sublayers; scores count them in.",
+    ),
+    "olmo3": Family(
+        "OLMo 3",
+        **_OLMO,
+        quirk="As OLMo 2, with blocks that look back over a window.",
     ),
 }
 

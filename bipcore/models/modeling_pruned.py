@@ -233,3 +233,9 @@ PrunedPhiConfig, PrunedPhiForCausalLM, PrunedPhiModel = pruned("PhiConfig", "Phi
 PrunedStableLmConfig, PrunedStableLmForCausalLM, PrunedStableLmModel = pruned(
     "StableLmConfig", "StableLmForCausalLM"
 )
+PrunedOlmo2Config, PrunedOlmo2ForCausalLM, PrunedOlmo2Model = pruned(
+    "Olmo2Config", "Olmo2ForCausalLM"
+)
+PrunedOlmo3Config, PrunedOlmo3ForCausalLM, PrunedOlmo3Model = pruned(
+    "Olmo3Config", "Olmo3ForCausalLM"
+)
