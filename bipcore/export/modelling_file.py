@@ -23,7 +23,8 @@ def _no_problem(plan: PruningPlan, config, model: nn.Module | None = None) -> No
 def pruned_form(model: nn.Module, plan: PruningPlan) -> nn.Module:
     """``model`` as the class of the modelling file, whose configuration says all widths.
 
-    It is there to be saved, and `transformers` saves that file with it: it shares the tensors of
+    It is there to be saved, and `transformers` saves that file with it, and names two of its
+    classes; the third, of the model without its head, is named here. It shares the tensors of
     ``model``, and does not run. ``plan`` is not looked at.
     """
     shapes, added = Adapter(model).shape.blocks, added_biases(model)
@@ -34,6 +35,7 @@ def pruned_form(model: nn.Module, plan: PruningPlan) -> nn.Module:
             "block_configs": block_configs(model.config.model_type, shapes),
             "output_biases": added if any(map(any, added)) else None,
             "block_layout": layout_of(model.config.model_type),
+            "auto_map": {"AutoModel": f"{MODELLING_FILE.stem}.{classes.base.__name__}"},
         }
     )
     return rebuilt(model, classes.model, config)

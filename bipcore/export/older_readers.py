@@ -13,12 +13,14 @@ from typing import Any
 from torch import nn
 
 from ..models.adapters import Adapter
-from ..models.families import check_supported
+from ..models.families import base_type, check_supported
 
 OLDEST = "4.57"
 """The oldest transformers that exports are read with."""
 _ROPES = ("default", "linear", "dynamic", "yarn", "longrope", "llama3")
 """The kinds of rotary embedding that it knows."""
+_ONE_BASE = ("olmo3",)
+"""The families whose blocks with a window had no base of their own for it."""
 _LOADING = (
     "_commit_hash",
     "_from_auto",
@@ -155,6 +157,9 @@ def too_new(config: Mapping[str, Any]) -> str | None:
     rope, local = ropes_of(config)
     if _kind(rope) not in _ROPES:
         return f"earlier ones do not know rotary embeddings of the kind {_kind(rope)}."
+    one_base = local and base_type(config["model_type"]) in _ONE_BASE
+    if one_base and local["rope_theta"] != rope["rope_theta"]:
+        return "earlier ones have one base of the rotary embeddings of all blocks."
     if _kind(local) != "default":
         return "earlier ones cannot scale the rotary embedding of blocks with a window."
     scaling = config.get("rope_scaling") or {}

@@ -1,7 +1,8 @@
 """Which programs run what a plan leaves of a model, and what would do for those that do not.
 
 The first four were run on exports. Of vLLM, MLX and ONNX nothing was run here: what is said of them
-was read in their sources (vLLM's and mlx-lm's models, Optimum's generators of dummy inputs).
+was read in their sources (vLLM's and mlx-lm's models, Optimum's generators of dummy inputs). What
+vLLM asks of code that comes with a model was tested with transformers alone.
 """
 
 from dataclasses import dataclass
@@ -14,6 +15,9 @@ from .stock import stock_problem
 
 _UNIFORM = "uniform widths: --allocation uniform, no block protected, no sublayer removed"
 _ALL_HEADS = "all heads, fewer channels: --unit none, --allocation uniform"
+_CACHE = "It makes the cache of every block for the number of heads that the configuration says."
+_NOT_PASSED_ON = ("stablelm",)
+"""The families whose stock blocks do not pass on to their attention what the model is handed."""
 _HEAD_WIDTH = "It takes the width of a head from the hidden size and the number of heads."
 
 _VLLM_FREE = ("llama", "mistral", "qwen3", "gemma2", "gemma3_text", "phi3")
@@ -50,6 +54,7 @@ def runtimes(plan: PruningPlan, config) -> list[Verdict]:
         _older(config, stock),
         _llama_cpp(plan, config),
         *_read_only(plan, config, stock),
+        _vllm_with_code(plan, config),
     ]
 
 
@@ -89,6 +94,20 @@ def _read_only(plan: PruningPlan, config, stock: str | None) -> list[Verdict]:
             reason, near = _HEAD_WIDTH, _ALL_HEADS
         found.append(Verdict(name, not reason, "stock", reason, near, tried=False))
     return found
+
+
+def _vllm_with_code(plan: PruningPlan, config) -> Verdict:
+    """Of its Transformers backend, which runs the modelling file: in its source
+    (`model_executor/models/transformers/base.py`) the caches of all blocks have the same heads."""
+    shapes = set(plan.pruned_shape.blocks)
+    said = len(shapes) == 1 and family_of(config).reloads_heads
+    takes = said or all(shape.heads in (0, config.num_attention_heads) for shape in shapes)
+    reason, near = ("", "") if takes else (_CACHE, "all heads, fewer channels: --unit none")
+    if base_type(config.model_type) in _NOT_PASSED_ON:
+        title = family_of(config).title
+        reason, near = f"Stock {title} passes nothing on to its attention.", ""
+    program = "vLLM, running code"
+    return Verdict(program, not reason, "modelling-file", reason, near, tried=False)
 
 
 def _nearest(plan: PruningPlan) -> str:

@@ -100,12 +100,15 @@ def sample_config(model_type: str) -> tf.PreTrainedConfig:
 
 
 def sample_plans(shape: ModelShape) -> dict[str, PruningPlan]:
-    """A plan of each kind that formats tell apart, for a model of at least three blocks alike."""
+    """A plan of each kind that formats tell apart, for a model of at least three blocks alike; no
+    kind with fewer heads where these stay."""
     was, count = shape.blocks[0], len(shape.blocks)
     whole = BlockPlan(tuple(range(was.heads)), tuple(range(was.channels)))
     fewer = tuple(head for head in whole.heads if head % was.group < max(was.group // 2, 1))
     if was.group == 1:
         fewer = whole.heads[: was.heads // 2]
+    if shape.heads_stay:
+        fewer = whole.heads
     half = whole.channels[: was.channels // 2]
     kinds = {
         SAME[0]: [BlockPlan(fewer, half)] * count,
@@ -118,6 +121,8 @@ def sample_plans(shape: ModelShape) -> dict[str, PruningPlan]:
             *[whole] * (count - 2),
         ],
     }
+    if fewer == whole.heads:
+        del kinds[SAME[0]]
     return {kind: PruningPlan(shape, tuple(blocks)) for kind, blocks in kinds.items()}
 
 

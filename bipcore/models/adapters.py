@@ -164,16 +164,24 @@ class Block:
             heads=shape.heads,
             kv_heads=shape.kv_heads,
             head_dim=self.head_dim,
-            ffn_reads_attention=not getattr(self.module, "use_parallel_residual", False),
+            ffn_reads_attention=not self._parallel,
             ffn_norm_gain=self._ffn_norm_gain(),
             **self._output_gains(),
             residual_factor=self._residual_factor,
         )
 
+    @property
+    def _parallel(self) -> bool:
+        return self.family.parallel or getattr(self.module, "use_parallel_residual", False)
+
     def _ffn_norm_gain(self) -> Tensor:
         """The gain (d,) of the norm that the FFN reads, in float32; ones where it has none."""
-        norm_first = getattr(self.module, "do_layer_norm_before", True)
-        return self._gain(self.family.ffn_norm if norm_first else self.family.ffn_norm_if_after)
+        path = self.family.ffn_norm
+        if not getattr(self.module, "do_layer_norm_before", True):
+            path = self.family.ffn_norm_if_after
+        elif path and getattr(self.module, path) is None:  # a parallel StableLM
+            path = self.family.attention_norm
+        return self._gain(path)
 
     @property
     def _residual_factor(self) -> float:
@@ -242,6 +250,10 @@ class Adapter:
     def __init__(self, model: nn.Module):
         self.model = model
         self.family = family_of(model.config)
+        if (field := self.family.norms_of_heads) and getattr(model.config, field):
+            raise InputError(
+                f"A {self.family.title} that normalises its heads ({field}) is not supported."
+            )
         try:
             modules = model.get_submodule(self.family.blocks)
         except AttributeError:
@@ -295,6 +307,7 @@ class Adapter:
             other_parameters=0,
             other_weights=self._other_weights(),
             max_positions=getattr(self.model.config, "max_position_embeddings", None),
+            heads_stay=self.family.heads_stay,
         )
         return self._with_fixed(shape)
 

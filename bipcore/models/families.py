@@ -19,6 +19,12 @@ class Family:
     ``output_biases``: whether the attention's and the FFN's output projections have a bias in
     the stock class, or the field of the configuration that says so.
     ``heads_divide_hidden``: its configuration insists that H divides d.
+    ``heads_stay``: its heads are normalised all together, so that none can go and leave the others
+    what they were: a plan keeps all heads of a block, or none.
+    ``parallel``: the FFN reads what the attention reads, in every model of the family; where that
+    is a matter of its configuration, the blocks say it themselves (`use_parallel_residual`).
+    ``norms_of_heads``: the field of its configuration that gives heads norms which nothing here
+    cuts: one for each, or of a width that stock classes work out from the number of heads.
     ``ffn_norm``: the norm whose output the FFN reads; ``ffn_norm_if_after``: the same where a
     model of the family normalises after its sublayers, not before. A norm multiplies with its
     weight plus ``norm_offset``. ``output_norms``: the norms that what the attention and what the
@@ -49,11 +55,14 @@ class Family:
     reloads_heads: bool = True
     output_biases: tuple[bool | str, bool | str] = (False, False)
     heads_divide_hidden: bool = False
-    ffn_norm: str = "post_attention_layernorm"
+    heads_stay: bool = False
+    parallel: bool = False
+    norms_of_heads: str | None = None
+    ffn_norm: str | None = "post_attention_layernorm"
     ffn_norm_if_after: str | None = None
     norm_offset: float = 0.0
     output_norms: tuple[str, str] | None = None
-    attention_norm: str = "input_layernorm"
+    attention_norm: str | None = "input_layernorm"
     head_norms: tuple[str, str] | None = None
     final_norm: str = "model.norm"
     leans_on_beginning: bool = False
@@ -76,6 +85,17 @@ _GEMMA = {
     "output_norms": ("post_attention_layernorm", "post_feedforward_layernorm"),
     "leans_on_beginning": True,
 }
+
+_OLMO = {
+    "reloads_heads": False,
+    "heads_stay": True,
+    "output_biases": ("attention_bias", False),
+    "ffn_norm": None,
+    "attention_norm": None,
+    "output_norms": ("post_attention_layernorm", "post_feedforward_layernorm"),
+}
+
+_GLM = {"ffn_in": ("mlp.gate_up_proj",)}
 
 FAMILIES: dict[str, Family] = {
     "llama": Family(
@@ -217,6 +237,62 @@ FAMILIES: dict[str, Family] = {
         gated=False,
         output_biases=("use_bias", "use_bias"),
         quirk="An FFN without a gate, and biases everywhere; those of output projections stay.",
+    ),
+    "glm": Family(
+        "GLM",
+        **_GLM,
+        models=("GLM-4-9B-hf",),
+        quirk="Gate and up are one tensor; rotary embeddings turn neighbouring rows, half a head.",
+    ),
+    "glm4": Family(
+        "GLM-4",
+        **_GLM,
+        output_norms=("post_self_attn_layernorm", "post_mlp_layernorm"),
+        models=("GLM-4-0414",),
+        quirk="As GLM, with norms behind its sublayers, which scores count in.",
+    ),
+    "cohere2": Family(
+        "Cohere 2",
+        parallel=True,
+        output_biases=("attention_bias", False),
+        ffn_norm="input_layernorm",
+        models=("Command R7B", "Command A"),
+        quirk="Attention and FFN read one norm (a parallel residual). Only the blocks with a "
+        "window have a rotary embedding; which, follows the blocks that stay.",
+    ),
+    "phi": Family(
+        "Phi",
+        parallel=True,
+        output="self_attn.dense",
+        ffn_in=("mlp.fc1",),
+        down="mlp.fc2",
+        gated=False,
+        output_biases=(True, True),
+        ffn_norm="input_layernorm",
+        norms_of_heads="qk_layernorm",
+        final_norm="model.final_layernorm",
+        models=("Phi-1.5", "Phi-2"),
+        quirk="Attention and FFN read one norm (a parallel residual), the FFN has no gate, and "
+        "there are biases everywhere; those of output projections stay. Without norms of heads.",
+    ),
+    "stablelm": Family(
+        "StableLM",
+        reloads_heads=False,
+        norms_of_heads="qk_layernorm",
+        models=("StableLM 3B", "StableLM 2 1.6B"),
+        quirk="With or without a parallel residual. Those with a norm of its own for each head, as "
+        "StableLM 2 12B, are refused.",
+    ),
+    "olmo2": Family(
+        "OLMo 2",
+        **_OLMO,
+        quirk="Queries and keys are normalised over all heads together, so single heads stay: FFN "
+        "channels go, and whole attentions. Norms only behind its sublayers; scores count them in.",
+    ),
+    "olmo3": Family(
+        "OLMo 3",
+        **_OLMO,
+        quirk="As OLMo 2, with blocks that look back over a window.",
     ),
 }
 

@@ -4,11 +4,11 @@ Such a model is a folder with this file in it, and is loaded by
 
     AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)
 
-which runs this file, in transformers 4.57 or later. The classes at its end are those of
-transformers with one thing added: once the stock model is built, and before its weights are read,
-`cut_block` cuts the linear layers of each block down to the widths that config.json says. Nothing
-here reads or writes a file, or asks the network. What config.json says beside the stock fields,
-which stay what they were before blocks differed:
+which runs this file, in transformers 4.57 or later; AutoModel loads it without its head. The
+classes at its end are those of transformers with one thing added: once the stock model is built,
+and before its weights are read, `cut_block` cuts the linear layers of each block down to the widths
+that config.json says. Nothing here reads or writes a file, or asks the network. What config.json
+says beside the stock fields, which stay what they were before blocks differed:
 
 block_configs: for each block the stock fields of its own widths (num_attention_heads,
     num_key_value_heads, and intermediate_size or what the stock class calls it), and in "skip"
@@ -69,6 +69,7 @@ def cut_block(block, own, biases, config):
         "num_attention_heads": heads,
         "num_key_value_heads": kv_heads,
         "num_key_value_groups": heads // max(kv_heads, 1),
+        "hidden_size": heads * width,  # of what the heads give, in StableLM before transformers 5
     }
     for name, value in numbers.items():
         if hasattr(attention, name):
@@ -124,7 +125,8 @@ class Cut:
         super().__init__(config)
         if "embed_out" in self._modules:  # GPT-NeoX calls its head so before transformers 5
             self.lm_head = self._modules.pop("embed_out")
-        blocks = self.get_submodule(config.block_layout["blocks"])
+        path = config.block_layout["blocks"].removeprefix(f"{self.base_model_prefix}.")
+        blocks = self.base_model.get_submodule(path)
         biases = config.output_biases or [[False, False]] * len(blocks)
         for block, own, added in zip(blocks, config.block_configs, biases, strict=True):
             cut_block(block, own, added, config)
@@ -136,11 +138,12 @@ class Cut:
 
 
 def pruned(config_name, model_name):
-    """The two classes made of these two of transformers; two None where it has none so called."""
+    """The two classes made of these two of transformers, and that of the model without its head;
+    three None where it has none so called."""
     stock_config = getattr(transformers, config_name, None)
     stock_model = getattr(transformers, model_name, None)
     if stock_config is None or stock_model is None:
-        return None, None
+        return None, None, None
 
     class Config(OwnRules, stock_config):
         """The stock configuration, and what is left of each block."""
@@ -160,33 +163,79 @@ def pruned(config_name, model_name):
 
         config_class = Config
 
+    class Base(Cut, transformers.MODEL_MAPPING[stock_config]):
+        """The same without its head."""
+
+        config_class = Config
+
     Config.__name__ = Config.__qualname__ = f"Pruned{config_name}"
     Model.__name__ = Model.__qualname__ = f"Pruned{model_name}"
+    Base.__name__ = Base.__qualname__ = f"Pruned{Base.__mro__[2].__name__}"
     Config.register_for_auto_class()  # saved again, this file goes along
     Model.register_for_auto_class("AutoModelForCausalLM")
-    return Config, Model
+    Base.register_for_auto_class("AutoModel")
+    return Config, Model, Base
 
 
-PrunedLlamaConfig, PrunedLlamaForCausalLM = pruned("LlamaConfig", "LlamaForCausalLM")
-PrunedMistralConfig, PrunedMistralForCausalLM = pruned("MistralConfig", "MistralForCausalLM")
-PrunedQwen2Config, PrunedQwen2ForCausalLM = pruned("Qwen2Config", "Qwen2ForCausalLM")
-PrunedQwen3Config, PrunedQwen3ForCausalLM = pruned("Qwen3Config", "Qwen3ForCausalLM")
-PrunedGemma2Config, PrunedGemma2ForCausalLM = pruned("Gemma2Config", "Gemma2ForCausalLM")
-PrunedGemma3TextConfig, PrunedGemma3ForCausalLM = pruned("Gemma3TextConfig", "Gemma3ForCausalLM")
-PrunedPhi3Config, PrunedPhi3ForCausalLM = pruned("Phi3Config", "Phi3ForCausalLM")
-PrunedOPTConfig, PrunedOPTForCausalLM = pruned("OPTConfig", "OPTForCausalLM")
-PrunedGPTNeoXConfig, PrunedGPTNeoXForCausalLM = pruned("GPTNeoXConfig", "GPTNeoXForCausalLM")
-PrunedSmolLM3Config, PrunedSmolLM3ForCausalLM = pruned("SmolLM3Config", "SmolLM3ForCausalLM")
-PrunedGraniteConfig, PrunedGraniteForCausalLM = pruned("GraniteConfig", "GraniteForCausalLM")
-PrunedGemmaConfig, PrunedGemmaForCausalLM = pruned("GemmaConfig", "GemmaForCausalLM")
-PrunedMinistral3Config, PrunedMinistral3ForCausalLM = pruned(
+PrunedLlamaConfig, PrunedLlamaForCausalLM, PrunedLlamaModel = pruned(
+    "LlamaConfig", "LlamaForCausalLM"
+)
+PrunedMistralConfig, PrunedMistralForCausalLM, PrunedMistralModel = pruned(
+    "MistralConfig", "MistralForCausalLM"
+)
+PrunedQwen2Config, PrunedQwen2ForCausalLM, PrunedQwen2Model = pruned(
+    "Qwen2Config", "Qwen2ForCausalLM"
+)
+PrunedQwen3Config, PrunedQwen3ForCausalLM, PrunedQwen3Model = pruned(
+    "Qwen3Config", "Qwen3ForCausalLM"
+)
+PrunedGemma2Config, PrunedGemma2ForCausalLM, PrunedGemma2Model = pruned(
+    "Gemma2Config", "Gemma2ForCausalLM"
+)
+PrunedGemma3TextConfig, PrunedGemma3ForCausalLM, PrunedGemma3TextModel = pruned(
+    "Gemma3TextConfig", "Gemma3ForCausalLM"
+)
+PrunedPhi3Config, PrunedPhi3ForCausalLM, PrunedPhi3Model = pruned("Phi3Config", "Phi3ForCausalLM")
+PrunedOPTConfig, PrunedOPTForCausalLM, PrunedOPTModel = pruned("OPTConfig", "OPTForCausalLM")
+PrunedGPTNeoXConfig, PrunedGPTNeoXForCausalLM, PrunedGPTNeoXModel = pruned(
+    "GPTNeoXConfig", "GPTNeoXForCausalLM"
+)
+PrunedSmolLM3Config, PrunedSmolLM3ForCausalLM, PrunedSmolLM3Model = pruned(
+    "SmolLM3Config", "SmolLM3ForCausalLM"
+)
+PrunedGraniteConfig, PrunedGraniteForCausalLM, PrunedGraniteModel = pruned(
+    "GraniteConfig", "GraniteForCausalLM"
+)
+PrunedGemmaConfig, PrunedGemmaForCausalLM, PrunedGemmaModel = pruned(
+    "GemmaConfig", "GemmaForCausalLM"
+)
+PrunedMinistral3Config, PrunedMinistral3ForCausalLM, PrunedMinistral3Model = pruned(
     "Ministral3Config", "Ministral3ForCausalLM"
 )
-PrunedSeedOssConfig, PrunedSeedOssForCausalLM = pruned("SeedOssConfig", "SeedOssForCausalLM")
-PrunedErnie4_5Config, PrunedErnie4_5ForCausalLM = pruned("Ernie4_5Config", "Ernie4_5ForCausalLM")
-PrunedHunYuanDenseV1Config, PrunedHunYuanDenseV1ForCausalLM = pruned(
+PrunedSeedOssConfig, PrunedSeedOssForCausalLM, PrunedSeedOssModel = pruned(
+    "SeedOssConfig", "SeedOssForCausalLM"
+)
+PrunedErnie4_5Config, PrunedErnie4_5ForCausalLM, PrunedErnie4_5Model = pruned(
+    "Ernie4_5Config", "Ernie4_5ForCausalLM"
+)
+PrunedHunYuanDenseV1Config, PrunedHunYuanDenseV1ForCausalLM, PrunedHunYuanDenseV1Model = pruned(
     "HunYuanDenseV1Config", "HunYuanDenseV1ForCausalLM"
 )
-PrunedStarcoder2Config, PrunedStarcoder2ForCausalLM = pruned(
+PrunedStarcoder2Config, PrunedStarcoder2ForCausalLM, PrunedStarcoder2Model = pruned(
     "Starcoder2Config", "Starcoder2ForCausalLM"
+)
+PrunedGlmConfig, PrunedGlmForCausalLM, PrunedGlmModel = pruned("GlmConfig", "GlmForCausalLM")
+PrunedGlm4Config, PrunedGlm4ForCausalLM, PrunedGlm4Model = pruned("Glm4Config", "Glm4ForCausalLM")
+PrunedCohere2Config, PrunedCohere2ForCausalLM, PrunedCohere2Model = pruned(
+    "Cohere2Config", "Cohere2ForCausalLM"
+)
+PrunedPhiConfig, PrunedPhiForCausalLM, PrunedPhiModel = pruned("PhiConfig", "PhiForCausalLM")
+PrunedStableLmConfig, PrunedStableLmForCausalLM, PrunedStableLmModel = pruned(
+    "StableLmConfig", "StableLmForCausalLM"
+)
+PrunedOlmo2Config, PrunedOlmo2ForCausalLM, PrunedOlmo2Model = pruned(
+    "Olmo2Config", "Olmo2ForCausalLM"
+)
+PrunedOlmo3Config, PrunedOlmo3ForCausalLM, PrunedOlmo3Model = pruned(
+    "Olmo3Config", "Olmo3ForCausalLM"
 )

@@ -28,10 +28,11 @@ _ROWS = {
 
 @dataclass(frozen=True)
 class Classes:
-    """The two classes of the modelling file for one family."""
+    """The classes of the modelling file for one family; ``base``: the model without its head."""
 
     config: type[tf.PreTrainedConfig]
     model: type[tf.PreTrainedModel]
+    base: type[tf.PreTrainedModel]
 
 
 def is_pruned_type(model_type: object) -> bool:
@@ -45,7 +46,7 @@ def classes_of(model_type: str) -> Classes:
     from . import modeling_pruned  # slow: it imports the stock models of all families
 
     config = tf.CONFIG_MAPPING[base_type(model_type)]
-    stock = (config, tf.MODEL_FOR_CAUSAL_LM_MAPPING[config])
+    stock = (config, tf.MODEL_FOR_CAUSAL_LM_MAPPING[config], tf.MODEL_MAPPING[config])
     return Classes(*(getattr(modeling_pruned, f"Pruned{each.__name__}") for each in stock))
 
 

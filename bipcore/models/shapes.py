@@ -55,6 +55,7 @@ class ModelShape:
     ``other_parameters``: everything outside the blocks, a tied embedding counted once.
     ``other_weights``: weights of the linear layers outside the blocks (the language-model
     head, tied or not), each one multiply-accumulate a token.
+    ``heads_stay``: its heads are normalised all together, so a plan keeps all of a block, or none.
     """
 
     model_type: str
@@ -68,6 +69,7 @@ class ModelShape:
     other_parameters: int
     other_weights: int
     max_positions: int | None = None
+    heads_stay: bool = False
 
     def parameters_of_block(self, block: BlockShape) -> int:
         """Parameters of one block with the widths of ``block``."""
@@ -109,8 +111,8 @@ class ModelShape:
         return replace(self, blocks=tuple(blocks))
 
     def to_dict(self) -> dict:
-        """Plain JSON types, for `from_dict`."""
-        return asdict(self)
+        """Plain JSON types, for `from_dict`; as it always was where single heads can go."""
+        return {key: value for key, value in asdict(self).items() if key != "heads_stay" or value}
 
     @classmethod
     def from_dict(cls, data: dict) -> "ModelShape":
@@ -132,6 +134,8 @@ class ModelShape:
         counts += [self.other_parameters, self.other_weights]
         for block in (*self.blocks, self.head_cost, self.kv_head_cost, self.channel_cost):
             counts += vars(block).values()
+        if not isinstance(self.heads_stay, bool):
+            raise InputError("In a model shape, heads_stay is true or false.")
         if not all(isinstance(count, int) and count >= 0 for count in counts):
             raise InputError("The sizes in a model shape are whole numbers, at least 0.")
         if not self.blocks or any(

@@ -25,6 +25,11 @@ NOTHING = (
 )
 
 
+HEADS_STAY = (
+    "the heads of this model are normalised all together, so none goes alone; a plan keeps all "
+    "heads of a block, or none."
+)
+
 Kept = tuple[tuple[int, ...], tuple[int, ...]]
 """The query heads and the FFN channels that stay of a block, ascending."""
 
@@ -149,6 +154,8 @@ def _validate(plan: PruningPlan) -> None:
                 raise InputError(f"Block {index}: kept {name} are ascending indices, each once.")
             if kept and not (kept[0] >= 0 and kept[-1] < limit):
                 raise InputError(f"Block {index}: kept {name} go beyond the {limit} there are.")
+        if plan.shape.heads_stay and len(block.heads) not in (0, was.heads):
+            raise InputError(f"Block {index}: {HEADS_STAY}")
         of_group = Counter(head // was.group for head in block.heads)
         if len(set(of_group.values())) > 1:
             raise InputError(

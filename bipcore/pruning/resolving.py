@@ -59,7 +59,8 @@ def resolve(plan: PlanSpec, criterion: Criterion, shape: ModelShape) -> Resolved
     be reached is `choosing.check_possible`'s.
     """
     settings = asdict(plan) | _authors_own(plan, criterion)
-    resolved = Resolved(**settings | {"unit": resolve_unit(plan.unit, shape)})
+    wholes = settings["allocation"] in BY_RANK
+    resolved = Resolved(**settings | {"unit": resolve_unit(plan.unit, shape, wholes=wholes)})
     _check_blocks(resolved, shape)
     if resolved.allocation in ("block", "two-stage") and resolved.unit == UNITS.NONE:
         raise InputError(
@@ -71,8 +72,18 @@ def resolve(plan: PlanSpec, criterion: Criterion, shape: ModelShape) -> Resolved
     return resolved
 
 
-def resolve_unit(unit: str, shape: ModelShape) -> str:
-    """``unit`` with "auto" replaced by the first that fits the model; raises InputError."""
+def resolve_unit(unit: str, shape: ModelShape, *, wholes: bool = False) -> str:
+    """``unit`` with "auto" replaced by the first that fits the model; raises InputError.
+
+    ``wholes``: attentions go as wholes, so nothing has to fit a single head.
+    """
+    if shape.heads_stay and not wholes:
+        if unit not in ("auto", UNITS.NONE):
+            raise InputError(
+                "The heads of this model are normalised all together, so none goes alone; use the "
+                "unit auto or none."
+            )
+        return UNITS.NONE
     shared = any(block.heads != block.kv_heads for block in shape.blocks)
     if unit == "auto":
         return UNITS.QUERY_HEAD if shared else UNITS.HEAD

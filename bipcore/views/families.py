@@ -14,8 +14,9 @@ _OPENING = """# Model families
 Written by `bipcore families --markdown`, and not by hand: of each family a small configuration is
 made, and the export formats are asked what they would hold of it.
 
-Of every family query heads, FFN channels and whole sublayers can be removed; heads with their
-key/value heads (KV groups) where query heads share them. Any plan can be exported as a folder with
+Of every family FFN channels and whole sublayers can be removed, and of all but those with "whole
+attentions only" query heads; heads with their key/value heads (KV groups) where query heads share
+them. Any plan can be exported as a folder with
 one modelling file (`--format modelling-file`). What else holds it depends on its widths, and for
 single models on their configuration (biases, rotary embeddings, numbers of heads):
 `bipcore runtimes MODEL` says it of one.
@@ -61,7 +62,7 @@ def families_page(supports: Sequence[Support]) -> str:
 
 
 def _units(one: Support) -> str:
-    return ", ".join(_UNITS[unit] for unit in one.units)
+    return ", ".join(_UNITS[unit] for unit in one.units) or "whole attentions only"
 
 
 def _held(one: Support, format: str) -> str:

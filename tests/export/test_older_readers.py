@@ -163,12 +163,17 @@ def test_what_older_readers_cannot_read_is_said_with_the_reason(tmp_path):
         for name in ("full_attention", "sliding_attention")
     }
     kind = {"rope_type": "proportional", "rope_theta": 1.0}
+    one_base = {name: {"rope_type": "default", "rope_theta": 1.0} for name in two}
+    bases = one_base | {"sliding_attention": {"rope_type": "default", "rope_theta": 2.0}}
+    olmo3 = {"model_type": "olmo3", "rope_parameters": one_base}
+    assert _readers(tmp_path / "o", **olmo3) == "transformers 4.57 or later."
     assert _readers(tmp_path / "a", **phi3, rope_parameters=long) == "transformers 4.57 or later."
     newer = {
         "b": phi3 | {"rope_parameters": long | {"factor": 4.0}},
         "c": {"model_type": "gemma3_text", "rope_parameters": two},
         "d": {"model_type": "llama", "rope_parameters": kind},
         "e": {"model_type": "ministral3"},
+        "f": {"model_type": "olmo3", "rope_parameters": bases},
     }
     for name, fields in newer.items():
         assert _readers(tmp_path / name, **fields).startswith(

@@ -10,9 +10,9 @@ from bipcore.export.export import save_pruned
 from bipcore.pruning.slicing import apply_plan
 from tests.helpers.fresh import Read, read_exports
 from tests.helpers.pruning import generated_by, logits_of, plan_for
-from tests.helpers.tiny import FAMILIES, MORE_FAMILIES, tiny_model, word_tokenizer
+from tests.helpers.tiny import FAMILIES, HEADS_STAY, MORE_FAMILIES, tiny_model, word_tokenizer
 
-CHANNELS_ONLY = ("opt", "neox", "neox-sequential")
+CHANNELS_ONLY = ("opt", "neox", "neox-sequential", "stablelm", "stablelm-parallel", *HEADS_STAY)
 CASES = {
     name: (name, 0.3 if name in CHANNELS_ONLY else 0.5) for name in FAMILIES + MORE_FAMILIES
 } | {"llama-as-mistral": ("llama", 0.25)}

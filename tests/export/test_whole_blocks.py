@@ -14,7 +14,7 @@ from tests.helpers.folders import model_folder, text_tokenizer
 from tests.helpers.tiny import FAMILIES, MORE_FAMILIES, tiny_model, tiny_tokens
 from tests.helpers.tiny import one_thread as one_thread
 
-BIASED = ("llama-gqa", "opt", "neox", "neox-sequential", "ernie4_5", "starcoder2")
+BIASED = ("llama-gqa", "opt", "neox", "neox-sequential", "ernie4_5", "starcoder2", "phi")
 UNBIASED = [(name, "auto") for name in FAMILIES + MORE_FAMILIES if name not in BIASED]
 UNBIASED += [(name, "bfloat16") for name in FAMILIES if name not in BIASED]
 TOKENS = tiny_tokens(2, 20)

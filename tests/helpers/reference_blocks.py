@@ -36,6 +36,9 @@ PATHS = {
     **dict.fromkeys(("smollm3", "granite", "gemma", "ministral3", "seed_oss"), _LLAMA),
     **dict.fromkeys(("ernie4_5", "hunyuan_v1_dense"), _LLAMA),
     "starcoder2": replace(_LLAMA, ffn=("mlp.c_fc",), down="mlp.c_proj"),
+    **dict.fromkeys(("cohere2", "stablelm", "olmo2", "olmo3"), _LLAMA),
+    "phi": replace(_LLAMA, o="self_attn.dense", ffn=("mlp.fc1",), down="mlp.fc2"),
+    **dict.fromkeys(("glm", "glm4"), replace(_LLAMA, ffn=("mlp.gate_up_proj",))),
     "phi3": Paths(
         "model.layers.{}",
         ("self_attn.qkv_proj",),
@@ -53,6 +56,11 @@ PATHS = {
         interleaved=True,
     ),
 }
+
+PARALLEL = ("cohere2", "phi")
+"""Those that add attention and FFN, which read the same, to the residual together."""
+BARE = ("olmo2", "olmo3")
+"""Those whose attention and FFN read the residual as it is."""
 
 
 @dataclass
@@ -145,7 +153,8 @@ def _keeper(stored: dict, key: tuple[int, str]):
 
 
 def _ffn_gain(model: nn.Module, index: int, tokens: Tensor) -> Tensor:
-    """The gain (d,) of whichever module of the block puts out what its FFN reads, by trying it.
+    """The gain (d,) of whichever module of the block puts out what its FFN reads, by trying it;
+    ones where it reads the residual.
 
     A vector of 1 and -1 in turn is its own norm, and half the difference of what the module
     makes of it and of its negative is its gain, whatever is added.
@@ -165,8 +174,13 @@ def _ffn_gain(model: nn.Module, index: int, tokens: Tensor) -> Tensor:
         model(tokens)
     for handle in handles:
         handle.remove()
-    (norm,) = [m for m, x in seen.items() if x.data_ptr() == read["x"].data_ptr()]
-    return _tried(norm, model.config.hidden_size)
+    norms = [m for m, x in seen.items() if x.data_ptr() == read["x"].data_ptr()]
+    size = model.config.hidden_size
+    if model.config.model_type in BARE:
+        assert not norms
+        return torch.ones(size).double()
+    (norm,) = norms
+    return _tried(norm, size)
 
 
 def _gain_after(model: nn.Module, index: int, tokens: Tensor, site: str) -> Tensor:
@@ -232,7 +246,7 @@ def reference_block(
         heads=heads,
         kv_heads=kv_heads,
         width=width,
-        parallel=getattr(config, "use_parallel_residual", False),
+        parallel=getattr(config, "use_parallel_residual", config.model_type in PARALLEL),
         factor=_factor(model),
         **{name: torch.ones(0) for name in ("gain", "o_gain", "down_gain")}
         | {"inputs": {}}

@@ -80,11 +80,38 @@ MORE_CONFIGS = {
     "starcoder2": lambda: tf.Starcoder2Config(
         **_BASE, **_FFN, num_key_value_heads=2, sliding_window=8
     ),
+    "glm": lambda: tf.GlmConfig(**_BASE, **_FFN, num_key_value_heads=2, head_dim=12),
+    "glm4": lambda: tf.Glm4Config(**_BASE, **_FFN, num_key_value_heads=4, head_dim=16),
+    "olmo2": lambda: tf.Olmo2Config(**_BASE, **_FFN, num_key_value_heads=4),
+    "olmo3": lambda: tf.Olmo3Config(
+        **_BASE,
+        **_FFN,
+        num_key_value_heads=8,
+        sliding_window=8,
+        layer_types=["sliding_attention", "full_attention", "sliding_attention"],
+    ),
+    "cohere2": lambda: tf.Cohere2Config(
+        **_BASE,
+        **_FFN,
+        num_key_value_heads=2,
+        logit_scale=0.3,
+        sliding_window=8,
+        layer_types=["sliding_attention", "full_attention", "sliding_attention"],
+    ),
+    "phi": lambda: tf.PhiConfig(**_BASE, **_FFN, num_key_value_heads=4),
+    "stablelm": lambda: tf.StableLmConfig(
+        **_BASE, **_FFN, num_key_value_heads=4, use_qkv_bias=True
+    ),
+    "stablelm-parallel": lambda: tf.StableLmConfig(
+        **_BASE, **_FFN, num_key_value_heads=8, use_parallel_residual=True
+    ),
 }
 """The same for families whose blocks are like those of another: `test_more_families` is theirs."""
 
 FAMILIES = tuple(CONFIGS)
 MORE_FAMILIES = tuple(MORE_CONFIGS)
+HEADS_STAY = ("olmo2", "olmo3")
+"""The names whose heads are normalised all together, so that single ones stay."""
 GQA = ("llama-gqa", "mistral", "qwen2", "qwen3", "gemma2", "gemma3", "phi3")
 """The names whose query heads share key/value heads."""
 

@@ -5,6 +5,7 @@ others.
 """
 
 import json
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -13,19 +14,22 @@ import transformers as tf
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from bipcore.criteria import score
+from bipcore.criteria import find_criterion, score
 from bipcore.criteria.statistics import collect_statistics
 from bipcore.data.samples import CalibrationSet
 from bipcore.errors import InputError
 from bipcore.export.export import load_pruned, save_pruned
 from bipcore.models.adapters import Adapter
 from bipcore.models.families import FAMILIES as SUPPORTED
-from bipcore.models.loading import load_model
-from bipcore.models.shapes import BlockShape
+from bipcore.models.loading import empty_model, load_model
+from bipcore.models.shapes import BlockShape, ModelShape
 from bipcore.models.streaming import is_streamed
-from bipcore.pruning.choosing import make_plan
+from bipcore.pruning.choosing import make_plan, planned
+from bipcore.pruning.editing import drop_attention, drop_head
 from bipcore.pruning.plan import BlockPlan, PruningPlan
+from bipcore.pruning.resolving import resolve
 from bipcore.pruning.slicing import apply_plan, masked_model
+from bipcore.specs import PlanSpec
 from tests.helpers.folders import text_tokenizer
 from tests.helpers.pruning import (
     assert_same_outputs,
@@ -39,6 +43,7 @@ from tests.helpers.reference import reference_blocks, reference_scores
 from tests.helpers.reference_gradients import propagated_scores
 from tests.helpers.tiny import (
     CONFIGS,
+    HEADS_STAY,
     LAYERS,
     MORE_CONFIGS,
     MORE_FAMILIES,
@@ -57,8 +62,24 @@ KV_HEADS = {
     "ernie4_5": 2,
     "hunyuan": 4,
     "starcoder2": 2,
+    "glm": 2,
+    "glm4": 4,
+    "olmo2": 4,
+    "olmo3": 8,
+    "cohere2": 2,
+    "phi": 4,
+    "stablelm": 4,
+    "stablelm-parallel": 8,
 }
-HEAD_DIM = {"gemma": 12, "ministral3": 16, "seed_oss": 12, "ernie4_5": 12, "hunyuan": 16}
+HEAD_DIM = {
+    "gemma": 12,
+    "ministral3": 16,
+    "seed_oss": 12,
+    "ernie4_5": 12,
+    "hunyuan": 16,
+    "glm": 12,
+    "glm4": 16,
+}
 WITH_FORMULA = ("llm-bip", "llm-bip-gated", "wanda", "wanda-sp", "flap", "magnitude")
 PROPAGATION = "importance-propagation"
 WHOLE = BlockPlan(tuple(range(8)), tuple(range(96)))
@@ -74,7 +95,7 @@ def _blocks(name: str, *blocks: BlockPlan) -> PruningPlan:
 PLANS = {
     "uniform": plan_for,
     "mixed": mixed_plan,
-    "groups": lambda name: plan_for(name, 0.5, unit="kv-group"),
+    "groups": lambda name: plan_for(name, unit="auto" if name in HEADS_STAY else "kv-group"),
     "sublayers-gone": lambda name: _blocks(name, NO_ATTENTION, WHOLE, NO_FFN),
 }
 
@@ -222,3 +243,53 @@ def test_a_mistral_that_reads_pictures_with_another_language_model_is_refused(tm
     with pytest.raises(InputError, match="is not supported; supported are") as raised:
         load_model(str(tmp_path))
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["phi", "stablelm"])
+def test_one_whose_heads_have_norms_that_would_have_to_be_cut_is_refused(name):
+    config = MORE_CONFIGS[name]()
+    config.qk_layernorm = True
+    with pytest.raises(InputError, match=r"that normalises its heads \(qk_layernorm\) is not supp"):
+        Adapter(empty_model(config))
+
+
+@pytest.mark.parametrize("name", HEADS_STAY)
+def test_heads_that_are_normalised_together_go_together_or_stay(name):
+    plan, scores = plan_for(name, 0.3), scores_of(name)
+    assert plan.spec["unit"] == "none"
+    assert {block.heads for block in plan.pruned_shape.blocks} == {8}
+    for unit in ("head", "query-head", "kv-group"):
+        with pytest.raises(InputError, match="none goes alone; use the unit auto or none"):
+            plan_for(name, 0.3, unit=unit)
+    with pytest.raises(InputError, match="a plan keeps all heads of a block, or none"):
+        drop_head(plan, 1, 0, scores)
+    assert PruningPlan.from_json(plan.to_json()) == plan
+    other = replace(plan, shape=replace(plan.shape, heads_stay=False))
+    with pytest.raises(InputError, match="of another shape"):
+        apply_plan(tiny_model(name), drop_head(other, 1, 0))
+    assert drop_attention(plan, 1).pruned_shape.blocks[1].heads == 0
+    for criterion, sparsity in (("sleb", 0.3), ("blockpruner", 0.7), ("2ssp", 0.45)):
+        spec = resolve(PlanSpec(sparsity), find_criterion(criterion), scores.shape)
+        made = planned(scores, spec)
+        assert {block.heads for block in made.pruned_shape.blocks} == {0, 8}, criterion
+        assert_same_outputs(
+            apply_plan(tiny_model(name), made), masked_model(tiny_model(name), made)
+        )
+
+
+def test_without_a_head_the_others_of_an_olmo_would_be_changed():
+    """Why its heads stay: the norm over all of them changes with the rows that it is taken over."""
+    model = tiny_model("olmo2")
+    attention = Adapter(model).blocks[0].attention
+    x = attention.q_proj(torch.randn(5, 64, generator=torch.Generator().manual_seed(0)))
+    whole = attention.q_norm(x)[:, :56]
+    attention.q_norm.weight = nn.Parameter(attention.q_norm.weight[:56])
+    assert (attention.q_norm(x[:, :56]) - whole).abs().max() > 0.01
+
+
+def test_what_is_written_of_other_shapes_is_what_it_always_was():
+    said = scores_of("llama").shape.to_dict()
+    assert "heads_stay" not in said
+    assert ModelShape.from_dict(said) == scores_of("llama").shape
+    with pytest.raises(InputError, match="heads_stay is true or false"):
+        ModelShape.from_dict(said | {"heads_stay": "yes"})
