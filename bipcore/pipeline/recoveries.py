@@ -151,6 +151,7 @@ class Recoveries:
         recovery: RecoverySpec,
         *,
         micro_batch: int | None = None,
+        gradient_checkpointing: bool | None = None,
         checkpoints: RunStore | None = None,
         watch: Callable[[tuple[Step, ...]], None] | None = None,
     ) -> Recovery:
@@ -170,6 +171,7 @@ class Recoveries:
                 model = self.plans.pruned(spec, plan)
             tokens = self._training_tokens(spec, recovery)
             how = {"micro_batch": micro_batch, "checkpoints": kept, "watch": watch}
+            how["gradient_checkpointing"] = gradient_checkpointing
             how["dense"] = self.bench.model(spec)[0]
             with self.bench.progress.within(0.2, 1.0) as progress:
                 tuned = recover(model, tokens, recovery, progress=progress, **how)

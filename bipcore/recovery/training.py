@@ -16,12 +16,13 @@ from torch import Tensor, nn
 from ..errors import Cancelled, InputError
 from ..models.adapters import Adapter
 from ..models.divergence import kl_divergence
-from ..models.running import check_vocabulary, loss_scale, negative_log_likelihood
+from ..models.running import check_vocabulary, loss_scale, negative_log_likelihood, run_again
 from ..progress import Progress, silent
 from ..specs import RecoverySpec
 from ..store.resume import Checkpoints
 from .lora import seeded
 from .objectives import divergence, hidden_error
+from .rerunning import blocks_run_again
 from .schedule import batch_of, learning_rate, steps_of
 from .weights import LORA, trainable, trained_tensors
 
@@ -72,6 +73,7 @@ def recover(
     *,
     dense: nn.Module | None = None,
     micro_batch: int | None = None,
+    gradient_checkpointing: bool | None = None,
     checkpoints: Checkpoints | None = None,
     checkpoint_seconds: float | None = None,
     progress: Progress | None = None,
@@ -82,10 +84,12 @@ def recover(
     `weights.recovered_model` for what comes of it.
 
     Each step sums the gradients of its batch over passes of ``micro_batch`` samples (about 2048
-    tokens where it is None), which changes memory and speed but not the mathematics. With
-    ``checkpoints`` it goes on from the last one, and keeps one every ``checkpoint_seconds`` (60, or
-    300 where whole weights are trained) and when ``progress`` raises Cancelled. The same spec gives
-    the same weights, interrupted or not.
+    tokens where it is None), which changes memory and speed but not the mathematics.
+    ``gradient_checkpointing`` runs blocks again on the way back, which takes less memory and more
+    time and gives the same weights; None: where memory would not do without. With ``checkpoints``
+    it goes on from the last one, and keeps one every ``checkpoint_seconds`` (60, or 300 where whole
+    weights are trained) and when ``progress`` raises Cancelled. The same spec gives the same
+    weights, interrupted or not.
     ``watch`` is given all steps so far after each one. Raises InputError.
     """
     if micro_batch is not None and micro_batch < 1:
@@ -94,7 +98,8 @@ def recover(
     check_teacher(model, spec, dense)
     if checkpoint_seconds is None:
         checkpoint_seconds = 60.0 if spec.train == LORA else 300.0
-    run = _Training(model, tokens, spec, micro_batch or max(1, _TOKENS // spec.seq_len), dense)
+    micro_batch = micro_batch or max(1, _TOKENS // spec.seq_len)
+    run = _Training(model, tokens, spec, micro_batch, dense, gradient_checkpointing)
     if checkpoints is not None and (found := checkpoints.latest()) is not None:
         run.restore(*found)
     try:
@@ -156,12 +161,15 @@ class _Training:
         spec: RecoverySpec,
         micro_batch: int,
         dense: nn.Module | None,
+        gradient_checkpointing: bool | None,
     ) -> None:
         self.spec, self.micro_batch, self.dense = spec, micro_batch, dense
         self.train, self.held_out = tokens[: spec.samples], tokens[spec.samples :]
         self.device = Adapter(model).input_device
         self.scale = loss_scale(model)
         self.tuned, self.weights = trainable(model, spec, dense)
+        passed = min(micro_batch, spec.batch_size, spec.samples) * spec.seq_len
+        self.again = blocks_run_again(model, self.tuned, spec, passed, gradient_checkpointing)
         self.masters = {name: _master(weight) for name, weight in self.weights.items()}
         self.optimiser = torch.optim.AdamW(
             self.masters.values(), lr=spec.learning_rate, weight_decay=spec.weight_decay
@@ -194,7 +202,7 @@ class _Training:
         step, spec = self.history[-1].step, self.spec
         rate, batch = learning_rate(spec, step), self.train[batch_of(spec, step)]  # (B, T)
         losses = []
-        with seeded((spec.seed + 1 + step) % 2**63), self._dropping():
+        with seeded((spec.seed + 1 + step) % 2**63), self._dropping(), run_again(self.again):
             for start in range(0, len(batch), self.micro_batch):
                 report((step + start / len(batch)) / total, self._message(step, total))
                 losses.append(self._backward(batch[start : start + self.micro_batch], len(batch)))
