@@ -16,6 +16,7 @@ from ..models.batches import activation_bytes, rows_in_pass
 from ..models.loading import KEPT
 from ..models.shapes import BlockShape, ModelShape
 from ..specs import CalibrationSpec, RecoverySpec
+from ..specs.recovery import LIVE
 
 WIDE, DOUBLE = 4, 8
 """The bytes of a number in float32 and float64."""
@@ -328,7 +329,8 @@ def training_pass(
     """What a pass of so many tokens of a model of these sizes keeps for the way back, in bytes: as
     `criteria.llm_pruner.memory` counts it, without gradients of the weights. ``checkpointed``: of
     every block what it is given alone, and the widest as it is run again. Distilled, the dense
-    model's logits and the gradient of the own are beside it."""
+    model's logits, unless what counts of them is stored, and the gradient of the own are beside
+    it."""
     vocabulary = shape.other_weights // max(shape.hidden, 1)
     of_blocks = [
         12 * shape.hidden + 3 * (b.heads + b.kv_heads) * shape.head_dim + 4 * b.channels
@@ -337,7 +339,8 @@ def training_pass(
     kept = len(of_blocks) * shape.hidden + max(of_blocks) if checkpointed else sum(of_blocks)
     terms = {"activations": WIDE * tokens * (4 * vocabulary + kept)}
     if recovery.objective == "distill":
-        terms["logits to compare"] = WIDE * tokens * 2 * vocabulary
+        copies = 2 if recovery.teacher == LIVE else 1
+        terms["logits to compare"] = WIDE * tokens * copies * vocabulary
     return terms
 
 
