@@ -14,6 +14,7 @@ from .pipeline.plan_names import PLAN_NAMES
 from .pipeline.recoveries import RECOVERIES
 from .pruning.decode_times import DECODE_TIMES
 from .pruning.plan import PLANS
+from .recovery.teachers import TEACHERS
 from .store.kinds import Kind
 from .store.resume import CHECKPOINTS, STEPS
 from .studies.points import POINTS
@@ -35,6 +36,7 @@ KINDS: tuple[Kind, ...] = (
     HEAD_CLOSE_UPS,
     CHANNEL_CLOSE_UPS,
     ZERO_SHOT,
+    TEACHERS,
     CHECKPOINTS,
     RECOVERIES,
     POINTS,

@@ -11,6 +11,7 @@ from bipcore.pruning.plan import PruningPlan
 from bipcore.recovery.schedule import steps_of
 from bipcore.settings import parse_list
 from bipcore.specs import RecoverySpec
+from bipcore.specs.recovery import TEACHERS
 from bipcore.store.kinds import digest
 
 from . import work
@@ -35,6 +36,8 @@ _HELP = {
     "model's, which it runs beside. The text: the loss of its next token.",
     "train": "More weights win back more with enough tokens, and take more memory.",
     "hidden_weight": "What the error of the blocks' outputs counts beside the divergence.",
+    "teacher": "live runs the dense model in every step; stored keeps its 64 likeliest tokens at "
+    "every position of the training text once, and makes the divergence of these smaller.",
     "source": f"Never a test text. Or type the path of a {FILES} on the machine that runs this "
     "app.",
     "text_field": "Where the records of a file have their text; left empty, under text.",
@@ -118,12 +121,13 @@ def _more(form: Form) -> None:
     form.number(alpha, "Alpha", "alpha", 0.0, step=1.0)
     form.number(dropout, "Dropout", "dropout", 0.0, 0.95, step=0.05)
     form.choice(targets, "Layers", "targets", _PARTS, empty="all")
-    every, patience, warmup, decay, hidden = st.columns(5)
+    every, patience, warmup, decay, hidden, teacher = st.columns(6)
     form.number(every, "Look every", "validate_every", 1)
     form.number(patience, "Patience", "patience", 0)
     form.number(warmup, "Warm-up, share of the steps", "warmup", 0.0, 0.95, step=0.01)
     form.number(decay, "Weight decay", "weight_decay", 0.0, step=0.01)
     form.number(hidden, "Blocks' outputs", "hidden_weight", 0.0, step=0.1)
+    form.field(teacher.selectbox, "Teacher", "teacher", TEACHERS)
 
 
 def _spec(values: dict[str, Any]) -> RecoverySpec:

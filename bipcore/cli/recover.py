@@ -43,6 +43,14 @@ MicroBatch = Annotated[
     int | None,
     typer.Option(help="Samples in one forward pass (default: about 2048 tokens).", max=MOST),
 ]
+GradientCheckpointing = Annotated[
+    bool | None,
+    typer.Option(
+        help="Run blocks again on the way back, to hold less; the weights are the same (default: "
+        "where memory would not do without).",
+        show_default=False,
+    ),
+]
 CheckpointFolder = Annotated[
     Path | None, typer.Option(help="Keep checkpoints in this folder instead of the run store.")
 ]
@@ -57,6 +65,7 @@ def recover_command(
     evaluation: EvaluationSpec,
     output: Output = None,
     micro_batch: MicroBatch = None,
+    gradient_checkpointing: GradientCheckpointing = None,
     checkpoints: CheckpointFolder = None,
     format: ExportFormat = AUTO,
     save_dtype: SaveType = "auto",
@@ -78,24 +87,29 @@ def recover_command(
     check_outputs(csv=csv, force=force)
     if evaluate:
         evaluation.identity()  # refuses a text that is not there before hours of work
-    store = checkpoint_store(checkpoints)
+    how = {"micro_batch": micro_batch, "checkpoints": checkpoint_store(checkpoints)}
+    again = {"gradient_checkpointing": gradient_checkpointing}
     written = {"format": format, "save_dtype": save_dtype, "quantize": quantize}
     with console.progress_bar() as progress:
-        pipeline = fitting(progress, "recover", score, plan, recovery=recovery)
+        pipeline = fitting(progress, "recover", score, plan, recovery=recovery, **again)
         if output is not None:
             pipeline.check_export(score, plan, recovery, **written)
-        done = _recover(pipeline, score, plan, recovery, micro_batch=micro_batch, store=store)
+        done = _recover(pipeline, score, plan, recovery, **how, **again)
         figures = figures_of(pipeline, score.model, evaluation, done) if evaluate else {}
         written["evaluation"] = evaluation if evaluate else None
         exported = _export(pipeline, score.model, done, output, **written)
     if csv is not None:
-        from ..views.recovery import history_frame
-
-        console.write_csv(history_frame(done.history), csv)
+        _write_history(done, csv)
     if json:
         _emit_json(done, figures, exported)
     else:
         _show(done, score.model, evaluation, figures, exported)
+
+
+def _write_history(done: Recovery, path: Path) -> None:
+    from ..views.recovery import history_frame
+
+    console.write_csv(history_frame(done.history), path)
 
 
 def _export(
@@ -113,16 +127,13 @@ def _recover(
     score: ScoreSpec,
     plan: PlanSpec,
     recovery: RecoverySpec,
-    *,
-    micro_batch: int | None,
-    store: RunStore | None,
+    **how: Any,
 ) -> Recovery:
+    """``how`` is that of `Pipeline.recover`."""
     if not pipeline.has_scores(score, plan):  # else what is wrong is found soon enough
         pipeline.check_recovery(score.model, recovery)
     chosen = pipeline.plan(score, plan)
-    return pipeline.recover(
-        score.model, chosen, recovery, micro_batch=micro_batch, checkpoints=store
-    )
+    return pipeline.recover(score.model, chosen, recovery, **how)
 
 
 def checkpoint_store(folder: Path | None) -> RunStore | None:

@@ -26,7 +26,7 @@ from .fitting import fitting
 from .options import MOST, ExportFormat, Force, Json, Quantize, SaveType, with_specs
 from .outputs import check_outputs, show_smaller
 from .plans import without
-from .recover import MicroBatch, emit_figures
+from .recover import GradientCheckpointing, MicroBatch, emit_figures
 from .repeat import command, words_of, words_of_scores
 
 
@@ -74,8 +74,8 @@ ReportFile = Annotated[
 
 @dataclass(frozen=True)
 class _Asked:
-    """What is asked for. ``training`` is None where nothing is trained, ``written`` how the export
-    is."""
+    """What is asked for. ``training`` is None where nothing is trained, ``how`` is that of
+    `Pipeline.recover`, ``written`` how the export is."""
 
     score: ScoreSpec
     target: Target
@@ -83,6 +83,7 @@ class _Asked:
     round_to: int
     deployable: str
     training: RecoverySpec | None
+    how: dict[str, Any]
     text: EvaluationSpec
     output: Path
     written: dict[str, str]
@@ -123,6 +124,7 @@ def shrink_command(
     round_to: RoundTo = 1,
     deployable: Deployable = "",
     micro_batch: MicroBatch = None,
+    gradient_checkpointing: GradientCheckpointing = None,
     format: ExportFormat = AUTO,
     save_dtype: SaveType = "auto",
     quantize: Quantize = AUTO,
@@ -147,16 +149,15 @@ def shrink_command(
         round_to=round_to,
         deployable=PlanSpec(deployable=deployable).deployable,
         training=_training(score, recovery, tokens),
+        how={"micro_batch": micro_batch, "gradient_checkpointing": gradient_checkpointing},
         text=evaluation,
         output=output,
         written={"format": format, "save_dtype": save_dtype, "quantize": quantize},
     )
     find_kind(format, quantize, save_dtype)
     with console.progress_bar() as progress:
-        found = _shrink(asked, _ready(progress, asked), micro_batch)
-    steps = _steps(asked, found.best)
-    _write_report(report, asked, found, steps)
-    _show(asked, found, report, steps if json else None)
+        found = _shrink(asked, _ready(progress, asked))
+    _tell(asked, found, report, json=json)
 
 
 def _training(score: ScoreSpec, recovery: RecoverySpec, tokens: int) -> RecoverySpec | None:
@@ -182,26 +183,27 @@ def _ready(progress: Progress, asked: _Asked) -> Pipeline:
     asked.text.identity()  # refuses a text that is not there before hours of work
     if asked.training is None:
         return fitting(progress, "prune", asked.score, PlanSpec(), text=asked.text)
-    pipeline = fitting(progress, "recover", asked.score, PlanSpec(), recovery=asked.training)
+    how = {"gradient_checkpointing": asked.how["gradient_checkpointing"]}
+    pipeline = fitting(progress, "recover", asked.score, PlanSpec(), recovery=asked.training, **how)
     pipeline.check_recovery(asked.score.model, asked.training)
     return pipeline
 
 
-def _shrink(asked: _Asked, pipeline: Pipeline, micro_batch: int | None) -> _Found:
+def _shrink(asked: _Asked, pipeline: Pipeline) -> _Found:
     model, training, done = asked.score.model, asked.training, None
     with pipeline.progress.within(0.0, 0.3):
         wanted = asked.target, asked.search, asked.round_to, asked.deployable
         best, candidates = best_plan(pipeline, asked.score, *wanted)
     if training is not None:
         with pipeline.progress.within(0.3, 0.8):
-            done = pipeline.recover(model, best.plan, training, micro_batch=micro_batch)
+            done = pipeline.recover(model, best.plan, training, **asked.how)
     with pipeline.progress.within(0.8, 1.0):
         states = states_of(best.plan, training)
         figures = {
             name: pipeline.evaluate(model, asked.text, *state) for name, state in states.items()
         }
-        how = {"evaluation": asked.text, "recovery": training, **asked.written}
-        export = pipeline.export(model, best.plan, asked.output, **how)
+        settled = {"evaluation": asked.text, "recovery": training, **asked.written}
+        export = pipeline.export(model, best.plan, asked.output, **settled)
     return _Found(best, candidates, done, figures, export)
 
 
@@ -221,6 +223,13 @@ def _steps(asked: _Asked, best: Candidate) -> dict[str, str]:
     what = "Prune, measure and export" if training is None else "Train, measure and export"
     chosen = command(*plan, "--output", "plan.json")
     return {"Choose the widths": chosen, what: command(*last)}
+
+
+def _tell(asked: _Asked, found: _Found, report: Path, *, json: bool) -> None:
+    """Write the report, and print what came of it."""
+    steps = _steps(asked, found.best)
+    _write_report(report, asked, found, steps)
+    _show(asked, found, report, steps if json else None)
 
 
 def _write_report(path: Path, asked: _Asked, found: _Found, steps: dict[str, str]) -> None:

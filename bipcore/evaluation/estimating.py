@@ -55,7 +55,7 @@ class Job:
 
     ``criteria``: of a sweep or of reconstruction errors, by name, where they are not that of
     ``score`` alone; ``points``: how many pruned models a sweep measures with each. ``save_dtype``
-    and ``quantize`` are those of an export.
+    and ``quantize`` are those of an export, ``gradient_checkpointing`` that of `recover`.
     """
 
     task: str
@@ -68,6 +68,7 @@ class Job:
     points: int = 1
     save_dtype: str = "auto"
     quantize: str = "auto"
+    gradient_checkpointing: bool | None = None
 
     def __post_init__(self) -> None:
         if self.task not in TASKS:
@@ -245,13 +246,23 @@ def _with_pruned(job: Job, held: Held, plan: PlanSpec, pruned: ModelShape) -> It
             held, job.text.window, whole_windows(job.text)[0], models
         )
     elif job.task == "recover":
-        yield footprint.training_stage(held, pruned, job.recovery)
+        yield _training(job, held, pruned)
     else:
         compared = any(find_metric(name).needs_dense for name in job.text.metrics)
         yield from _measuring(job, held, compared=compared)
     if job.task == "prune":
         written = _written(job, held)
         yield from footprint.export_stages(held, pruned, written, rounded=job.quantize in _PACKED)
+
+
+def _training(job: Job, held: Held, pruned: ModelShape) -> Stage:
+    """Training, with gradient checkpointing where that is asked for, or nothing is and it does not
+    fit without."""
+    asked = job.gradient_checkpointing
+    stage = footprint.training_stage(held, pruned, job.recovery, checkpointed=bool(asked))
+    if asked is None and stage.bytes > free_on(resolve_device(job.score.model.device)):
+        stage = footprint.training_stage(held, pruned, job.recovery, checkpointed=True)
+    return stage
 
 
 def _written(job: Job, held: Held) -> int:

@@ -16,6 +16,7 @@ from ..models.batches import activation_bytes, rows_in_pass
 from ..models.loading import KEPT
 from ..models.shapes import BlockShape, ModelShape
 from ..specs import CalibrationSpec, RecoverySpec
+from ..specs.recovery import LIVE
 
 WIDE, DOUBLE = 4, 8
 """The bytes of a number in float32 and float64."""
@@ -322,21 +323,35 @@ def reconstruction_stage(held: Held, window: int, count: int, models: int) -> St
     return held.stage("reconstruction error", terms)
 
 
-def training_stage(held: Held, shape: ModelShape, recovery: RecoverySpec) -> Stage:
-    """What training keeps for the way back, for a pass of about 2048 tokens: as
-    `criteria.llm_pruner.memory` counts it, without gradients of the weights. Distilled, the dense
-    model's logits and the gradient of the own are beside it; whole weights are there four times
-    more: the copy that is trained, its gradient, and two moments."""
-    seq_len = recovery.seq_len
-    at_once = max(1, 2048 // seq_len)
-    tokens = seq_len * min(at_once, recovery.batch_size, recovery.samples)
-    width = 4 * held.vocabulary + sum(
+def training_pass(
+    shape: ModelShape, recovery: RecoverySpec, tokens: int, *, checkpointed: bool
+) -> dict[str, int]:
+    """What a pass of so many tokens of a model of these sizes keeps for the way back, in bytes: as
+    `criteria.llm_pruner.memory` counts it, without gradients of the weights. ``checkpointed``: of
+    every block what it is given alone, and the widest as it is run again. Distilled, the dense
+    model's logits, unless what counts of them is stored, and the gradient of the own are beside
+    it."""
+    vocabulary = shape.other_weights // max(shape.hidden, 1)
+    of_blocks = [
         12 * shape.hidden + 3 * (b.heads + b.kv_heads) * shape.head_dim + 4 * b.channels
         for b in shape.blocks
-    )
-    terms = {"activations": WIDE * tokens * width}
+    ]
+    kept = len(of_blocks) * shape.hidden + max(of_blocks) if checkpointed else sum(of_blocks)
+    terms = {"activations": WIDE * tokens * (4 * vocabulary + kept)}
     if recovery.objective == "distill":
-        terms["logits to compare"] = WIDE * tokens * 2 * held.vocabulary
+        copies = 2 if recovery.teacher == LIVE else 1
+        terms["logits to compare"] = WIDE * tokens * copies * vocabulary
+    return terms
+
+
+def training_stage(
+    held: Held, shape: ModelShape, recovery: RecoverySpec, *, checkpointed: bool = False
+) -> Stage:
+    """What training holds, `training_pass` of about 2048 tokens and, of whole weights, four times
+    these: the copy that is trained, its gradient, and two moments."""
+    at_once = max(1, 2048 // recovery.seq_len)
+    tokens = recovery.seq_len * min(at_once, recovery.batch_size, recovery.samples)
+    terms = training_pass(shape, recovery, tokens, checkpointed=checkpointed)
     if recovery.train != "lora":
         terms["trained weights"] = 4 * WIDE * shape.block_parameters
     return held.stage("training", terms)

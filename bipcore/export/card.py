@@ -9,6 +9,7 @@ from ..data.beginnings import said_of
 from ..evaluation.metrics import chosen_metrics
 from ..pruning.plan import PruningPlan
 from ..specs import EvaluationSpec, RecoverySpec
+from ..specs.recovery import STORED
 from .base import Format
 from .public import is_hub_id, plain, public_name, public_plan
 
@@ -148,6 +149,7 @@ def _recovered(spec: RecoverySpec, *, beside: bool) -> str:
     settings = {
         "Text": f"{public_name(spec.source)}, {size}, seed {spec.seed}",
         "Objective": _OBJECTIVES[spec.objective]
+        + (", of its likeliest tokens alone" if spec.teacher == STORED else "")
         + (f", blocks' outputs × {spec.hidden_weight:g}" if spec.hidden_weight else ""),
     }
     if spec.train == "lora":

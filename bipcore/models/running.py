@@ -21,6 +21,7 @@ import safetensors
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from ..errors import InputError, short
 from ..progress import Progress
@@ -126,6 +127,16 @@ def replaced_forwards(forwards: Mapping[nn.Module, Callable[..., Any]]) -> Itera
                 module.__dict__.pop("forward", None)
             else:
                 module.forward = forward
+
+
+@contextmanager
+def run_again(modules: Sequence[nn.Module]) -> Iterator[None]:
+    """Within the block these modules keep of a pass what they are given alone, and are run again on
+    the way back, with the same random numbers (gradient checkpointing, arXiv 1604.06174)."""
+    how = {"use_reentrant": False, "preserve_rng_state": True}
+    again = {module: partial(checkpoint, module.forward, **how) for module in modules}
+    with replaced_forwards(again):
+        yield
 
 
 @contextmanager

@@ -19,11 +19,11 @@ from ..models.loading import empty_model, load_config
 from ..models.memory import check_free
 from ..models.shapes import ModelShape
 from ..models.streaming import check_whole
-from ..pruning.budget import keep_within
+from ..pruning.budget import keep_evenly, keep_within
 from ..pruning.choosing import check_possible, outline, planned
 from ..pruning.compensation import compensate, too_few_tokens
 from ..pruning.meeting import meet
-from ..pruning.plan import NOTHING, PLANS, BlockPlan, PruningPlan, load_plan
+from ..pruning.plan import NOTHING, PLANS, BlockPlan, Kept, PruningPlan, load_plan
 from ..pruning.propagation import score_pruned
 from ..pruning.resolving import Resolved
 from ..pruning.slicing import apply_plan, check_fits
@@ -61,20 +61,45 @@ def config_for(spec: ScoreSpec, plan: PlanSpec) -> Any:
     return load_config(spec.model.name) if plan.deployable else None
 
 
-def plan_within(curves: Curves, spec: ScoreSpec, plan: PlanSpec, target: Target) -> PruningPlan:
+def plan_within(
+    curves: Curves, spec: ScoreSpec, plan: PlanSpec, target: Target, *, evenly: bool = False
+) -> PruningPlan:
     """The plan of the least predicted loss that costs at most ``target``, by the ``curves`` of
-    ``spec``, and where it comes from."""
+    ``spec``, and where it comes from; ``evenly``: of those with the same widths in all blocks that
+    the program takes."""
     criterion = find_criterion(spec.criterion)
     config = config_for(spec, plan)
     resolved = fitted(plan, criterion, curves.shape, config)
-    blocks = tuple(BlockPlan(*kept) for kept in keep_within(curves, resolved, target))
-    made = PruningPlan(curves.shape, blocks)
+    ways = keep_evenly(curves, resolved, target) if evenly else None
+    refused = None
+    for kept in ways or [keep_within(curves, resolved, target)]:
+        made = _within(curves, kept, spec, resolved, target)
+        try:
+            check_taken(made, plan.deployable, config)
+            return made
+        except InputError as error:
+            refused = refused or error
+    raise refused
+
+
+def _within(
+    curves: Curves, kept: tuple[Kept, ...], spec: ScoreSpec, resolved: Resolved, target: Target
+) -> PruningPlan:
+    """The plan that leaves what is ``kept`` for a ``target``, and where it comes from."""
+    criterion = find_criterion(spec.criterion)
+    made = PruningPlan(curves.shape, tuple(BlockPlan(*of_block) for of_block in kept))
     facts = {"criterion": spec.criterion, "options": criterion.resolve(dict(spec.options))}
     facts |= resolved.choice | {"sparsity": made.realised, "allocation": "budget"}
     facts |= {"target": target.text}
-    made = describe(replace(made, spec=facts), spec, resolved)
-    check_taken(made, plan.deployable, config)
-    return made
+    return describe(replace(made, spec=facts), spec, resolved)
+
+
+def by_predicted_loss(spec: ScoreSpec) -> bool:
+    """Whether a target is met by what the curves of the criterion predict of the loss."""
+    criterion = find_criterion(spec.criterion)
+    if criterion.curves is None:
+        return False
+    return criterion.curve_settings(criterion.resolve(dict(spec.options))).fisher
 
 
 def _named(plan: PruningPlan) -> dict[str, str]:
@@ -207,22 +232,20 @@ class Plans:
 
     def budgeted(self, spec: ScoreSpec, plan: PlanSpec, target: Target) -> PruningPlan:
         """The plan that costs at most ``target``: by the curves of obs-fisher that with the least
-        predicted loss, whatever the allocation; by another criterion that of the least sparsity.
+        predicted loss, whatever the allocation, of the same widths in all blocks where the program
+        that it is for asks for that; by another criterion that of the least sparsity.
         Scores and curves are made once, so that another target takes no pass. Of ``plan`` all but
         the sparsity counts. Raises InputError."""
         if plan.propagation != "dense":
             raise InputError("A plan for a target is made from the dense model's scores alone.")
-        criterion = find_criterion(spec.criterion)
         if target.kind == "latency":
-            shape = Adapter(self.bench.model(spec.model)[0]).shape
+            shape = self._shape(spec)
             unit = self._fitted(spec, plan, shape).unit
             target = timed_target(self.bench, spec.model, unit, target)
             target.limit(shape)  # refused before anything is scored
-        settings = criterion.curves and criterion.curve_settings(
-            criterion.resolve(dict(spec.options))
-        )
-        if settings and settings.fisher and self.takes_other_widths(spec, plan):
-            made = plan_within(self.curves(spec), spec, plan, target)
+        free = self.takes_other_widths(spec, plan)
+        if by_predicted_loss(spec) and (free or len(set(self._shape(spec).blocks)) == 1):
+            made = plan_within(self.curves(spec), spec, plan, target, evenly=not free)
         else:
             scores = self.scores(spec, plan)
             self._fitted(spec, plan, scores.shape)  # says what is wrong, where no plan would do
@@ -241,6 +264,9 @@ class Plans:
             stored = self.stored_plan(plan.source)
             return stored if stored.shape.blocks == shape.blocks else None
         return outline(shape, self._fitted(spec, plan, shape))
+
+    def _shape(self, spec: ScoreSpec) -> ModelShape:
+        return Adapter(self.bench.model(spec.model)[0]).shape
 
     def _fitted(self, spec: ScoreSpec, plan: PlanSpec, shape: ModelShape) -> Resolved:
         return fitted(plan, find_criterion(spec.criterion), shape, config_for(spec, plan))

@@ -1,23 +1,29 @@
 """The three states of a model, dense, pruned, and recovered by fine-tuning, and the last made."""
 
+import contextlib
 import functools
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
+import safetensors
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..evaluation.workload import said_size
 from ..models.adapters import Adapter
+from ..models.batches import rows_for
 from ..models.processes import place
 from ..models.streaming import check_whole
 from ..pruning.plan import PruningPlan
 from ..recovery.lora import LoraAdapter, target_layers
+from ..recovery.teachers import BYTES, TEACHERS, TOP, read_teacher, write_teacher
 from ..recovery.training import Step, recover
 from ..recovery.weights import LORA, recovered_model
 from ..specs import ModelSpec, RecoverySpec
-from ..specs.recovery import AS_BEFORE
+from ..specs.recovery import AS_BEFORE, LIVE
 from ..store.kinds import Kind, Stored, canonical, digest
 from ..store.resume import Checkpoints
 from ..store.runs import RunStore
@@ -151,6 +157,7 @@ class Recoveries:
         recovery: RecoverySpec,
         *,
         micro_batch: int | None = None,
+        gradient_checkpointing: bool | None = None,
         checkpoints: RunStore | None = None,
         watch: Callable[[tuple[Step, ...]], None] | None = None,
     ) -> Recovery:
@@ -170,7 +177,8 @@ class Recoveries:
                 model = self.plans.pruned(spec, plan)
             tokens = self._training_tokens(spec, recovery)
             how = {"micro_batch": micro_batch, "checkpoints": kept, "watch": watch}
-            how["dense"] = self.bench.model(spec)[0]
+            how["gradient_checkpointing"] = gradient_checkpointing
+            how |= self._taught_by(spec, recovery)
             with self.bench.progress.within(0.2, 1.0) as progress:
                 tuned = recover(model, tokens, recovery, progress=progress, **how)
             facts = {name: getattr(tuned, name) for name in ("chosen", "seconds", "tokens")}
@@ -180,6 +188,28 @@ class Recoveries:
         _, data = self.bench.store.get(RECOVERIES, identity, compute, made)
         kept.clear()
         return _recovery(self.bench.store.path(RECOVERIES, identity).name, data)
+
+    def _taught_by(self, spec: ModelSpec, recovery: RecoverySpec) -> dict[str, Any]:
+        """The dense model, and what is stored of it on the training text where that is asked for:
+        one pass over all samples, and read from then on. One that was stopped begins again."""
+        dense = self.bench.model(spec)[0]
+        if recovery.teacher == LIVE:
+            return {"dense": dense}
+
+        def build(folder: Path) -> None:
+            tokens = self._training_tokens(spec, recovery)
+            rows = rows_for(dense, recovery.seq_len, logits=True)
+            size = said_size(BYTES * tokens.numel())
+            self.bench.progress(0.2, f"The dense model's likeliest tokens: {size} on the disk")
+            with self.bench.progress.within(0.2, 0.3) as progress:
+                write_teacher(folder, dense, tokens, rows=rows, progress=progress)
+
+        identity = {"model": spec.identity(), "calibration": recovery.text.identity(), "top": TOP}
+        for _ in range(2):
+            folder = self.bench.store.folder(TEACHERS, identity, build)
+            with contextlib.suppress(FileNotFoundError, safetensors.SafetensorError):
+                return {"dense": dense, "teacher": read_teacher(folder)}
+        raise InputError("What was stored of the dense model was removed meanwhile; start again.")
 
     def recovered(self, spec: ModelSpec, plan: PruningPlan, recovery: RecoverySpec) -> nn.Module:
         """The pruned model with what training made of it; trained first where it is not stored."""

@@ -10,6 +10,7 @@ from ..pruning.targets import Target
 from ..settings import PRESETS
 from ..specs import PlanSpec, ScoreSpec
 from .pipeline import Pipeline
+from .plans import by_predicted_loss
 from .searching import WidthSearch, search_widths
 
 _WIDTHS = {"flap": "the same widths in every block", "obs-fisher": "the least predicted loss"}
@@ -96,6 +97,8 @@ def _planned(
         "target": target.text,
         "search": asdict(search),
     }
+    if by_predicted_loss(score) and not pipeline.plans.takes_other_widths(score, settings):
+        identity |= {"widths": "alike, by predicted loss"}
     if target.kind == "latency":
         identity |= machine(score.model.device)
     return pipeline.store.get(PLANS, identity, make)

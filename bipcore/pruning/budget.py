@@ -6,8 +6,9 @@ least there is and the savings are enough. That errors add up is the model behin
 approximation for small cuts, and less and less for large ones.
 """
 
+import bisect
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy
@@ -119,13 +120,7 @@ def keep_within(curves: Curves, plan: Resolved, target: Target) -> tuple[Kept, .
     open_blocks = range(plan.protect_first, len(shape.blocks) - plan.protect_last)
     most = sum(options[-1].saving for options in sublayers)
     if needed > most:
-        smallest = target.cost(shape) - most
-        if target.kind != "latency":
-            smallest = math.ceil(smallest)
-        raise InputError(
-            f"The target {target.text} is below the smallest plan, which has "
-            f"{target.said(smallest)}; ask for more, or protect fewer blocks."
-        )
+        raise _below(target, target.cost(shape) - most)
     chosen = iter(least_error(sublayers, needed))
     kept = []
     for index, was in enumerate(shape.blocks):
@@ -133,9 +128,64 @@ def keep_within(curves: Curves, plan: Resolved, target: Target) -> tuple[Kept, .
             kept.append((tuple(range(was.heads)), tuple(range(was.channels))))
             continue
         block, attention, ffn = curves.blocks[index], next(chosen), next(chosen)
-        channels = block.ffn.order[ffn.rounds :, 0].sort().values.tolist()
-        kept.append((_heads(block, was, plan.unit, attention.rounds), tuple(channels)))
+        kept.append(_kept(block, was, plan.unit, attention.rounds, ffn.rounds))
     return tuple(kept)
+
+
+def keep_evenly(curves: Curves, plan: Resolved, target: Target) -> Iterator[tuple[Kept, ...]]:
+    """What stays of every block, all of the same widths, so that the model costs at most
+    ``target``: for every number of heads that may stay the most channels that do, the least sum
+    of predicted losses first. Each sublayer keeps something.
+
+    That is a search over all widths, since a loss only falls with more channels. For a model whose
+    blocks are alike. Raises InputError as `keep_within` does, and where blocks are protected.
+    """
+    _check_comparable(curves)
+    if plan.protect_first or plan.protect_last:
+        raise InputError(
+            "A program that has the same widths in every block takes no plan that protects some of "
+            "them; protect none."
+        )
+    shape, limit = curves.shape, target.limit(curves.shape)
+    was, count = shape.blocks[0], len(shape.blocks)
+    by_head = plan.unit == UNITS.QUERY_HEAD
+    heads = [block.heads if by_head else block.kv_groups for block in curves.blocks]
+    rounds = range(1 if plan.unit == UNITS.NONE else max(len(heads[0].order), 1))
+    multiples = range(plan.round_to, was.channels, plan.round_to)
+    widths = [*multiples, was.channels]
+
+    def cost(gone: int, width: int) -> float:
+        block = replace(shorter(was, plan.unit, gone), channels=width)
+        return target.cost(shape.with_blocks((block,) * count))
+
+    found = []
+    for gone in rounds:
+        within = bisect.bisect_right(widths, limit, key=lambda width, gone=gone: cost(gone, width))
+        if within:
+            out = was.channels - widths[within - 1]
+            loss = sum(float(one.errors[gone]) for one in heads)
+            loss += sum(float(block.ffn.errors[out]) for block in curves.blocks)
+            found.append((loss, gone, out))
+    if not found:
+        raise _below(target, cost(rounds[-1], widths[0]))
+    for _, gone, out in sorted(found):
+        yield tuple(_kept(block, was, plan.unit, gone, out) for block in curves.blocks)
+
+
+def _kept(block: BlockCurves, was: BlockShape, unit: str, gone: int, out: int) -> Kept:
+    """What stays of a block where so many rounds of its attention and of its FFN are gone."""
+    channels = block.ffn.order[out:, 0].sort().values.tolist()
+    return _heads(block, was, unit, gone), tuple(channels)
+
+
+def _below(target: Target, smallest: float) -> InputError:
+    """That no plan meets ``target``, the ``smallest`` one costing so much."""
+    if target.kind != "latency":
+        smallest = math.ceil(smallest)
+    return InputError(
+        f"The target {target.text} is below the smallest plan, which has "
+        f"{target.said(smallest)}; ask for more, or protect fewer blocks."
+    )
 
 
 def tradeoff(
@@ -166,17 +216,22 @@ def predicted_loss(curves: Curves, plan: PruningPlan, unit: str) -> float:
 def _sublayers(curves: Curves, plan: Resolved, target: Target) -> tuple[float, list[list[Option]]]:
     """What ``target`` asks to be saved, and the options of the sublayers, of every block that is
     open its attention and its FFN."""
-    if not curves.settings.fisher:
-        raise InputError(
-            "A target takes errors that can be compared from sublayer to sublayer, which only the "
-            "curves of obs-fisher have; use the criterion obs-fisher."
-        )
+    _check_comparable(curves)
     shape, cost = curves.shape, block_costs(target, curves.shape)
     needed = target.cost(shape) - target.limit(shape)
     open_blocks = range(plan.protect_first, len(shape.blocks) - plan.protect_last)
     found = _Options(curves, plan, cost)
     sublayers = [each(index) for index in open_blocks for each in (found.attention, found.ffn)]
     return needed, sublayers
+
+
+def _check_comparable(curves: Curves) -> None:
+    """Raise InputError where the errors of two sublayers say nothing of each other."""
+    if not curves.settings.fisher:
+        raise InputError(
+            "A target takes errors that can be compared from sublayer to sublayer, which only the "
+            "curves of obs-fisher have; use the criterion obs-fisher."
+        )
 
 
 @dataclass(frozen=True)

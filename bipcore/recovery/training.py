@@ -16,13 +16,16 @@ from torch import Tensor, nn
 from ..errors import Cancelled, InputError
 from ..models.adapters import Adapter
 from ..models.divergence import kl_divergence
-from ..models.running import check_vocabulary, loss_scale, negative_log_likelihood
+from ..models.running import check_vocabulary, loss_scale, negative_log_likelihood, run_again
 from ..progress import Progress, silent
 from ..specs import RecoverySpec
+from ..specs.recovery import LIVE
 from ..store.resume import Checkpoints
 from .lora import seeded
 from .objectives import divergence, hidden_error
+from .rerunning import blocks_run_again
 from .schedule import batch_of, learning_rate, steps_of
+from .teachers import Teacher, Top, check_teacher, top_divergence
 from .weights import LORA, trainable, trained_tensors
 
 LARGEST_NORM = 1.0
@@ -71,30 +74,36 @@ def recover(
     spec: RecoverySpec,
     *,
     dense: nn.Module | None = None,
+    teacher: Teacher | None = None,
     micro_batch: int | None = None,
+    gradient_checkpointing: bool | None = None,
     checkpoints: Checkpoints | None = None,
     checkpoint_seconds: float | None = None,
     progress: Progress | None = None,
     watch: Callable[[tuple[Step, ...]], None] | None = None,
 ) -> Tuned:
     """Train ``model`` on tokens (N + V, T): the first N samples of the spec, the other V held out.
-    ``dense`` is the model that it was cut from, which distilling needs. Neither is touched; see
-    `weights.recovered_model` for what comes of it.
+    ``dense`` is the model that it was cut from, which distilling needs, or the ``teacher``, what is
+    stored of that model on these tokens. No model is touched; see `weights.recovered_model` for
+    what comes of it.
 
     Each step sums the gradients of its batch over passes of ``micro_batch`` samples (about 2048
-    tokens where it is None), which changes memory and speed but not the mathematics. With
-    ``checkpoints`` it goes on from the last one, and keeps one every ``checkpoint_seconds`` (60, or
-    300 where whole weights are trained) and when ``progress`` raises Cancelled. The same spec gives
-    the same weights, interrupted or not.
+    tokens where it is None), which changes memory and speed but not the mathematics.
+    ``gradient_checkpointing`` runs blocks again on the way back, which takes less memory and more
+    time and gives the same weights; None: where memory would not do without. With ``checkpoints``
+    it goes on from the last one, and keeps one every ``checkpoint_seconds`` (60, or 300 where whole
+    weights are trained) and when ``progress`` raises Cancelled. The same spec gives the same
+    weights, interrupted or not.
     ``watch`` is given all steps so far after each one. Raises InputError.
     """
     if micro_batch is not None and micro_batch < 1:
         raise InputError(f"The micro-batch is at least 1 sample, not {micro_batch}.")
     _check_tokens(model, tokens, spec)
-    check_teacher(model, spec, dense)
+    check_teacher(model, spec, dense, teacher)
     if checkpoint_seconds is None:
         checkpoint_seconds = 60.0 if spec.train == LORA else 300.0
-    run = _Training(model, tokens, spec, micro_batch or max(1, _TOKENS // spec.seq_len), dense)
+    micro_batch = micro_batch or max(1, _TOKENS // spec.seq_len)
+    run = _Training(model, tokens, spec, micro_batch, dense, teacher, gradient_checkpointing)
     if checkpoints is not None and (found := checkpoints.latest()) is not None:
         run.restore(*found)
     try:
@@ -125,23 +134,6 @@ def _check_tokens(model: nn.Module, tokens: Tensor, spec: RecoverySpec) -> None:
         )
 
 
-def check_teacher(model: nn.Module, spec: RecoverySpec, dense: nn.Module | None) -> None:
-    """Raise InputError where ``dense`` cannot be what ``model`` is brought near to."""
-    if spec.objective != "distill":
-        return
-    if dense is None:
-        raise InputError(
-            "To distil, the dense model is needed, which is not there; give it, or use the "
-            "objective text."
-        )
-    theirs, own = (m.get_output_embeddings().weight.shape[0] for m in (dense, model))
-    if theirs != own:
-        raise InputError(
-            f"The dense model has {theirs:,} tokens in its vocabulary and this one {own:,}; a "
-            "model is distilled from one with its own."
-        )
-
-
 class _Training:
     """One training: the copy that is trained, the optimiser, and how far it is.
 
@@ -156,12 +148,16 @@ class _Training:
         spec: RecoverySpec,
         micro_batch: int,
         dense: nn.Module | None,
+        teacher: Teacher | None,
+        gradient_checkpointing: bool | None,
     ) -> None:
-        self.spec, self.micro_batch, self.dense = spec, micro_batch, dense
-        self.train, self.held_out = tokens[: spec.samples], tokens[spec.samples :]
+        self.spec, self.micro_batch, self.tokens = spec, micro_batch, tokens
+        self.dense, self.teacher = dense, teacher
         self.device = Adapter(model).input_device
         self.scale = loss_scale(model)
         self.tuned, self.weights = trainable(model, spec, dense)
+        passed = min(micro_batch, spec.batch_size, spec.samples) * spec.seq_len
+        self.again = blocks_run_again(model, self.tuned, spec, passed, gradient_checkpointing)
         self.masters = {name: _master(weight) for name, weight in self.weights.items()}
         self.optimiser = torch.optim.AdamW(
             self.masters.values(), lr=spec.learning_rate, weight_decay=spec.weight_decay
@@ -192,9 +188,9 @@ class _Training:
     def _advance(self, report: Progress, total: int) -> Step:
         """One optimiser step."""
         step, spec = self.history[-1].step, self.spec
-        rate, batch = learning_rate(spec, step), self.train[batch_of(spec, step)]  # (B, T)
+        rate, batch = learning_rate(spec, step), batch_of(spec, step)
         losses = []
-        with seeded((spec.seed + 1 + step) % 2**63), self._dropping():
+        with seeded((spec.seed + 1 + step) % 2**63), self._dropping(), run_again(self.again):
             for start in range(0, len(batch), self.micro_batch):
                 report((step + start / len(batch)) / total, self._message(step, total))
                 losses.append(self._backward(batch[start : start + self.micro_batch], len(batch)))
@@ -224,20 +220,24 @@ class _Training:
             for layer in layers:
                 layer.eval()
 
-    def _backward(self, part: Tensor, whole: int) -> Tensor:
-        """Add the gradients of samples (b, T), a part of a batch of ``whole``; their share of its
-        mean loss, on the device."""
-        part = part.to(self.device)
+    def _backward(self, samples: Tensor, whole: int) -> Tensor:
+        """Add the gradients of the samples of these numbers (b,), a part of a batch of ``whole``;
+        their share of its mean loss, on the device."""
+        part = self.tokens[samples].to(self.device)
         if self.spec.objective == "distill":
-            loss = self._distance(part)
+            loss = self._distance(part, samples)
         else:
             loss = self.tuned(input_ids=part, labels=part, use_cache=False).loss
         loss = loss * len(part) / whole
         (loss * self.scale).backward()
         return loss.detach()
 
-    def _distance(self, part: Tensor) -> Tensor:
-        """How far the model is from the dense one on samples (b, T), a token on average."""
+    def _distance(self, part: Tensor, samples: Tensor) -> Tensor:
+        """How far the model is from the dense one on ``part`` (b, T), the samples of these numbers,
+        a token on average."""
+        if self.spec.teacher != LIVE:
+            logits = self.tuned(input_ids=part, use_cache=False).logits
+            return top_divergence(logits, self._top(samples, logits)) / part.numel()
         how = {"input_ids": part, "use_cache": False}
         how |= {"output_hidden_states": True} if self.spec.hidden_weight else {}
         with torch.no_grad():
@@ -248,6 +248,10 @@ class _Training:
             return loss
         error = hidden_error(own.hidden_states[1:], dense.hidden_states[1:])
         return loss + self.spec.hidden_weight * error
+
+    def _top(self, samples: Tensor, logits: Tensor) -> Top:
+        """What is stored of the dense model on the samples of these numbers, beside ``logits``."""
+        return self.teacher.of(samples.tolist(), logits.device)
 
     @torch.no_grad()
     def _update(self, rate: float) -> None:
@@ -270,22 +274,31 @@ class _Training:
     @torch.no_grad()
     def _validate(self, report: Progress, fraction: float) -> dict[str, float]:
         """What `Step` says of the held-out samples, in nats a token; nothing of none."""
-        if not len(self.held_out):
+        held_out = torch.arange(self.spec.samples, len(self.tokens))
+        if not len(held_out):
             return {}
         loss, apart = 0.0, []
-        for part in self.held_out.split(self.micro_batch):
+        for samples in held_out.split(self.micro_batch):
             report(fraction, "Loss of the held-out samples")
+            part = self.tokens[samples]
             tokens = part.to(self.device)
             logits = self.tuned(input_ids=tokens, use_cache=False).logits
             loss += negative_log_likelihood(logits, part)
             if self.spec.objective == "distill":
-                dense = self.dense(input_ids=tokens, use_cache=False).logits
-                apart.append(kl_divergence(logits, dense.to(logits.device)).sum())
-        count = len(self.held_out) * self.spec.seq_len
-        found = {"validation": float(loss) / (count - len(self.held_out))}
+                apart.append(self._apart(logits, tokens, samples))
+        count = len(held_out) * self.spec.seq_len
+        found = {"validation": float(loss) / (count - len(held_out))}
         if apart:
             found["validation_kl"] = float(torch.stack(apart).sum()) / count
         return found
+
+    def _apart(self, logits: Tensor, tokens: Tensor, samples: Tensor) -> Tensor:
+        """The divergence of ``logits`` (b, T, V) from the dense model, as training counts it,
+        summed over the ``tokens`` (b, T) of the samples of these numbers."""
+        if self.spec.teacher != LIVE:
+            return top_divergence(logits, self._top(samples, logits))
+        dense = self.dense(input_ids=tokens, use_cache=False).logits
+        return kl_divergence(logits, dense.to(logits.device)).sum()
 
     @property
     def unsaved_seconds(self) -> float:

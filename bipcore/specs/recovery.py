@@ -8,8 +8,9 @@ from ..settings import Checked, setting
 from .texts import SHARES, TEXT_FIELD, TEXTS, CalibrationSpec, what_counts
 
 OBJECTIVES = ("distill", "text")
+TEACHERS = (LIVE, STORED) = ("live", "stored")
 TRAINED = ("lora", "blocks", "refit")
-AS_BEFORE = {"objective": "text", "train": "lora", "hidden_weight": 0.0}
+AS_BEFORE = {"objective": "text", "train": "lora", "hidden_weight": 0.0, "teacher": LIVE}
 """What a stored recovery is of that does not say."""
 
 
@@ -19,7 +20,9 @@ class RecoverySpec(Checked):
 
     ``objective``: "distill" brings its next-token distributions near to those of the dense model
     (see `recovery.objectives`), ``hidden_weight`` times the error of the blocks' outputs beside
-    them; "text" predicts the text, as the paper does. ``train``: "lora", a low-rank adapter;
+    them; "text" predicts the text, as the paper does. ``teacher``: "live" runs the dense model
+    beside it, "stored" takes what it said once of its likeliest tokens (see `recovery.teachers`).
+    ``train``: "lora", a low-rank adapter;
     "blocks", all weights of the blocks; or "refit", those of the projections that were cut, with
     norms and biases.
     ``samples`` of ``seq_len`` tokens from the calibration text ``source``, drawn with ``seed``,
@@ -74,6 +77,13 @@ class RecoverySpec(Checked):
         "With distill: what the error of the blocks' outputs counts beside the divergence.",
         least=0,
         most=1e6,
+    )
+    teacher: str = setting(
+        LIVE,
+        "teacher",
+        "With distill: live (the dense model runs beside it) or stored (its 64 likeliest tokens at "
+        "every position, kept once).",
+        choices=TEACHERS,
     )
     rank: int = setting(8, "rank of a recovery", "Rank of LoRA's matrices.", least=1)
     alpha: float = setting(
@@ -133,6 +143,13 @@ class RecoverySpec(Checked):
             )
         if self.hidden_weight and self.objective != "distill":
             raise InputError("The blocks' outputs count with the objective distill alone.")
+        if self.teacher == STORED and self.objective != "distill":
+            raise InputError("A stored teacher goes with the objective distill alone.")
+        if self.teacher == STORED and self.hidden_weight:
+            raise InputError(
+                "The blocks' outputs of the dense model are not stored; use the teacher live, or "
+                "leave them out."
+            )
 
     @property
     def text(self) -> CalibrationSpec:

@@ -12,6 +12,7 @@ from ..errors import short
 from ..evaluation.metrics import METRICS
 from ..evaluation.zero_shot import TaskResult
 from ..specs import PERPLEXITY, CalibrationSpec
+from ..specs.recovery import LIVE
 from .reproduction.spec import RowKey
 
 Data = Mapping[str, Any]
@@ -85,6 +86,7 @@ _WORDS: Mapping[str, Callable[[Any], str]] = {
     "rows": lambda rows: f"{rows:,} rows" if isinstance(rows, int) else rows,
     "examples": lambda count: f"{count} examples",
     "steps": lambda count: f"{count} steps",
+    "teacher": lambda kind: f"{kind} teacher",
     "step": lambda step: f"stopped at step {step}",
     "context": lambda tokens: f"{tokens} tokens before",
     "limit": lambda limit: f"limit {limit}",
@@ -149,6 +151,7 @@ def _trained(said: Data) -> dict:
     samples = f"{said['source']}, {said['samples']:,} × {said['seq_len']} tokens"
     how = {"objective": said.get("objective", "text"), "train": said.get("train", "lora")}
     how |= {"training": samples, "learning_rate": said["learning_rate"]}
+    how |= {"teacher": said["teacher"]} if said.get("teacher", LIVE) != LIVE else {}
     how |= {"rank": said["rank"]} if how["train"] == "lora" else {}
     others = ("epochs", "batch_size", "targets", "seed")
     return how | {name: said[name] for name in others}
@@ -324,6 +327,7 @@ WORDS: Mapping[str, Words] = {
     "curves": Words("Curves", _of_a_pass),
     "statistics": Words("Statistics", _of_a_pass),
     "second-moments": Words("Second moments", _of_a_pass),
+    "teachers": Words("Stored teacher", _of_a_pass),
     "steps": Words("Search", _search),
     "checkpoints": Words("Stopped fine-tuning", _checkpoint),
     "decode-times": Words("Decoding times", _times),

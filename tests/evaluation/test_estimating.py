@@ -7,6 +7,7 @@ import pytest
 
 from bipcore.cli.main import main
 from bipcore.errors import InputError
+from bipcore.evaluation import estimating
 from bipcore.evaluation.estimating import Job, check, estimate
 from bipcore.evaluation.footprint import (
     ENTRY,
@@ -21,7 +22,14 @@ from bipcore.evaluation.footprint import (
     with_kept,
 )
 from bipcore.models.shapes import BlockShape, ModelShape, UnitCost
-from bipcore.specs import CalibrationSpec, EvaluationSpec, ModelSpec, PlanSpec, ScoreSpec
+from bipcore.specs import (
+    CalibrationSpec,
+    EvaluationSpec,
+    ModelSpec,
+    PlanSpec,
+    RecoverySpec,
+    ScoreSpec,
+)
 
 D, V, F, WIDTH = 8, 100, 16, 4
 SHAPE = ModelShape(
@@ -85,6 +93,22 @@ def test_logits_of_the_dense_model_are_beside_those_that_are_compared_with_them(
     streamed = [by_name(logits_stages(STREAMED, 20, 2, compared=c)) for c in (False, True)]
     hidden = [one["blocks"].terms["hidden states"] for one in streamed]
     assert hidden[1] == 2 * hidden[0]
+
+
+def test_training_runs_blocks_again_where_asked_for_or_where_it_would_not_fit(monkeypatch):
+    job = Job("recover", plan=PlanSpec(sparsity=0.3), recovery=RecoverySpec(seq_len=64))
+
+    def kept(asked: bool | None, free: int = 2**60) -> int:
+        monkeypatch.setattr(estimating, "free_on", lambda device: free)
+        stages = estimate(replace(job, gradient_checkpointing=asked), SHAPE).stages
+        return by_name(stages)["training"].terms["activations"]
+
+    channels = 8  # of 16: as many as 0.3 of a block's numbers, no head being as little as that
+    block = 12 * D + 3 * 2 * 2 * WIDTH + 4 * channels
+    plain, less = (4 * 2048 * (4 * V + one) for one in (3 * block, 3 * D + block))
+    assert (kept(False), kept(True)) == (plain, less)
+    assert (kept(None), kept(None, free=0)) == (plain, less)
+    assert kept(False, free=0) == plain
 
 
 def test_a_refit_holds_the_moments_and_its_largest_matrices():

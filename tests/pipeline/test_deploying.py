@@ -9,11 +9,14 @@ from bipcore.criteria import find_criterion, score
 from bipcore.errors import InputError
 from bipcore.export.runtimes import DEPLOYABLE, verdict
 from bipcore.models.adapters import Adapter
+from bipcore.models.loading import load_config
 from bipcore.pipeline.deploying import check_taken, fitted, takes_other_widths
 from bipcore.pipeline.pipeline import Pipeline
 from bipcore.pipeline.provenance import describe
 from bipcore.pipeline.shrinking import _what_counts
+from bipcore.pruning.budget import predicted_loss
 from bipcore.pruning.choosing import make_plan, planned
+from bipcore.pruning.meeting import meet
 from bipcore.pruning.plan import PruningPlan
 from bipcore.pruning.targets import read_target
 from bipcore.specs import PROGRAMS, CalibrationSpec, ModelSpec, PlanSpec, ScoreSpec
@@ -140,3 +143,23 @@ def test_a_plan_that_is_read_is_refused_where_the_program_does_not_take_it(tmp_p
     assert pipeline.plan(spec, read) == other
     with pytest.raises(InputError, match="does not take this plan"):
         pipeline.plan(spec, replace(read, deployable="vllm"))
+
+
+def test_a_target_by_curves_has_the_same_widths_of_the_least_predicted_loss(tmp_path):
+    folder = model_folder(tmp_path / "model")
+    pipeline = Pipeline(RunStore(tmp_path / "store"))
+    calibration = CalibrationSpec(samples=4, seq_len=16)
+    spec = ScoreSpec(ModelSpec(str(folder), device="cpu"), calibration, "obs-fisher")
+    target, settings = read_target("params=80%"), PlanSpec(deployable="stock")
+    made = pipeline.plans.budgeted(spec, settings, target)
+    assert verdict("stock", made, load_config(str(folder))).takes
+    assert made.spec["allocation"] == "budget"
+    assert made.uniform
+    assert not made.removes_nothing
+    assert target.cost(made.pruned_shape) <= target.limit(made.shape)
+    curves, unit = pipeline.plans.curves(spec), made.spec["unit"]
+    by_share = meet(lambda share: pipeline.plan(spec, replace(settings, sparsity=share)), target)
+    losses = [predicted_loss(curves, plan, unit) for plan in (made, by_share)]
+    assert losses[0] <= losses[1]
+    with pytest.raises(InputError, match="different widths"):
+        pipeline.plans.budgeted(spec, replace(settings, protect_first=1), target)

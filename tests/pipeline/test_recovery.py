@@ -11,6 +11,7 @@ from bipcore.errors import Cancelled, InputError
 from bipcore.export.export import load_pruned, read_export
 from bipcore.models.generation import Sampling
 from bipcore.pipeline.pipeline import Pipeline
+from bipcore.recovery.teachers import TEACHERS
 from bipcore.specs import (
     CalibrationSpec,
     EvaluationSpec,
@@ -100,6 +101,27 @@ def test_what_was_cancelled_goes_on_and_gives_the_same(pipeline, spec, plan, tmp
     ]
     assert all(torch.equal(adapters[0][name], adapters[1][name]) for name in adapters[0])
     assert not list(pipeline.store.entries(CHECKPOINTS))
+
+
+def test_a_stored_teacher_is_made_once_and_no_dense_model_runs_after(pipeline, spec, plan):
+    taught = replace(RECOVERY, teacher="stored")
+    done = pipeline.recover(spec.model, plan, taught)
+    (made,) = pipeline.store.entries(TEACHERS)
+    assert done.spec == taught
+    dense = pipeline.bench.model(spec.model)[0]
+    calls = []
+    handle = dense.register_forward_hook(lambda *_: calls.append(1))
+    other = replace(taught, learning_rate=1e-3, epochs=2)
+    again = pipeline.recover(spec.model, plan, other)
+    handle.remove()
+    assert calls == []
+    assert again.name != done.name
+    assert [one.digest for one in pipeline.store.entries(TEACHERS)] == [made.digest]
+    live = pipeline.recover(spec.model, plan, RECOVERY)
+    assert live.history[0].validation == done.history[0].validation
+    assert done.history[0].validation_kl <= live.history[0].validation_kl
+    names = {one.spec.teacher for one in pipeline.recoveries(spec.model, plan)}
+    assert names == {"live", "stored"}
 
 
 def test_checkpoints_can_lie_in_a_folder_of_their_own(pipeline, spec, plan, tmp_path):

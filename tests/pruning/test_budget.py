@@ -2,6 +2,7 @@
 
 import itertools
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from bipcore.errors import InputError
 from bipcore.models.shapes import ModelShape
 from bipcore.pruning.budget import (
     Option,
+    keep_evenly,
     keep_within,
     least_error,
     least_errors,
@@ -160,3 +162,57 @@ def test_the_tradeoff_is_of_the_plans_that_the_targets_give():
             expected += float(of_block.ffn.errors[was.channels - len(keep.channels)])
             expected += float(of_block.heads.errors[(was.heads - len(keep.heads)) // was.kv_heads])
         assert loss == pytest.approx(expected)
+
+
+def _alike(curves: Curves, target: str, **settings) -> list[PruningPlan]:
+    plan = resolve(PlanSpec(**settings), CRITERIA["obs"], curves.shape)
+    ways = keep_evenly(curves, plan, read_target(target))
+    return [PruningPlan(curves.shape, tuple(BlockPlan(*one) for one in way)) for way in ways]
+
+
+@pytest.mark.parametrize("unit", ["query-head", "kv-group", "none"])
+@pytest.mark.parametrize("target", ["params=85%", "macs=70%@", "bytes=60%@float16"])
+def test_the_same_widths_everywhere_are_those_of_brute_force(unit, target):
+    target = target.removesuffix("@")
+    curves = _curves(SMOLLM2)
+    limit = read_target(target).limit(SMOLLM2)
+    was, best = SMOLLM2.blocks[0], float("inf")
+    units = {"query-head": was.group, "kv-group": was.kv_heads, "none": 1}[unit]
+    for gone in range(units):
+        of_round = {"query-head": (was.kv_heads, 0), "kv-group": (was.group, 1), "none": (0, 0)}[
+            unit
+        ]
+        heads, kv_heads = was.heads - gone * of_round[0], was.kv_heads - gone * of_round[1]
+        for width in range(32, was.channels + 1, 32):
+            block = replace(was, heads=heads, kv_heads=kv_heads, channels=width)
+            if read_target(target).cost(SMOLLM2.with_blocks((block,) * 30)) > limit:
+                continue
+            loss = 0.0
+            for one in curves.blocks:
+                attention = one.kv_groups if unit == "kv-group" else one.heads
+                loss += float(attention.errors[gone] + one.ffn.errors[was.channels - width])
+            best = min(best, loss)
+    found = _alike(curves, target, unit=unit, round_to=32)
+    losses = [predicted_loss(curves, plan, unit) for plan in found]
+    assert losses[0] == pytest.approx(best)
+    assert losses == sorted(losses)
+    for plan in found:
+        assert len(set(plan.pruned_shape.blocks)) == 1
+        assert read_target(target).cost(plan.pruned_shape) <= limit
+
+
+def test_the_same_widths_everywhere_lose_no_less_than_free_ones():
+    curves = _curves(SMOLLM2)
+    free = _within(curves, "params=80%", unit="query-head")
+    alike = _alike(curves, "params=80%", unit="query-head")[0]
+    assert predicted_loss(curves, free, "query-head") <= predicted_loss(curves, alike, "query-head")
+
+
+def test_the_same_widths_everywhere_are_refused_in_a_sentence():
+    with pytest.raises(InputError, match="protect none"):
+        _alike(_curves(SMOLLM2), "params=80%", protect_first=1)
+    with pytest.raises(InputError, match="below the smallest plan, which has params="):
+        _alike(_curves(SMOLLM2), "params=1%")
+    plain = Curves(_curves(SMOLLM2).blocks, CurveSettings(ridge=0.1), SMOLLM2)
+    with pytest.raises(InputError, match="use the criterion obs-fisher"):
+        _alike(plain, "params=80%")
