@@ -23,7 +23,7 @@ def test_every_kind_that_a_module_declares_is_listed():
 
 
 def test_what_older_stores_hold_is_found_unless_it_has_come_to_mean_something_else():
-    versions = dict.fromkeys(("models", "plans", "plan-names", "hashes"), 2)
+    versions = dict.fromkeys(("models", "plans", "plan-names", "teachers", "hashes"), 2)
     versions |= dict.fromkeys(("second-moments", "zero-shot", "reproductions"), 4)
     assert {kind.name: kind.version for kind in KINDS} == {
         kind.name: versions.get(kind.name, 3) for kind in KINDS
