@@ -101,7 +101,7 @@ def _status(job: Job) -> None:
     if job.active:
         left, right = st.columns([5, 1])
         left.progress(job.fraction, text=plain(job.message))
-        if right.button("Stop", key=f"stop-{job.key}", width="stretch"):
+        if right.button("Stop", key=f"cancel-{job.key}", width="stretch"):
             job.cancel()
     elif job.state == FAILED:
         st.error(plain(job.error))

@@ -20,6 +20,12 @@ def model(tmp_path) -> str:
 @pytest.fixture
 def running():
     """A job that goes on until it is stopped."""
+    job = endless_job()
+    yield job
+    job.cancel()
+
+
+def endless_job():
     begun = threading.Event()
 
     def work(pipeline, job):
@@ -28,10 +34,10 @@ def running():
             begun.set()
             threading.Event().wait(0.01)
 
+    worker().forget("endless")
     job = worker().submit("endless", "Counting to infinity", work)
     assert begun.wait(60)
-    yield job
-    job.cancel()
+    return job
 
 
 def stop(app, key: str):
@@ -52,6 +58,19 @@ def test_what_runs_and_what_waits_is_shown_and_can_be_stopped(running, model):
     ended = [read(caption.value) for caption in app.sidebar.caption]
     assert any(line.startswith("Counting to infinity: cancelled, ") for line in ended)
     assert any(": done, " in line and line.startswith("Scoring") for line in ended)
+
+
+def test_what_waits_to_be_generated_is_in_the_panel_and_on_its_page(model):
+    app = settle(start("pages/generate.py", model=model))
+    job = endless_job()
+    app.button(key="generate").click().run()
+    assert not app.exception
+    keys = [str(button.key) for button in app.button]
+    assert sum(key.startswith("stop-generate-") for key in keys) == 1
+    assert sum(key.startswith("cancel-generate-") for key in keys) == 1
+    job.cancel()
+    settle(app)
+    assert len([c for c in app.caption if "prompt read in" in c.value]) == 2
 
 
 def test_a_failure_is_told_with_its_sentence(model):

@@ -221,6 +221,8 @@ def test_the_recovered_model_is_prompted_beside_the_others(model):
     assert any("Recovered" in text.value for text in app.markdown)
     choice = next(box for box in app.selectbox if box.label == "Recovered model")
     choice.set_value("").run()
+    assert not worker().active()  # nothing is generated before its button
+    app.button(key="generate").click().run()
     settle(app)
     assert len([c for c in app.caption if "prompt read in" in c.value]) == 2
 
