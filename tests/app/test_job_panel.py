@@ -60,10 +60,12 @@ def test_what_runs_and_what_waits_is_shown_and_can_be_stopped(running, model):
     assert any(": done, " in line and line.startswith("Scoring") for line in ended)
 
 
-def test_what_waits_to_be_generated_is_in_the_panel_and_on_its_page(model):
+def test_what_waits_to_be_generated_is_in_the_panel_and_on_its_page(model, request):
     app = settle(start("pages/generate.py", model=model))
     job = endless_job()
+    request.addfinalizer(job.cancel)
     app.button(key="generate").click().run()
+    app.run()  # the panel was drawn before it was asked for
     assert not app.exception
     keys = [str(button.key) for button in app.button]
     assert sum(key.startswith("stop-generate-") for key in keys) == 1
