@@ -123,12 +123,11 @@ def read_plan(content: bytes, plan: PruningPlan) -> PruningPlan:
         uploaded = PruningPlan.from_json(content.decode("utf-8"))
     except UnicodeDecodeError:
         raise InputError("This is not a pruning plan: it is not text.") from None
-    for name in ("model_type", "hidden", "head_dim", "blocks"):
-        if getattr(uploaded.shape, name) != getattr(plan.shape, name):
-            raise InputError(
-                f"This plan was made for a model of another shape (its {name}); choose that model "
-                "in the sidebar first."
-            )
+    if name := uploaded.shape.differs_in(plan.shape):
+        raise InputError(
+            f"This plan was made for a model of another shape (its {name}); choose that model in "
+            "the sidebar first."
+        )
     return uploaded
 
 

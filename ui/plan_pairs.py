@@ -8,7 +8,6 @@ import streamlit as st
 
 from bipcore.criteria import CRITERIA
 from bipcore.evaluation.metrics import METRICS
-from bipcore.models.shapes import ModelShape
 from bipcore.pipeline.plan_names import named_plans
 from bipcore.pruning.comparison import compare_plans, head_classes
 from bipcore.pruning.plan import PruningPlan
@@ -62,14 +61,9 @@ def _offered(settings: Settings, criteria: Plans) -> dict[str, PruningPlan]:
         found[_IN_USE] = own[1]
     shape = next(iter(criteria.values())).shape
     for named in named_plans(RunStore()):
-        if _same_model(named.plan.shape, shape):
+        if not named.plan.shape.differs_in(shape):
             found[f"“{named.name}”"] = named.plan
     return found
-
-
-def _same_model(one: ModelShape, other: ModelShape) -> bool:
-    facts = ("model_type", "hidden", "head_dim", "blocks")
-    return all(getattr(one, name) == getattr(other, name) for name in facts)
 
 
 def _title(name: str) -> str:

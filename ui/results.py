@@ -191,8 +191,7 @@ def stored_plan(source: str, scores: Scores) -> PruningPlan:
     """The plan that was kept under the name ``source``; raises InputError where it is gone, or
     is that of another model."""
     plan = _kept_plan(source)
-    facts = ("model_type", "hidden", "head_dim", "blocks")
-    if any(getattr(plan.shape, name) != getattr(scores.shape, name) for name in facts):
+    if plan.shape.differs_in(scores.shape):
         raise InputError(
             "The edited plan in use was made for a model of another shape; go back to the "
             "controls in the sidebar."

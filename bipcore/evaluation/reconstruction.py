@@ -252,11 +252,8 @@ def llm_bip_parts(scores: Scores, plan: PruningPlan) -> tuple[tuple[float, float
         raise InputError(
             f"The bound is made of llm-bip scores; these are {scores.criterion} scores."
         )
-    for name in ("model_type", "hidden", "head_dim", "blocks"):
-        if getattr(scores.shape, name) != getattr(plan.shape, name):
-            raise InputError(
-                f"The scores are of a model of another shape than the plan's ({name})."
-            )
+    if name := scores.shape.differs_in(plan.shape):
+        raise InputError(f"The scores are of a model of another shape than the plan's ({name}).")
     d = plan.shape.hidden
     return tuple(
         (_removed(block.heads, keep.heads) / d, _removed(block.ffn, keep.channels) / d)

@@ -110,6 +110,12 @@ class ModelShape:
         """The same model with other widths."""
         return replace(self, blocks=tuple(blocks))
 
+    def differs_in(self, other: "ModelShape") -> str | None:
+        """The first of the facts by which plans and scores of one model go with another that it
+        has otherwise than ``other``; None where what is made of one is good for both."""
+        facts = ("model_type", "hidden", "head_dim", "blocks", "heads_stay")
+        return next((name for name in facts if getattr(self, name) != getattr(other, name)), None)
+
     def to_dict(self) -> dict:
         """Plain JSON types, for `from_dict`; as it always was where single heads can go."""
         return {key: value for key, value in asdict(self).items() if key != "heads_stay" or value}

@@ -33,10 +33,8 @@ def shallow_clone(model: nn.Module) -> nn.Module:
 
 def check_fits(adapter: Adapter, plan: PruningPlan) -> None:
     """Raise InputError unless ``plan`` was made for a model of these sizes, and can be applied."""
-    shape = adapter.shape
-    for name in ("model_type", "hidden", "head_dim", "blocks", "heads_stay"):
-        if getattr(shape, name) != getattr(plan.shape, name):
-            raise InputError(f"The plan was made for a model of another shape (its {name}).")
+    if name := adapter.shape.differs_in(plan.shape):
+        raise InputError(f"The plan was made for a model of another shape (its {name}).")
     if not any(keep.heads for keep in plan.blocks):
         raise InputError(
             "The plan removes the attention of every block, and without any no token can see "
